@@ -1,0 +1,314 @@
+"""What a traced network can lose: channel groups, where their channels live, and what is frozen.
+
+A `Space` is an immutable plan. It holds no tensors and no module, so that searching, costing and
+storing never touch the network; `randprune.surgery.cut` applies a `Selection` to a module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from randprune.cost import Cost, QuadraticCost
+from randprune.errors import ArtifactError, InvalidInputError
+
+IntArray = npt.NDArray[np.int64]
+Role = Literal["out", "in", "pass"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """The places that one group's channels occupy along one axis of one parameter or buffer.
+
+    `index` is int64 (width, multiplicity): row j lists the positions of channel j along `dim`
+    (several where a linear layer reads flattened images, a grouped conv ties its groups, ...).
+    `role`: "out", the layer produces these channels (a filter); "in", it consumes them, and a cut
+    channel contributes nothing through these weights; "pass", one number per channel that is
+    neither (batch norm, bias, layer scale).
+    """
+
+    tensor: str
+    dim: int
+    index: IntArray
+    role: Role
+
+    def places(self, channels: IntArray) -> IntArray:
+        """Positions along `dim` of the given channels, sorted, int64 (channels * multiplicity,)."""
+        return np.sort(self.index[channels].reshape(-1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGroup:
+    """Channels that occupy the same places and therefore are ranked and cut in one pool.
+
+    Channel j of the group is row j of every slot's index; cutting it removes all of its places.
+    """
+
+    name: str
+    width: int
+    slots: tuple[Slot, ...]
+
+    def with_role(self, role: Role) -> tuple[Slot, ...]:
+        """The slots of one role, in trace order."""
+        return tuple(slot for slot in self.slots if slot.role == role)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenChannels:
+    """Channels of one layer that stay, and why.
+
+    `tensor`, `dim`: the weight axis they lie on; `channels` of `width` positions are frozen.
+    """
+
+    layer: str
+    tensor: str
+    dim: int
+    channels: int
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Which channels each group keeps: sorted int64 arrays, one a group, in the space's order."""
+
+    kept: tuple[IntArray, ...]
+    fingerprint: str = ""
+
+    @property
+    def widths(self) -> IntArray:
+        """How many channels each group keeps, int64 (G,)."""
+        return np.array([len(k) for k in self.kept], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return iter(self.kept)
+
+    def __getitem__(self, group: int) -> IntArray:
+        return self.kept[group]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Selection)
+            and len(self.kept) == len(other.kept)
+            and all(np.array_equal(a, b) for a, b in zip(self.kept, other.kept, strict=True))
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple(k.tobytes() for k in self.kept))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_json` gives the same selection back."""
+        return {"kept": [k.tolist() for k in self.kept], "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Selection:
+        """The selection that `to_json` wrote."""
+        kept = tuple(np.array(k, dtype=np.int64) for k in document["kept"])
+        return cls(kept, document.get("fingerprint", ""))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """All configurations of one traced network.
+
+    Attributes:
+        groups: the prunable channel groups, in the order in which the network produces them.
+        frozen: what stays, with the reason.
+        costs: exact cost polynomials by name ("macs", "params", "activations").
+        as_graph: True where some groups can be cut only in the emitted graph
+            (`trace(..., as_graph=True)`); `cut` then returns a `torch.fx.GraphModule`.
+        model: the class name of the traced network, for messages.
+        inputs: shape and dtype of each example input, as (shape, dtype name).
+        inexact: opt-in operations whose meaning changes when their channels are cut.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[FrozenChannels, ...]
+    costs: Mapping[str, Cost]
+    as_graph: bool = False
+    model: str = ""
+    inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
+    inexact: tuple[str, ...] = ()
+    _cache: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def widths(self) -> IntArray:
+        """The dense width of each group, int64 (G,)."""
+        return np.array([group.width for group in self.groups], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def cost(self, name: str) -> Cost:
+        """The cost called `name`, a callable (..., G) integer widths -> (...) float64."""
+        try:
+            return self.costs[name]
+        except KeyError:
+            known = ", ".join(sorted(self.costs))
+            raise InvalidInputError(
+                f"The 'name' parameter of Space.cost must be one of {known}. Got {name!r} instead."
+            ) from None
+
+    def group(self, name: str) -> ChannelGroup:
+        """The group called `name`."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise InvalidInputError(f"No channel group is called {name!r}; `inspect` lists them.")
+
+    @property
+    def dense(self) -> Selection:
+        """The selection that keeps every channel."""
+        kept = tuple(np.arange(group.width, dtype=np.int64) for group in self.groups)
+        return Selection(kept, self.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the groups and their places: equal for equal architectures, in any process."""
+        if "fingerprint" not in self._cache:
+            digest = hashlib.sha256()
+            for group in self.groups:
+                digest.update(f"G{group.name}:{group.width}".encode())
+                for slot in group.slots:
+                    digest.update(f"S{slot.tensor}:{slot.dim}:{slot.role}".encode())
+                    digest.update(np.ascontiguousarray(slot.index, dtype="<i8").tobytes())
+            self._cache["fingerprint"] = digest.hexdigest()[:16]
+        return self._cache["fingerprint"]
+
+    def check_widths(self, widths: npt.ArrayLike) -> IntArray:
+        """`widths` as int64 (G,), or an error that names the first group that does not fit."""
+        array = np.asarray(widths)
+        if array.shape != (len(self.groups),) or not np.issubdtype(array.dtype, np.integer):
+            raise InvalidInputError(
+                f"A configuration of this space must be {len(self.groups)} integers. "
+                f"Got shape {array.shape}, dtype {array.dtype} instead."
+            )
+        for group, width in zip(self.groups, array.tolist(), strict=True):
+            if not 1 <= width <= group.width:
+                raise InvalidInputError(
+                    f"Group {group.name!r} must keep between 1 and {group.width} channels. "
+                    f"Got {width} instead."
+                )
+        return array.astype(np.int64)
+
+    def check_selection(self, selection: Selection) -> Selection:
+        """`selection` itself, or an error that names the first group that does not fit."""
+        if len(selection) != len(self.groups):
+            raise InvalidInputError(
+                f"The selection has {len(selection)} groups, the space {len(self.groups)}."
+            )
+        if selection.fingerprint and selection.fingerprint != self.fingerprint:
+            raise InvalidInputError(
+                f"The selection was made for space {selection.fingerprint}, "
+                f"this one is {self.fingerprint}. Trace the same network again."
+            )
+        for group, kept in zip(self.groups, selection, strict=True):
+            inside = kept.size > 0 and kept[0] >= 0 and kept[-1] < group.width
+            if not inside or np.any(np.diff(kept) <= 0):
+                raise InvalidInputError(
+                    f"Group {group.name!r}: kept channels must be sorted, distinct and within "
+                    f"0..{group.width - 1}, at least one. Got {kept.tolist()[:8]}..."
+                )
+        return selection
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict with groups, frozen parts and costs (exact)."""
+        return {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "model": self.model,
+            "as_graph": self.as_graph,
+            "inexact": list(self.inexact),
+            "inputs": [[list(shape), dtype] for shape, dtype in self.inputs],
+            "groups": [
+                {
+                    "name": group.name,
+                    "width": group.width,
+                    "slots": [
+                        {
+                            "tensor": slot.tensor,
+                            "dim": slot.dim,
+                            "role": slot.role,
+                            "index": _pack(slot.index),
+                        }
+                        for slot in group.slots
+                    ],
+                }
+                for group in self.groups
+            ],
+            "frozen": [
+                [f.layer, f.tensor, f.dim, f.channels, f.width, f.reason] for f in self.frozen
+            ],
+            "costs": {
+                name: cost.to_json()
+                for name, cost in self.costs.items()
+                if isinstance(cost, QuadraticCost)
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | str) -> Space:
+        """The space that `to_json` wrote; raises `ArtifactError` where the hash does not match."""
+        if isinstance(document, str):
+            document = json.loads(document)
+        if document.get("format") != _FORMAT:
+            raise ArtifactError(
+                f"Space format {document.get('format')!r} is unknown to this version ({_FORMAT})."
+            )
+        space = cls(
+            groups=tuple(
+                ChannelGroup(
+                    g["name"],
+                    g["width"],
+                    tuple(
+                        Slot(s["tensor"], s["dim"], _unpack(s["index"], g["width"]), s["role"])
+                        for s in g["slots"]
+                    ),
+                )
+                for g in document["groups"]
+            ),
+            frozen=tuple(FrozenChannels(*f) for f in document["frozen"]),
+            costs={n: QuadraticCost.from_json(c) for n, c in document["costs"].items()},
+            as_graph=document["as_graph"],
+            model=document["model"],
+            inputs=tuple((tuple(shape), dtype) for shape, dtype in document["inputs"]),
+            inexact=tuple(document["inexact"]),
+        )
+        if space.fingerprint != document["fingerprint"]:
+            raise ArtifactError(
+                f"The stored space does not match its fingerprint {document['fingerprint']}: "
+                "the file was altered. Write it again from the network."
+            )
+        return space
+
+
+def _pack(index: IntArray) -> list[list[int]]:
+    """Runs [start, step, count] of the flattened index: short for the regular ones that occur."""
+    flat = index.reshape(-1).tolist()
+    runs: list[list[int]] = []
+    position = 0
+    while position < len(flat):
+        start, step, count = flat[position], 1, 1
+        if position + 1 < len(flat):
+            step = flat[position + 1] - start
+            while position + count < len(flat) and flat[position + count] == start + step * count:
+                count += 1
+        runs.append([start, step, count])
+        position += count
+    return runs
+
+
+def _unpack(runs: Sequence[Sequence[int]], width: int) -> IntArray:
+    flat = [start + step * i for start, step, count in runs for i in range(count)]
+    return np.array(flat, dtype=np.int64).reshape(width, -1)

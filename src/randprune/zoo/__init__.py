@@ -1,0 +1,1 @@
+"""Models, weights and images: where they come from."""

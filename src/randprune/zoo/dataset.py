@@ -1,0 +1,214 @@
+"""A data set under the protocol: disjoint parts of the training images, and a guarded test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from randprune.errors import DataError, InvalidInputError
+from randprune.zoo.splits import ImageShape, Split
+
+IntArray = npt.NDArray[np.int64]
+
+CALIBRATION_LIMIT = 2_000
+SEARCH_LIMIT = 5_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Training images in three disjoint parts, and the test images behind a counter.
+
+    Calibration images feed recovery and data-driven criteria, search images rank candidates, fit
+    images train; `full_train` is all three together, for the final fine-tuning. The test set is
+    reachable through `open_test` only, which counts.
+
+    Build it with `make_data`, `as_data` or `load_data`.
+
+    Attributes:
+        name: where the images come from, e.g. "npz:cifar10".
+        class_names: one name a class, in label order.
+        full_train: all training images.
+        fit_indices, calibration_indices, search_indices: positions in `full_train`, int64. Every
+            prefix of each is as class-balanced as it can be.
+        seed: what drew the parts.
+        provenance: what else identifies the source (paths, options), JSON-ready.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    full_train: Split
+    fit_indices: IntArray
+    calibration_indices: IntArray
+    search_indices: IntArray
+    seed: int
+    provenance: Mapping[str, Any]
+    _test: Split = field(repr=False)
+    _openings: list[str] = field(default_factory=list, repr=False)
+    _parts: dict[str, Split] = field(default_factory=dict, repr=False)
+
+    @property
+    def fit(self) -> Split:
+        """The images that train during the search phase: all but calibration and search."""
+        return self._part("fit", self.fit_indices)
+
+    @property
+    def calibration(self) -> Split:
+        """The images for statistics and data-driven criteria."""
+        return self._part("calibration", self.calibration_indices)
+
+    @property
+    def search(self) -> Split:
+        """The held-out training images that rank candidates."""
+        return self._part("search", self.search_indices)
+
+    def _part(self, name: str, indices: IntArray) -> Split:
+        # A part of a split in memory is a copy of its images: made once, when first asked for.
+        if name not in self._parts:
+            self._parts[name] = self.full_train.subset(indices)
+        return self._parts[name]
+
+    def open_test(self, reason: str) -> Split:
+        """The test set, for final numbers alone; each call counts and records its reason."""
+        if not reason.strip():
+            raise InvalidInputError("The 'reason' parameter of open_test must say what for.")
+        self._openings.append(reason)
+        return self._test
+
+    @property
+    def test_opened(self) -> int:
+        """How often the test set was opened: 0 until the final evaluation."""
+        return len(self._openings)
+
+    @property
+    def test_reasons(self) -> tuple[str, ...]:
+        """The reason of each opening, in order."""
+        return tuple(self._openings)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the network has to tell apart."""
+        return self.full_train.num_classes
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(C, H, W)."""
+        return self.full_train.image_shape
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies the data, JSON-ready; the test set is hashed, not opened."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "image_shape": list(self.image_shape),
+            "class_names": list(self.class_names) if len(self.class_names) <= 100 else None,
+            "train_images": len(self.full_train),
+            "fit_images": len(self.fit_indices),
+            "calibration_images": len(self.calibration_indices),
+            "search_images": len(self.search_indices),
+            "test_images": len(self._test),
+            "split_seed": self.seed,
+            "train_fingerprint": self.full_train.fingerprint,
+            "test_fingerprint": self._test.fingerprint,
+            "test_opened": self.test_opened,
+            "test_reasons": list(self.test_reasons),
+            **self.provenance,
+        }
+
+
+def make_data(
+    name: str,
+    train: Split,
+    test: Split,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    sizes: tuple[int | None, int | None] = (None, None),
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+) -> Data:
+    """A `Data` whose calibration and search parts are drawn, class-balanced, from `train`.
+
+    Args:
+        name: where the images come from.
+        train: all training images.
+        test: the images for final numbers.
+        class_names: default: the class indices as text.
+        sizes: images for (calibration, search). Default: 10 % of the training images but at most
+            2,000, and 20 % but at most 5,000.
+        seed: draws the parts; the same seed gives the same parts in any process, and the
+            calibration part does not depend on the size of the search part.
+        provenance: what else identifies the source, JSON-ready.
+
+    Raises:
+        DataError: train and test differ in shape or number of classes, or the parts do not fit.
+    """
+    if train.image_shape != test.image_shape or train.num_classes != test.num_classes:
+        raise DataError(
+            f"Training and test images of {name!r} differ: shapes {train.image_shape} and "
+            f"{test.image_shape}, {train.num_classes} and {test.num_classes} classes."
+        )
+    names = class_names or tuple(str(index) for index in range(train.num_classes))
+    if len(names) != train.num_classes:
+        raise DataError(f"{name!r} has {train.num_classes} classes but {len(names)} class names.")
+    fit, calibration, search = partition(train.labels, *sizes, seed=seed)
+    return Data(name, names, train, fit, calibration, search, seed, dict(provenance or {}), test)
+
+
+def partition(
+    labels: Tensor, calibration: int | None = None, search: int | None = None, *, seed: int = 0
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Disjoint (fit, calibration, search) positions in `labels` that together are all of them.
+
+    Each class gives each part its share (largest remainder); inside a part the classes are
+    interleaved, so that every prefix is balanced too.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    targets, count = labels.numpy(), len(labels)
+    calibration = min(CALIBRATION_LIMIT, count // 10) if calibration is None else calibration
+    search = min(SEARCH_LIMIT, count // 5) if search is None else search
+    if min(calibration, search) < 1 or calibration + search >= count:
+        raise DataError(
+            f"{count} training images cannot give {calibration} for calibration, {search} for "
+            "search and at least one to fit. Set the sizes 'calibration' and 'search'."
+        )
+    rng = np.random.default_rng([seed, 0x5EED])
+    # One fixed random order with the classes interleaved: cutting it into parts balances each.
+    order = _interleave(rng.permutation(count).astype(np.int64), targets)
+    parts = np.split(order, [calibration, calibration + search])
+    return parts[2], parts[0], parts[1]
+
+
+def holdout(labels: Tensor, share: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Disjoint class-balanced positions: (the rest, `share` of the labels), both seeded.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    count = len(labels)
+    if count < 2:
+        raise DataError(f"{count} image cannot be divided into a training and a test set.")
+    rng = np.random.default_rng([seed, 0x7E57])
+    order = _interleave(rng.permutation(count).astype(np.int64), labels.numpy())
+    held = min(count - 1, max(1, round(share * count)))
+    return order[held:], order[:held]
+
+
+def _interleave(order: IntArray, targets: npt.NDArray[Any]) -> IntArray:
+    """`order` rearranged so that every run of it holds the classes in their overall proportion.
+
+    The k-th of n images of a class goes to the relative position (k + 1/2) / n; equal positions
+    keep the order of `order`, which is random.
+    """
+    classes = targets[order]
+    counts = np.bincount(classes)
+    grouped = np.argsort(classes, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rank = np.empty(len(order), dtype=np.float64)
+    rank[grouped] = np.arange(len(order)) - starts[classes[grouped]]
+    return order[np.argsort((rank + 0.5) / counts[classes], kind="stable")]

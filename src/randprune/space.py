@@ -261,7 +261,7 @@ class Space:
     def from_json(cls, document: Mapping[str, Any] | str) -> Space:
         """The space that `to_json` wrote; raises `ArtifactError` where the hash does not match."""
         if isinstance(document, str):
-            document = json.loads(document)
+            return cls.from_json(json.loads(document))
         if document.get("format") != _FORMAT:
             raise ArtifactError(
                 f"Space format {document.get('format')!r} is unknown to this version ({_FORMAT})."

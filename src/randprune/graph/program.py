@@ -1,0 +1,168 @@
+"""A module as a flat, functional ATen graph with parameter names.
+
+`torch.export` in evaluation mode, without decomposing what has a rule of ours; an operator without
+a rule is decomposed further where torch knows how.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Graph, Node
+
+from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.graph import rules_contraction, rules_elementwise, rules_movement, rules_norm
+from randprune.graph.rules import operator_name, rule_for
+
+_RULE_FAMILIES = (rules_contraction, rules_elementwise, rules_movement, rules_norm)
+
+Inputs = torch.Tensor | Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """The exported graph; `tensors` maps placeholder names to parameter and buffer names."""
+
+    exported: ExportedProgram
+    tensors: dict[str, str]
+    constants: frozenset[str]
+    unknown: tuple[Node, ...]
+
+    @property
+    def graph(self) -> Graph:
+        graph: Graph = self.exported.graph
+        return graph
+
+
+def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
+    """The positional inputs of the network as a tuple; raises where there is no tensor."""
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,)
+    if isinstance(example_inputs, (list, tuple)):
+        inputs = tuple(example_inputs)
+        if any(isinstance(x, torch.Tensor) for x in inputs):
+            return inputs
+    raise InvalidInputError(
+        "The 'example_inputs' parameter must be a tensor, or a tuple with the positional inputs of "
+        f"the network. Got {type(example_inputs).__name__} instead."
+    )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own training flag restored after."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def export_program(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_batch: bool = False
+) -> Program:
+    """Export a copy of the model in evaluation mode.
+
+    Raises:
+        UnsupportedModelError: the forward pass fails on these inputs or cannot be exported.
+    """
+    name = type(model).__name__
+    frozen_copy = private_copy(model).eval()
+    with torch.no_grad():
+        try:
+            frozen_copy(*inputs)
+        except Exception as error:
+            shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else x for x in inputs]
+            raise InvalidInputError(
+                f"{name} does not run on the example inputs {shapes}: {_first_line(error)}. "
+                "Give one batch of the shape that the network expects, e.g. (1, 3, 224, 224)."
+            ) from error
+    shapes_arg: Any = None
+    if dynamic_batch:
+        auto = torch.export.Dim.AUTO
+        shapes_arg = tuple({0: auto} if isinstance(x, torch.Tensor) and x.ndim else None
+                           for x in inputs)  # fmt: skip
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(frozen_copy, inputs, dynamic_shapes=shapes_arg)
+            exported = exported.run_decompositions({})
+            exported = _decompose_unknown(exported)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{name} cannot be exported by torch.export: {_first_line(error)}. "
+            "Its forward must not branch on tensor values; trace the part of the network "
+            "that holds the convolutions, or rewrite that branch."
+        ) from error
+    return _program(exported)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, or an error that says what prevents it."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be copied ({_first_line(error)}), and randprune never "
+            "edits the caller's network. Remove hooks or cached activations that hold graphs."
+        ) from error
+
+
+def _decompose_unknown(exported: ExportedProgram) -> ExportedProgram:
+    unknown = {
+        node.target
+        for node in exported.graph.nodes
+        if node.op == "call_function" and rule_for(node) is None
+        and isinstance(node.target, torch._ops.OpOverload)
+    }  # fmt: skip
+    if not unknown:
+        return exported
+    table = torch.export.default_decompositions()
+    known = {op: table[op] for op in unknown if op in table}
+    return exported.run_decompositions(known) if known else exported
+
+
+def _program(exported: ExportedProgram) -> Program:
+    tensors: dict[str, str] = {}
+    constants: set[str] = set()
+    for spec in exported.graph_signature.input_specs:
+        argument = getattr(spec.arg, "name", None)
+        if argument is None:
+            continue
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            tensors[argument] = spec.target
+        elif spec.kind is not InputKind.USER_INPUT:
+            constants.add(argument)
+    unknown = tuple(
+        node
+        for node in exported.graph.nodes
+        if node.op == "call_function" and rule_for(node) is None and not _is_plumbing(node)
+    )
+    return Program(exported, tensors, frozenset(constants), unknown)
+
+
+def _is_plumbing(node: Node) -> bool:
+    """Tuple access, shape arithmetic and assertions, which carry no channels."""
+    name = operator_name(node)
+    if name == "getitem" or name.startswith(("sym_", "_assert")):
+        return True
+    return not isinstance(node.target, torch._ops.OpOverload) and not isinstance(
+        node.target, torch._ops.HigherOrderOperator
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

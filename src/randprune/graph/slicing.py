@@ -1,0 +1,141 @@
+"""Remove channels from a module's tensors and bring the layers' attributes in line."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from randprune.errors import InvalidInputError
+from randprune.graph.labels import IntArray
+from randprune.space import Selection, Space
+
+
+def kept_positions(space: Space, selection: Selection) -> dict[str, dict[int, IntArray]]:
+    """For every tensor that shrinks: axis -> positions that go, sorted int64."""
+    removed: dict[str, dict[int, list[IntArray]]] = defaultdict(lambda: defaultdict(list))
+    for group, kept in zip(space.groups, selection, strict=True):
+        if len(kept) == group.width:
+            continue
+        gone = np.setdiff1d(np.arange(group.width), kept, assume_unique=True)
+        for slot in group.slots:
+            removed[slot.tensor][slot.dim].append(slot.places(gone))
+    return {
+        tensor: {dim: np.sort(np.concatenate(parts)) for dim, parts in dims.items()}
+        for tensor, dims in removed.items()
+    }
+
+
+def narrow_tensor(tensor: torch.Tensor, removed: dict[int, IntArray]) -> torch.Tensor:
+    """The tensor without the removed positions, as new contiguous memory."""
+    for dim, gone in sorted(removed.items()):
+        mask = np.ones(tensor.shape[dim], dtype=bool)
+        mask[gone] = False
+        index = torch.from_numpy(np.flatnonzero(mask)).to(tensor.device)
+        tensor = tensor.index_select(dim, index)
+    return tensor.contiguous()
+
+
+def remove_channels(model: nn.Module, space: Space, selection: Selection) -> nn.Module:
+    """Cut the module in place (callers pass their own copy) and return it."""
+    removed = kept_positions(space, selection)
+    holders = _holders(model)
+    missing = [name for name in removed if name not in holders]
+    if missing:
+        raise InvalidInputError(
+            f"The network has no tensor called {missing[0]!r} ({len(missing)} missing): the space "
+            f"was traced from another network ({space.model or 'unknown'}). Trace this one."
+        )
+    touched: dict[int, tuple[nn.Module, IntArray | None]] = {}
+    for name, dims in removed.items():
+        places = holders[name]
+        module, attribute = places[0]
+        old = getattr(module, attribute)
+        _check_shape(name, old, dims)
+        new = narrow_tensor(old.detach(), dims)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for module, attribute in places:
+            setattr(module, attribute, new)
+            touched[id(module)] = (module, dims.get(0))
+    for module, gone in touched.values():
+        _refresh_attributes(module, gone)
+    return model
+
+
+def _holders(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Qualified tensor name -> every (module, attribute) that holds that very tensor."""
+    by_id: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    names: list[tuple[str, int]] = []
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        own: Iterable[tuple[str, torch.Tensor | None]] = [
+            *module._parameters.items(),
+            *module._buffers.items(),
+        ]
+        for attribute, tensor in own:
+            if tensor is None:
+                continue
+            if (module, attribute) not in by_id[id(tensor)]:
+                by_id[id(tensor)].append((module, attribute))
+            names.append((f"{prefix}.{attribute}" if prefix else attribute, id(tensor)))
+    return {name: by_id[key] for name, key in names}
+
+
+def _check_shape(name: str, tensor: torch.Tensor, dims: dict[int, IntArray]) -> None:
+    for dim, gone in dims.items():
+        if dim >= tensor.ndim or int(gone[-1]) >= tensor.shape[dim]:
+            raise InvalidInputError(
+                f"Tensor {name!r} has shape {tuple(tensor.shape)}: the space was traced from a "
+                "wider network. Cut the network that was traced."
+            )
+
+
+def _refresh_attributes(module: nn.Module, gone: IntArray | None) -> None:
+    """Bring the numbers that a layer keeps about itself in line with its weight."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, _NormBase):
+        held = weight if weight is not None else module.running_mean
+        module.num_features = module.num_features if held is None else held.shape[0]
+    if not isinstance(weight, torch.Tensor):
+        return
+    if isinstance(module, _ConvNd):
+        _refresh_convolution(module, weight)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.GroupNorm):
+        _refresh_group_norm(module, gone)
+        module.num_channels = weight.shape[0]
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+
+
+def _refresh_group_norm(module: nn.GroupNorm, gone: IntArray | None) -> None:
+    """Whole norm groups went (exact) or every group lost as many channels (opt-in, inexact)."""
+    if gone is None:
+        return
+    size = module.num_channels // module.num_groups
+    per_group = np.bincount(gone // size, minlength=module.num_groups)
+    if set(per_group.tolist()) <= {0, size}:
+        module.num_groups = int((per_group == 0).sum())
+
+
+def _refresh_convolution(module: _ConvNd, weight: torch.Tensor) -> None:
+    transposed = isinstance(module, _ConvTransposeNd)
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    first, second = weight.shape[:2]
+    if depthwise:
+        multiplier = module.out_channels // module.groups
+        module.groups = first if transposed else first // multiplier
+    if transposed:
+        module.in_channels, module.out_channels = first, second * module.groups
+    else:
+        module.in_channels, module.out_channels = second * module.groups, first

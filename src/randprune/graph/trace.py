@@ -1,0 +1,150 @@
+"""`trace`: a module and example inputs in, a `Space` out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
+from randprune.graph.grouping import build_costs, frozen_channels, group_channels
+from randprune.graph.program import Inputs, Program, as_inputs, export_program
+from randprune.graph.propagate import Propagation, propagate, unknown_operators
+from randprune.graph.trial import failing_groups
+from randprune.space import Space
+
+ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: Inputs,
+    freeze: Iterable[str] = (),
+    strict: bool = False,
+    *,
+    as_graph: bool = False,
+    allow: Collection[str] = (),
+    trial: bool = True,
+) -> Space:
+    """The channel groups of a network: what can be cut, what it costs, what is frozen and why.
+
+    Args:
+        model: any module that `torch.export` accepts; left bit-identical.
+        example_inputs: one tensor, or a tuple of the positional inputs. Costs are counted for
+            exactly these inputs: give a batch of one for costs per image.
+        freeze: names of layers whose output channels stay (shell patterns such as ``"layer4.*"``).
+        strict: raise instead of freezing where an operator has no rule.
+        as_graph: also offer groups that can be cut only in the emitted graph, where constants of
+            the forward (literal views, chunk sizes, pads) are recomputed.
+        allow: operations over channels that may be cut although their meaning changes, e.g.
+            ``("layer_norm",)``; the space lists them under `inexact`.
+        trial: cut every group once and compare with the masked dense network, freezing what fails.
+
+    Returns:
+        A `Space`; equal architectures give equal fingerprints in every process.
+
+    Raises:
+        InvalidInputError: the network does not run on these inputs, or a name matches no layer.
+        UnsupportedModelError: it cannot be exported, or `strict` and an operator has no rule.
+        WeightsError: a parameter holds NaN or infinity.
+    """
+    inputs = as_inputs(example_inputs)
+    unknown_kinds = sorted(set(allow) - set(ALLOWED))
+    if unknown_kinds:
+        raise InvalidInputError(
+            f"The 'allow' parameter of trace must be among {', '.join(ALLOWED)}. "
+            f"Got {unknown_kinds[0]!r} instead."
+        )
+    check_finite(model)
+    program = export_program(model, inputs)
+    if strict and program.unknown:
+        raise UnsupportedModelError(
+            f"No rule for {unknown_operators(program)[0]} (node {program.unknown[0].name}; "
+            f"{len(program.unknown)} such nodes). Register one with randprune.graph.rules.rule, or "
+            "trace with strict=False to freeze the channels that reach it."
+        )
+    found = propagate(program, _tensor_shapes(model), as_graph, allow)
+    _freeze_by_name(found, model, freeze)
+    space = _space(model, program, found, inputs, as_graph)
+    if trial and not as_graph and space.groups:
+        failed = failing_groups(model, space, inputs, numbers=not space.inexact)
+        if failed:
+            for number, reason in failed.items():
+                _freeze_group(found, space, number, reason)
+            space = _space(model, program, found, inputs, as_graph)
+    return space
+
+
+def _space(
+    model: nn.Module,
+    program: Program,
+    found: Propagation,
+    inputs: tuple[Any, ...],
+    as_graph: bool,
+) -> Space:
+    grouping = group_channels(found)
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return Space(
+        groups=grouping.groups,
+        frozen=frozen_channels(found),
+        costs=build_costs(found, grouping, parameters),
+        as_graph=as_graph,
+        model=type(model).__name__,
+        inputs=tuple(
+            (tuple(x.shape), str(x.dtype).removeprefix("torch."))
+            for x in inputs
+            if isinstance(x, torch.Tensor)
+        ),
+        inexact=tuple(dict.fromkeys(found.context.inexact)),
+    )
+
+
+def _tensor_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    named = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    named.update((n, tuple(b.shape)) for n, b in model.named_buffers(remove_duplicate=False))
+    return named
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `WeightsError` naming the first parameter or buffer with NaN or infinity."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if (
+            tensor.is_floating_point()
+            and not tensor.is_meta
+            and not bool(torch.isfinite(tensor).all())
+        ):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise WeightsError(
+                f"{name} holds {bad} values that are NaN or infinite, of {tensor.numel()}. "
+                "Load a sound checkpoint."
+            )
+
+
+def _freeze_by_name(found: Propagation, model: nn.Module, patterns: Iterable[str]) -> None:
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    modules = [name for name, _ in model.named_modules()]
+    for pattern in patterns:
+        matched = {name for name in modules if name and fnmatchcase(name, pattern)}
+        if not matched:
+            raise InvalidInputError(
+                f"The 'freeze' parameter of trace must name layers. {pattern!r} matches none; "
+                f"the first layers are {', '.join(modules[1:6])}."
+            )
+        for axis in found.axes:
+            layer = axis.tensor.rpartition(".")[0]
+            inside = any(layer == name or layer.startswith(f"{name}.") for name in matched)
+            role = found.context.role.get(axis.start, ("pass", 0))[0]
+            if inside and role != "in":
+                vector = np.arange(axis.start, axis.start + axis.size, dtype=np.int64)
+                found.labels.freeze(vector, f"named in freeze ({pattern})")
+
+
+def _freeze_group(found: Propagation, space: Space, number: int, reason: str) -> None:
+    starts = {(axis.tensor, axis.dim): axis.start for axis in found.axes}
+    slot = space.groups[number].slots[0]
+    labels = starts[(slot.tensor, slot.dim)] + slot.index.reshape(-1)
+    found.labels.freeze(labels, reason)

@@ -1,0 +1,153 @@
+"""Trial cuts: find the groups whose cut network does not run, or computes something else.
+
+Numbers of channels that are baked into a module's forward (a literal view, a chunk size, a pad)
+are invisible to labels. All groups are cut at once; only on failure are the culprits searched.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from randprune.graph.oracle import (
+    mask_consumers,
+    random_like,
+    random_selection,
+    randomise_scales,
+    relative_error,
+)
+from randprune.graph.program import private_copy
+from randprune.graph.slicing import remove_channels
+from randprune.space import Selection, Space
+
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cut network is wrong; `module` is where its forward pass stopped, if it did."""
+
+    reason: str
+    module: str | None = None
+
+
+def failing_groups(
+    model: nn.Module, space: Space, inputs: tuple[Any, ...], numbers: bool = True
+) -> dict[int, str]:
+    """Group number -> reason, for every group that cannot be cut in this module.
+
+    Args:
+        model: the dense network, left untouched.
+        numbers: also compare outputs with the oracle's (False where the space is inexact).
+    """
+    small_inputs = random_like(inputs, seed=1, batch=1)
+    active = {g for g, group in enumerate(space.groups) if group.width > 1}
+    failed: dict[int, str] = {}
+    while active:
+        failure = _attempt(model, space, small_inputs, active, numbers)
+        if failure is None:
+            break
+        culprits = _culprits(model, space, small_inputs, active, numbers, failure)
+        for group, reason in culprits.items():
+            failed[group] = reason
+            active.discard(group)
+    return failed
+
+
+def _attempt(
+    model: nn.Module, space: Space, inputs: tuple[Any, ...], groups: set[int], numbers: bool
+) -> Failure | None:
+    selection = Selection(random_selection(space.widths, seed=7, groups=groups))
+    small = remove_channels(private_copy(model).eval(), space, selection)
+    dense = private_copy(model).eval()
+    randomise_scales(dense, small, space, selection)
+    mask_consumers(dense, space, selection)
+    path: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(_entering(path, name))
+        for name, module in small.named_modules()
+    ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
+    try:
+        with torch.no_grad():
+            got = small(*inputs)
+    except Exception as error:
+        where = _source_line(error)
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
+        return Failure(f"its forward holds a constant: {reason}{where}", path[-1] if path else "")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not numbers:
+        return None
+    with torch.no_grad():
+        expected = dense(*inputs)
+    if relative_error(expected, got) > _TOLERANCE:
+        return Failure("cutting it changes what the forward computes (a constant slice or view)")
+    return None
+
+
+def _culprits(
+    model: nn.Module,
+    space: Space,
+    inputs: tuple[Any, ...],
+    active: set[int],
+    numbers: bool,
+    failure: Failure,
+) -> dict[int, str]:
+    """One or more groups of `active` that fail, found by where it stopped, else by halving."""
+    suspects = _near(space, active, failure.module) if failure.module else set()
+    pool = sorted(active)
+    if suspects and suspects != active:
+        alone = _attempt(model, space, inputs, suspects, numbers)
+        if alone is not None:
+            pool = sorted(suspects)
+            failure = alone
+    while len(pool) > 1:
+        half = set(pool[: len(pool) // 2])
+        first = _attempt(model, space, inputs, half, numbers)
+        if first is not None:
+            pool, failure = sorted(half), first
+            continue
+        rest = set(pool) - half
+        second = _attempt(model, space, inputs, rest, numbers)
+        if second is None:
+            # Only their combination fails: giving up the smaller half settles it.
+            fewer = min((half, rest), key=len)
+            return dict.fromkeys(fewer, failure.reason)
+        pool, failure = sorted(rest), second
+    return dict.fromkeys(pool, failure.reason)
+
+
+def _near(space: Space, active: set[int], module: str) -> set[int]:
+    """Groups that have channels inside the module where the forward stopped."""
+    prefix = f"{module}." if module else ""
+    return {
+        g for g in active if any(slot.tensor.startswith(prefix) for slot in space.groups[g].slots)
+    }
+
+
+def _entering(path: list[str], name: str) -> Any:
+    def hook(module: nn.Module, arguments: Any) -> None:
+        path.append(name)
+
+    return hook
+
+
+def _leaving(path: list[str]) -> Any:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        path.pop()
+
+    return hook
+
+
+def _source_line(error: BaseException) -> str:
+    """The model's own line that failed, without machine paths."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "/torch/" not in f.filename and "/randprune/" not in f.filename]
+    if not own or not own[-1].line:
+        return ""
+    return f" at `{own[-1].line.strip()[:120]}`"

@@ -1,0 +1,77 @@
+"""Names for extension points: built-in classes, plus those that installed packages register."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from randprune.errors import InvalidInputError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Name -> constructor. Entry points of `group` are loaded when a name is first looked up."""
+
+    def __init__(self, noun: str, group: str) -> None:
+        self.noun = noun
+        self.group = group
+        self._constructors: dict[str, Callable[..., T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Decorator that registers a class or factory.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def add(constructor: Callable[..., T]) -> Callable[..., T]:
+            if name in self._constructors:
+                raise ValueError(f"The {self.noun} {name!r} is registered already.")
+            self._constructors[name] = constructor
+            return constructor
+
+        return add
+
+    def names(self) -> tuple[str, ...]:
+        """All known names, sorted."""
+        self._load()
+        return tuple(sorted(self._constructors))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def create(self, name: str, **options: Any) -> T:
+        """The object called `name`, built with `options`.
+
+        Raises:
+            InvalidInputError: unknown name (with close matches) or options that do not fit.
+        """
+        self._load()
+        constructor = self._constructors.get(name)
+        if constructor is None:
+            close = difflib.get_close_matches(str(name), self._constructors, n=2, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise InvalidInputError(
+                f"No {self.noun} is called {name!r}.{hint} Known: {', '.join(self.names())}."
+            )
+        try:
+            return constructor(**options)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"The {self.noun} {name!r} rejects {options}: {error}"
+            ) from error
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for point in entry_points(group=self.group):
+            if point.name not in self._constructors:
+                self._constructors[point.name] = point.load()

@@ -1,0 +1,162 @@
+"""Choose channels, cut them out of a copy of the network, and prove that the cut is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from randprune.errors import InvalidInputError, VerificationError
+from randprune.graph.oracle import (
+    all_zero,
+    mask_consumers,
+    random_like,
+    randomise_scales,
+    relative_error,
+)
+from randprune.graph.program import Inputs, as_inputs, evaluation_mode, private_copy
+from randprune.graph.slicing import kept_positions, narrow_tensor, remove_channels
+from randprune.space import Selection, Space
+
+
+def select(
+    space: Space, scores: Sequence[torch.Tensor | npt.ArrayLike], widths: npt.ArrayLike
+) -> Selection:
+    """The `widths[g]` highest-scoring channels of each group, sorted by position.
+
+    Args:
+        space: the traced network.
+        scores: one (width,) array a group, higher = keep; ties go to the lower channel number.
+        widths: how many channels each group keeps, integers (G,).
+
+    Raises:
+        InvalidInputError: wrong number, length or value of scores or widths.
+    """
+    widths = space.check_widths(widths)
+    if len(scores) != len(space.groups):
+        raise InvalidInputError(
+            f"The 'scores' parameter of select must have one entry for each of the "
+            f"{len(space.groups)} groups. Got {len(scores)} instead."
+        )
+    kept = []
+    for group, score, width in zip(space.groups, scores, widths.tolist(), strict=True):
+        values = torch.as_tensor(score).detach().double().cpu().numpy()
+        if values.shape != (group.width,) or not np.isfinite(values).all():
+            raise InvalidInputError(
+                f"The scores of group {group.name!r} must be {group.width} finite numbers. "
+                f"Got shape {values.shape}, {int((~np.isfinite(values)).sum())} not finite."
+            )
+        order = np.argsort(-values, kind="stable")
+        kept.append(np.sort(order[:width]).astype(np.int64))
+    return Selection(tuple(kept), space.fingerprint)
+
+
+def cut(
+    model: nn.Module, space: Space, selection: Selection, *, as_graph: bool | None = None
+) -> nn.Module:
+    """A new, smaller network that keeps the selected channels; the caller's stays untouched.
+
+    Args:
+        model: the network that was traced.
+        space: its space.
+        selection: what each group keeps.
+        as_graph: emit the network from its exported graph with recomputed constants, instead of
+            cutting the module. Default: as the space was traced.
+
+    Raises:
+        InvalidInputError: the selection or the network does not belong to the space.
+    """
+    space.check_selection(selection)
+    if space.as_graph if as_graph is None else as_graph:
+        from randprune.graph.emit import emit  # torch.fx emission is needed by few networks
+
+        return emit(model, space, selection)
+    return remove_channels(private_copy(model), space, selection)
+
+
+def verify(
+    model: nn.Module,
+    small: nn.Module,
+    space: Space,
+    selection: Selection,
+    example_inputs: Inputs,
+    *,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> float:
+    """Check that `small` is the network that `model` becomes without the channels cut.
+
+    Two proofs: every tensor of `small` equals the selected part of the dense one, bit for bit; and
+    with the consumers' weights of cut channels zeroed in a copy of the dense network, both give
+    the same outputs on random inputs with randomised batch-norm statistics and scales.
+
+    Returns:
+        max |difference| / max |dense output|.
+
+    Raises:
+        VerificationError: a tensor or an output differs, or all outputs are zero.
+    """
+    space.check_selection(selection)
+    inputs = random_like(as_inputs(example_inputs), seed)
+    if space.as_graph or isinstance(small, torch.fx.GraphModule):
+        from randprune.graph.emit import emit
+
+        model = emit(model, space, space.dense)
+    _check_tensors(model, small, space, selection)
+    dense, reduced = private_copy(model), private_copy(small)
+    randomise_scales(dense, reduced, space, selection, seed)
+    mask_consumers(dense, space, selection)
+    expected, got = _outputs(dense, reduced, inputs)
+    if all_zero(expected):
+        raise VerificationError(
+            "All outputs of the masked dense network are zero, which proves nothing. Verify on "
+            "other inputs, or with weights that are not all zero."
+        )
+    error = relative_error(expected, got)
+    if not error <= tolerance:
+        raise VerificationError(
+            f"The cut network differs from the masked dense one: relative error {error:.2e} "
+            f"(tolerance {tolerance:.0e}) at widths {selection.widths.tolist()}."
+        )
+    return error
+
+
+def _check_tensors(model: nn.Module, small: nn.Module, space: Space, selection: Selection) -> None:
+    removed = kept_positions(space, selection)
+    theirs = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name not in theirs:
+            raise VerificationError(f"The cut network has no tensor {name!r}.")
+        wanted = narrow_tensor(tensor.detach(), removed[name]) if name in removed else tensor
+        got = theirs[name]
+        if wanted.shape != got.shape:
+            raise VerificationError(
+                f"{name} has shape {tuple(got.shape)}, the selection asks {tuple(wanted.shape)}."
+            )
+        if not torch.equal(wanted.detach(), got.detach().to(wanted.device)):
+            raise VerificationError(
+                f"{name} does not hold the selected channels of the dense network: a wrong channel "
+                "was cut, or the weights were changed after the cut (verify before recovery)."
+            )
+
+
+def _outputs(
+    dense: nn.Module, reduced: nn.Module, inputs: tuple[object, ...]
+) -> tuple[object, object]:
+    """Both networks' outputs, in float64 where their forward allows it."""
+
+    def run(dtype: torch.dtype) -> tuple[object, object]:
+        cast = tuple(
+            x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+            for x in inputs
+        )
+        with torch.no_grad(), evaluation_mode(dense), evaluation_mode(reduced):
+            return dense.to(dtype)(*cast), reduced.to(dtype)(*cast)
+
+    try:
+        return run(torch.float64)
+    except (RuntimeError, TypeError):
+        return run(torch.float32)

@@ -633,7 +633,7 @@ def test_folder_that_cannot_be_written(public_folder: Path, start: Start) -> Non
 
 
 def test_records_can_be_read_in_a_folder_that_cannot_be_written(
-    tmp_path: Path, start: Start
+    public_folder: Path, start: Start
 ) -> None:
     with Store.open(public_folder) as store:
         store.run(KEY, MADE_WITH).record_candidate(candidate(0))

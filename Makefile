@@ -1,0 +1,51 @@
+# make demo     prune a small network and write its report
+# make test     run the whole test suite
+# make check    lint, check the formatting and the types
+#
+# Each of them sets up .venv the first time, which takes some minutes.
+# PYTHON=/path/to/python3.12 make test    sets up with that interpreter
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# What .venv can be made with: the first of these that is recent enough and complete.
+PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python)
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: setup
+	@$(BIN)/python -m randprune demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict src/randprune
+
+setup: .venv/.installed
+
+# The stamp is written last, so that an interrupted set-up starts again. A .venv whose interpreter
+# is gone or too old is made anew; any other one is kept and brought to the pinned versions.
+.venv/.installed: pyproject.toml constraints.txt
+	@set -e; found=; \
+	if ! $(BIN)/python -c '$(SUITABLE); import pip' 2>/dev/null; then \
+	  for python in $(PYTHONS); do \
+	    if "$$python" -c '$(SUITABLE)' 2>/dev/null; then found="$$python"; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "randprune needs Python 3.11 or newer with venv; none of these is: $(PYTHONS)." >&2; \
+	    echo "Install it (Debian: apt install python3 python3-venv), or name it:" >&2; \
+	    echo "  make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Setting up .venv with $$("$$found" --version). This takes some minutes, once." >&2; \
+	  "$$found" -m venv --clear .venv; \
+	fi; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	touch $@

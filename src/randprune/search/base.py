@@ -1,0 +1,72 @@
+"""What a search strategy is, and the registry that knows all of them by name.
+
+A strategy proposes configurations; it never sees the network, its weights or any data. Everything
+random comes from the generator that the caller passes. An outside package adds its own strategy by
+an entry point in the group ``randprune.strategies``: the strategy's name, and the class.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from randprune.cost import Budget
+from randprune.errors import InvalidInputError
+from randprune.registry import Registry
+from randprune.space import IntArray, Space
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Proposes configurations that meet a budget.
+
+    A constructor only checks and stores its arguments, and `repr` rebuilds the object (measured
+    arrays among the arguments are only counted there). Results depend on the arguments, on what
+    was told, and on the generator's state alone: same seed, same configurations, in any process
+    and on any machine.
+    """
+
+    def ask(self, space: Space, budget: Budget, n: int, rng: np.random.Generator) -> IntArray:
+        """`n` configurations, int64 (n, G), every one within the budget.
+
+        May be called any number of times, with any `n` of at least 1. Rows may repeat where the
+        space is small or the strategy has a single answer: evaluate distinct rows once.
+
+        Raises:
+            InfeasibleBudgetError: fewer than `n` could be found; the message gives the range that
+                is reachable.
+        """
+        ...
+
+
+@runtime_checkable
+class AdaptiveStrategy(Strategy, Protocol):
+    """A strategy that learns from what its proposals turned out to be worth."""
+
+    def tell(self, widths: npt.ArrayLike, values: npt.ArrayLike) -> None:
+        """Take note that configurations `widths` (N, G) have the `values` (N,): higher = better.
+
+        Called once per evaluated batch, after the `ask` that proposed it and before the next
+        one, in the order of evaluation. A batch may be any part of what was asked for (failed
+        candidates are left out), and may hold configurations that other strategies proposed.
+        """
+        ...
+
+
+def check_request(n: int, rng: np.random.Generator) -> int:
+    """`n` as an int, or an error where `ask` was not given a count and a generator."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise InvalidInputError(
+            f"The 'n' parameter of ask must be an integer of at least 1. Got {n!r} instead."
+        )
+    if not isinstance(rng, np.random.Generator):
+        raise InvalidInputError(
+            "The 'rng' parameter of ask must be a numpy Generator, such as "
+            f"numpy.random.default_rng(0). Got {rng!r} instead."
+        )
+    return int(n)
+
+
+strategies: Registry[Strategy] = Registry("search strategy", "randprune.strategies")

@@ -1,5 +1,6 @@
 """Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks."""
 
+from randprune.artifact import load, save
 from randprune.cost import Budget
 from randprune.criteria import score
 from randprune.errors import (
@@ -36,6 +37,8 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "cut",
+    "load",
+    "save",
     "score",
     "select",
     "trace",

@@ -19,6 +19,7 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode, private_copy
 from randprune.graph.slicing import kept_positions, narrow_tensor, remove_channels
+from randprune.plan import CutStep, remember_cut
 from randprune.space import Selection, Space
 
 
@@ -59,6 +60,8 @@ def cut(
 ) -> nn.Module:
     """A new, smaller network that keeps the selected channels; the caller's stays untouched.
 
+    It remembers how it was cut (`randprune.plan`), so that `save` needs nothing else.
+
     Args:
         model: the network that was traced.
         space: its space.
@@ -70,11 +73,12 @@ def cut(
         InvalidInputError: the selection or the network does not belong to the space.
     """
     space.check_selection(selection)
-    if space.as_graph if as_graph is None else as_graph:
+    step = CutStep(space, selection, space.as_graph if as_graph is None else as_graph)
+    if step.as_graph:
         from randprune.graph.emit import emit  # torch.fx emission is needed by few networks
 
-        return emit(model, space, selection)
-    return remove_channels(private_copy(model), space, selection)
+        return remember_cut(model, emit(model, space, selection), step)
+    return remember_cut(model, remove_channels(private_copy(model), space, selection), step)
 
 
 def verify(

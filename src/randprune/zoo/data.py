@@ -284,7 +284,7 @@ def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
         held_bytes += image.nbytes
         if held_bytes > MEMORY_BYTES:
             raise DataError(
-                f"The {part} Dataset does not fit into {MEMORY_BYTES >> 30} GiB. "
+                f"The {part} Dataset does not fit into {MEMORY_BYTES / 2**30:.3g} GiB. "
                 "Use load_data('imagefolder:DIR'), which decodes files when needed."
             )
         images.append(image)

@@ -202,8 +202,8 @@ def holdout(labels: Tensor, share: float, seed: int) -> tuple[IntArray, IntArray
 def _interleave(order: IntArray, targets: npt.NDArray[Any]) -> IntArray:
     """`order` rearranged so that every run of it holds the classes in their overall proportion.
 
-    The k-th of n images of a class goes to the relative position (k + 1/2) / n; equal positions
-    keep the order of `order`, which is random.
+    The k-th of n images of a class goes to the relative position (k + 1/2) / n. Equal positions are
+    taken in the order of the classes, always the same, so that classes of equal size take turns.
     """
     classes = targets[order]
     counts = np.bincount(classes)
@@ -211,4 +211,4 @@ def _interleave(order: IntArray, targets: npt.NDArray[Any]) -> IntArray:
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.empty(len(order), dtype=np.float64)
     rank[grouped] = np.arange(len(order)) - starts[classes[grouped]]
-    return order[np.argsort((rank + 0.5) / counts[classes], kind="stable")]
+    return order[np.lexsort((classes, (rank + 0.5) / counts[classes]))]

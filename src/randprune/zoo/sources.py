@@ -254,7 +254,7 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
         raise DataError(f"The file {path} does not exist.")
     try:
         # allow_pickle stays off: an array file must not be able to run code.
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise DataError(

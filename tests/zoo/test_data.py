@@ -1,0 +1,181 @@
+"""What users have, as a `Data`: arrays, Datasets, DataLoaders, splits."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from randprune.errors import DataError, InvalidInputError
+from randprune.zoo.data import FolderSplit, TensorSplit, as_data, in_memory, load_data
+
+
+def pair(count: int = 60, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.arange(count)[:, None, None, None].expand(-1, 3, 8, 10).to(dtype)
+    return images.contiguous(), torch.arange(count) % 4
+
+
+class Pictures(Dataset):
+    """PIL images whose grey value is their position."""
+
+    def __init__(self, count: int = 40) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, position: int):
+        return Image.new("RGB", (10, 8), (position,) * 3), position % 4
+
+
+FORMS = {
+    "mapping": lambda: {"train": pair(), "test": pair(20)},
+    "mapping with val": lambda: {"train": pair(), "val": pair(20)},
+    "tuple of pairs": lambda: (pair(), pair(20)),
+    "arrays": lambda: tuple(tuple(t.numpy() for t in pair(n)) for n in (60, 20)),
+    "channels last arrays": lambda: tuple(
+        (pair(n)[0].permute(0, 2, 3, 1).numpy(), pair(n)[1].numpy()) for n in (60, 20)
+    ),
+    "double and int32": lambda: tuple(
+        (pair(n)[0].double(), pair(n)[1].to(torch.int32)) for n in (60, 20)
+    ),
+    "datasets": lambda: (TensorDataset(*pair()), TensorDataset(*pair(20))),
+    "loaders": lambda: (
+        DataLoader(TensorDataset(*pair()), batch_size=7, shuffle=True),
+        DataLoader(TensorDataset(*pair(20)), batch_size=7),
+    ),
+    "samples": lambda: (list_dataset(60), list_dataset(20)),
+}
+
+
+def list_dataset(count: int) -> Dataset:
+    class Samples(Dataset):
+        def __len__(self) -> int:
+            return count
+
+        def __getitem__(self, position: int):
+            return pair(count)[0][position], position % 4
+
+    return Samples()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_data(form):
+    data = as_data(FORMS[form](), calibration=8, search=12)
+    images, labels = next(iter(data.full_train.batches(60)))
+    assert torch.equal(images, pair()[0])
+    assert torch.equal(labels, pair()[1])
+    assert len(data.open_test("a test")) == 20
+    assert (len(data.calibration), len(data.search), data.num_classes) == (8, 12, 4)
+
+
+def test_without_a_test_set_a_fifth_is_held_out():
+    data = as_data(pair(), calibration=8, search=12)
+    test = data.open_test("a test")
+    assert (len(test), len(data.full_train)) == (12, 48)
+    assert torch.bincount(test.labels).tolist() == [3] * 4
+    seen = [x[:, 0, 0, 0] for split in (test, data.full_train) for x, _ in split.batches(60)]
+    assert torch.equal(torch.cat(seen).sort().values, torch.arange(60.0))
+    assert "20% of the given images" in data.describe()["test_set"]
+
+
+def test_pictures_become_uint8():
+    data = as_data(Pictures(), mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert isinstance(data.full_train, TensorSplit)
+    assert data.full_train.images.dtype == torch.uint8
+    images, labels = next(iter(data.full_train.batches(1)))
+    position = int((images[0, 0, 0, 0] * 0.25 + 0.5) * 255 + 0.5)
+    assert position % 4 == labels[0]
+    assert images.shape == (1, 3, 8, 10)
+
+
+def test_grey_arrays_get_a_channel():
+    data = as_data((np.zeros((40, 8, 8), np.uint8), np.arange(40) % 2))
+    assert data.image_shape == (1, 8, 8)
+
+
+def test_data_names_and_splits_pass_through():
+    data = load_data("digits", calibration=50)
+    assert as_data(data) is data
+    assert len(as_data("digits", calibration=50).calibration) == 50
+    again = as_data((data.full_train, data.open_test("a test")))
+    assert again.full_train is data.full_train
+
+
+def test_the_callers_images_are_not_changed():
+    images, labels = pair()
+    before = images.clone()
+    data = as_data((images, labels), mean=(0.1,) * 3, std=(2.0,) * 3)
+    for batch, _ in data.full_train.batches(10):
+        batch.zero_()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ((torch.zeros(0, 3, 8, 8), torch.zeros(0).long()), "not be empty"),
+        ((torch.zeros(40, 8), torch.zeros(40).long()), r"\(N, C, H, W\)"),
+        ((torch.zeros(40, 3, 8, 8), torch.zeros(39).long()), "40 images but 39 labels"),
+        ((torch.zeros(40, 3, 8, 8), torch.zeros(40)), "must be integers"),
+        ((torch.zeros(40, 3, 8, 8), torch.zeros(40, 4).long()), "must be integers of shape"),
+        ((torch.zeros(40, 3, 8, 8), torch.zeros(40).bool()), "must be integers"),
+        ((torch.full((40, 3, 8, 8), torch.nan), torch.zeros(40).long()), "NaN or infinite"),
+        ((torch.zeros(40, 3, 8, 8).int(), torch.zeros(40).long()), "uint8 or float32"),
+        ((torch.zeros(40, 3, 8, 8), torch.arange(40) % 4 + 1), "lower classes have no image"),
+        ((torch.zeros(40, 3, 8, 8), torch.arange(40) % 4 - 1), r"lie outside 0\.\.2"),
+    ],
+)
+def test_wrong_content_is_a_data_error(content, message):
+    with pytest.raises(DataError, match=message):
+        as_data(content)
+
+
+def test_the_message_names_the_part():
+    bad = (torch.zeros(20, 3, 8, 10), torch.full((20,), 4))
+    with pytest.raises(DataError, match=r"test data cannot be used. 20 of 20 labels"):
+        as_data((pair(), bad))
+    assert as_data((pair(), bad), num_classes=6).num_classes == 6
+
+
+@pytest.mark.parametrize(
+    "obj", [3, None, {"train": pair(), "extra": pair()}, {"test": pair()}, (1, 2), {"train": 5}]
+)
+def test_other_objects_are_refused(obj):
+    with pytest.raises(InvalidInputError, match="data must"):
+        as_data(obj)
+
+
+def test_wrong_datasets():
+    class Wrong(Dataset):
+        def __init__(self, samples):
+            self.samples = samples
+
+        def __len__(self):
+            return len(self.samples)
+
+        def __getitem__(self, position):
+            return self.samples[position]
+
+    with pytest.raises(DataError, match="Dataset is empty"):
+        as_data(Wrong([]))
+    with pytest.raises(DataError, match="Sample 1 of the training Dataset"):
+        as_data(Wrong([(torch.zeros(3, 8, 8), 0), torch.zeros(3)]))
+    with pytest.raises(DataError, match=r"Image 1 .* has shape \(3, 8, 9\), not \(3, 8, 8\)"):
+        as_data(Wrong([(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 8, 9), 0)]))
+
+
+def test_a_dataset_larger_than_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr("randprune.zoo.data.MEMORY_BYTES", 1024)
+    with pytest.raises(DataError, match=r"fit into 9\.54e-07 GiB\. Use .*imagefolder:DIR"):
+        as_data(Pictures())
+
+
+def test_in_memory_decodes_what_fits(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    labels = torch.zeros(1, dtype=torch.int64)
+    split = FolderSplit(tmp_path, ("a.png",), labels, (0.0,) * 3, (1.0,) * 3, 1, 8, 8)
+    assert isinstance(in_memory(split), TensorSplit)
+    assert in_memory(split, limit_bytes=191) is split
+    whole = in_memory(split)
+    assert in_memory(whole) is whole

@@ -1,0 +1,112 @@
+"""The command line's entry: sub-commands, version, and what an error looks like."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from randprune.cli.console import messages, print_error
+from randprune.cli.inspect import inspect
+from randprune.errors import RandpruneError
+
+INTERRUPTED = 130
+UNEXPECTED = 1
+USAGE = 2
+
+app = typer.Typer(
+    name="randprune",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"randprune {installed_version('randprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def randprune(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Make a trained CNN smaller: random channel pruning under a budget.
+
+    Start with [bold]randprune demo[/], then [bold]randprune inspect MODEL[/] for your network.
+    """
+
+
+app.command()(inspect)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code.
+
+    Args:
+        arguments: without the program's name; default: `sys.argv`.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    _silence_libraries()
+    try:
+        result = app(args=argv, prog_name="randprune", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`randprune ... | head`): nothing is left to say, also not
+        # by the interpreter when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
+    except Exception as error:
+        code = _report(error, argv)
+    if code == INTERRUPTED:
+        messages().print("Interrupted.")
+    return code
+
+
+def _report(error: Exception, argv: Sequence[str]) -> int:
+    """Print one line (before it, with `--debug`, the traceback); the exit code."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # the parser's errors: an unknown option, a missing argument, ...
+        print_error(f"{usage()} {_see_help(argv)}")
+        return USAGE
+    if "--debug" in argv:
+        traceback.print_exception(error)
+    if isinstance(error, RandpruneError):
+        print_error(str(error))
+        return error.exit_code
+    print_error(
+        f"{type(error).__name__}: {error} (unexpected; this may be a bug of randprune, and "
+        "--debug shows where it happened)"
+    )
+    return UNEXPECTED
+
+
+def _silence_libraries() -> None:
+    """No warnings of libraries between our lines: what matters is an error or in the report."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name in ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _see_help(argv: Sequence[str]) -> str:
+    commands = {getattr(info.callback, "__name__", "") for info in app.registered_commands}
+    command = next((word for word in argv if not word.startswith("-")), "")
+    return f"See: randprune {command} --help" if command in commands else "See: randprune --help"

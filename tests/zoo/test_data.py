@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.zoo.data import FolderSplit, TensorSplit, as_data, in_memory, load_data
@@ -144,6 +144,28 @@ def test_the_message_names_the_part():
 def test_other_objects_are_refused(obj):
     with pytest.raises(InvalidInputError, match="data must"):
         as_data(obj)
+
+
+def test_a_contradicting_number_of_classes_is_a_data_error():
+    data = load_data("digits")
+    assert as_data(data, num_classes=10) is data
+    for obj in (data, "digits", (data.full_train, data.open_test("a test"))):
+        with pytest.raises(DataError, match="10 classes, not 7"):
+            as_data(obj, num_classes=7)
+
+
+def test_iterable_datasets_are_read_in_their_order():
+    class Stream(IterableDataset):
+        def __len__(self) -> int:
+            return 60
+
+        def __iter__(self):
+            return zip(*pair(), strict=True)
+
+    data = as_data(Stream(), calibration=4, search=8)
+    seen = [x[:, 0, 0, 0] for x, _ in data.full_train.batches(48)]
+    assert len(data.full_train) == 48
+    assert len(torch.cat(seen).unique()) == 48
 
 
 def test_wrong_datasets():

@@ -143,13 +143,13 @@ def test_fingerprint_follows_paths_sizes_and_labels_not_the_root(folder, tmp_pat
     moved.mkdir()
     for file in folder.files:
         (moved / file).write_bytes((folder.root / file).read_bytes())
-    same = replace(folder, root=moved, _hash={})
+    same = replace(folder, root=moved)
     assert same.fingerprint == folder.fingerprint
     labels = folder.targets.roll(1)
-    assert replace(folder, targets=labels, _hash={}).fingerprint != folder.fingerprint
-    assert replace(folder, resize=40, _hash={}).fingerprint != folder.fingerprint
+    assert replace(folder, targets=labels).fingerprint != folder.fingerprint
+    assert replace(folder, resize=40).fingerprint != folder.fingerprint
     (moved / "3.png").write_bytes(b"another size")
-    assert replace(same, _hash={}).fingerprint != folder.fingerprint
+    assert replace(same).fingerprint != folder.fingerprint
 
 
 def test_a_truncated_image_is_named(folder):

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import randprune as rp
 from randprune.errors import InvalidInputError
 from randprune.zoo.cifar import BasicBlock, CifarResNet, ZeroPadShortcut
 from randprune.zoo.models import OWN_MODELS, build_model, list_models
@@ -86,6 +88,26 @@ def test_only_blocks_that_halve_the_resolution_pad():
     padding = [name for name, m in model.named_modules() if isinstance(m, ZeroPadShortcut)]
     assert padding == ["layer2.0.shortcut", "layer3.0.shortcut"]
     assert isinstance(BasicBlock(16, 16, 1).shortcut, nn.Identity)
+
+
+def test_padded_channels_are_traced_and_cut():
+    torch.manual_seed(0)
+    model = build_model("randprune:digits_cnn").eval()
+    images = torch.randn(2, 1, 8, 8)
+    space = rp.trace(model, images)
+    pads = {slot.tensor for group in space.groups for slot in group.slots if "short" in slot.tensor}
+    assert pads == {f"layer{i}.0.shortcut.{side}" for i in (2, 3) for side in ("before", "after")}
+    assert [frozen.layer for frozen in space.frozen] == ["linear"]
+    rng = np.random.default_rng(0)
+    for ratio in (0.5, 0.01):
+        kept = tuple(
+            np.sort(rng.permutation(width)[: max(1, round(ratio * width))])
+            for width in space.widths.tolist()
+        )
+        selection = rp.Selection(kept, space.fingerprint)
+        small = rp.cut(model, space, selection)
+        rp.verify(model, small, space, selection, images)
+        assert parameters(small) == space.cost("params")(selection.widths)
 
 
 def test_pads_follow_the_module_to_another_dtype():
@@ -195,6 +217,12 @@ def test_importable_callables(tmp_path, monkeypatch):
 def test_unknown_models(spec, message):
     with pytest.raises(InvalidInputError, match=message):
         build_model(spec)
+
+
+def test_nothing_is_downloaded():
+    for spec, option in (("timm:resnet18", "pretrained"), ("torchvision:resnet18", "weights")):
+        with pytest.raises(InvalidInputError, match="never downloads"):
+            build_model(spec, **{option: True})
 
 
 def test_constructor_arguments_that_do_not_fit():

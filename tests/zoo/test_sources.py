@@ -74,6 +74,7 @@ def test_digits_can_be_enlarged():
 
 def test_npz(npz):
     data = load_data(f"npz:{npz}", calibration=5, search=10)
+    assert data.name == f"npz:{npz.name}"
     assert data.class_names == CLASSES
     assert len(data.full_train) == 12 + 15 + 18
     first, second = (np.load(npz / f"train-{index}.npz") for index in (0, 1))

@@ -128,15 +128,22 @@ def test_fingerprint_follows_pixels_labels_and_normalisation(split):
     pixels, labels = split.images.clone(), split.targets.clone()
     pixels[5, 1, 2, 3] ^= 1
     labels[0] = 1
-    assert replace(split, images=pixels, _cache={}).fingerprint != split.fingerprint
-    assert replace(split, targets=labels, _cache={}).fingerprint != split.fingerprint
-    assert replace(split, mean=(0.0,) * 3, _cache={}).fingerprint != split.fingerprint
+    assert replace(split, images=pixels).fingerprint != split.fingerprint
+    assert replace(split, targets=labels).fingerprint != split.fingerprint
+    assert replace(split, mean=(0.0,) * 3).fingerprint != split.fingerprint
     assert split.subset([1, 0]).fingerprint != split.subset([0, 1]).fingerprint
+
+
+def test_moving_keeps_everything_and_reuses_the_fingerprint(split):
+    known = split.fingerprint
+    moved = split.to("cpu")
+    assert moved._cache == {"fingerprint": known}
+    assert torch.equal(collect(moved)[0], collect(split)[0])
 
 
 def test_fingerprint_does_not_depend_on_strides(split):
     strided = split.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    assert replace(split, images=strided, _cache={}).fingerprint == split.fingerprint
+    assert replace(split, images=strided).fingerprint == split.fingerprint
 
 
 @pytest.mark.parametrize(

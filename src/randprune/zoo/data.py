@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.zoo.dataset import Data, holdout, make_data
@@ -82,8 +83,9 @@ def load_data(
             f"The source {kind!r} has no option {unknown[0]!r}; it has {', '.join(known)}."
         )
     source = SOURCES[kind](folder, **options)
+    # The folder's own name, not where it lies: records must not depend on the machine.
     return make_data(
-        spec,
+        f"{kind}:{Path(folder).resolve().name}" if folder else kind,
         source.train,
         source.test,
         source.class_names,
@@ -103,7 +105,7 @@ def as_data(
     search: int | None = None,
     seed: int = 0,
 ) -> Data:
-    """`obj` as a `Data`: itself, a source's name, or images and labels in one of these forms.
+    """`obj` as a `Data`: itself (as it is), a source's name, or images and labels like these.
 
     - {"train": X, "test": X} or (train, test), where X is a pair (images, labels) of tensors or
       arrays, a torch `Dataset` or `DataLoader` of such samples, or a `Split`;
@@ -123,12 +125,14 @@ def as_data(
         DataError: empty, not finite, mismatched or mislabelled content.
         InvalidInputError: an object of another kind.
     """
-    if isinstance(obj, Data):
-        return obj
     if isinstance(obj, str):
         options = {"mean": mean, "std": std}
         given = {name: value for name, value in options.items() if value is not None}
-        return load_data(obj, calibration=calibration, search=search, seed=seed, **given)
+        obj = load_data(obj, calibration=calibration, search=search, seed=seed, **given)
+    if isinstance(obj, Data):
+        if num_classes not in (None, obj.num_classes):
+            raise DataError(f"{obj.name} has {obj.num_classes} classes, not {num_classes}.")
+        return obj
     given_train, given_test = _train_and_test(obj)
     normalisation = (mean, std)
     train = _as_split(given_train, "training", num_classes, normalisation)
@@ -195,6 +199,8 @@ def _as_split(
     elif isinstance(obj, Dataset):
         images, labels = _read_dataset(obj, part)
     elif isinstance(obj, Split):
+        if num_classes not in (None, obj.num_classes):
+            raise DataError(f"The {part} data has {obj.num_classes} classes, not {num_classes}.")
         return obj
     else:
         raise InvalidInputError(
@@ -260,8 +266,9 @@ def _as_labels(obj: Any, part: str) -> Tensor:
 
 def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
     """All samples of a torch Dataset, in order, as images and labels."""
-    sized = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    samples: Iterable[Any] = (dataset[i] for i in range(len(dataset))) if sized else dataset
+    samples: Iterable[Any] = dataset
+    if not isinstance(dataset, IterableDataset):
+        samples = (dataset[position] for position in range(len(dataset)))
     images: list[Tensor] = []
     labels: list[int] = []
     held_bytes = 0

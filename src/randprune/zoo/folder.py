@@ -99,7 +99,7 @@ class FolderSplit:
     channels_last: bool = False
     workers: int = min(8, os.cpu_count() or 1)
     cache: ImageCache = field(default_factory=ImageCache, repr=False)
-    _hash: dict[str, str] = field(default_factory=dict, repr=False)
+    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -128,20 +128,20 @@ class FolderSplit:
     @property
     def fingerprint(self) -> str:
         """Hash of relative paths, file sizes, labels, image size and normalisation."""
-        if "fingerprint" not in self._hash:
+        if "fingerprint" not in self._cache:
             head = (self.size, self.resize, self.num_classes, self.mean, self.std)
             digest = hashlib.sha256(repr(head).encode())
             for file, label in zip(self.files, self.targets.tolist(), strict=True):
                 size_bytes = (self.root / file).stat().st_size
                 digest.update(f"{file}\0{size_bytes}\0{label}\n".encode())
-            self._hash["fingerprint"] = digest.hexdigest()[:16]
-        return self._hash["fingerprint"]
+            self._cache["fingerprint"] = digest.hexdigest()[:16]
+        return self._cache["fingerprint"]
 
     def subset(self, indices: Indices) -> FolderSplit:
         """The given files, in the given order, with the same cache."""
         index = check_indices(indices, len(self))
         files = tuple(self.files[i] for i in index.tolist())
-        return replace(self, files=files, targets=self.targets[index], _hash={})
+        return replace(self, files=files, targets=self.targets[index])
 
     def in_memory(self) -> TensorSplit:
         """The images without augmentation, decoded once, as one uint8 tensor."""

@@ -61,6 +61,12 @@ def build_model(
             f"A model is named randprune:NAME, torchvision:NAME, timm:NAME or "
             f"package.module:callable. Got {spec!r} instead.{hint}"
         )
+    for asked in ("pretrained", "weights"):
+        if options.get(asked):
+            raise InvalidInputError(
+                f"build_model never downloads. Got {asked}={options[asked]!r}; leave it out and "
+                "load a file with load_weights."
+            )
     if num_classes is not None:
         options["num_classes"] = num_classes
     if source == "randprune":

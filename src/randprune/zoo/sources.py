@@ -188,7 +188,7 @@ def imagefolder(
     ]
     names = {label: name for name, label in labels.items()}
     class_names = tuple(names.get(label, str(label)) for label in range(num_classes))
-    provenance = {"size": size, "resize": splits[0].resize, "present_classes": sorted(found["val"])}
+    provenance = {"size": size, "resize": splits[0].resize, "present_classes": len(found["val"])}
     return Source(splits[0], splits[1], class_names, provenance)
 
 

@@ -107,7 +107,7 @@ class TensorSplit:
     pad: int = 4
     padding: Literal["zero", "reflect"] = "zero"
     channels_last: bool = False
-    _cache: dict[str, str] = field(default_factory=dict, repr=False)
+    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -156,11 +156,13 @@ class TensorSplit:
         """The given images, copied, in the given order."""
         index = check_indices(indices, len(self)).to(self.images.device)
         images = self.images.index_select(0, index)
-        return replace(self, images=images, targets=self.targets[index], _cache={})
+        return replace(self, images=images, targets=self.targets[index])
 
     def to(self, device: torch.device | str) -> TensorSplit:
         """The same split with images, and hence batches, on `device`."""
-        return replace(self, images=self.images.to(device), targets=self.targets.to(device))
+        moved = replace(self, images=self.images.to(device), targets=self.targets.to(device))
+        moved._cache.update(self._cache)
+        return moved
 
     def batches(
         self,

@@ -1,0 +1,26 @@
+"""Jobs as TOML files: validated, with one clear message per mistake, and written back exactly."""
+
+from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.prune import (
+    BudgetSection,
+    DataSection,
+    FinalistsSection,
+    ModelSection,
+    OutputSection,
+    PruneRecipe,
+    SearchSection,
+)
+from randprune.recipe.toml import dump_toml
+
+__all__ = [
+    "BudgetSection",
+    "DataSection",
+    "FinalistsSection",
+    "ModelSection",
+    "OutputSection",
+    "PruneRecipe",
+    "RecipeBase",
+    "SearchSection",
+    "Section",
+    "dump_toml",
+]

@@ -1,0 +1,142 @@
+"""The recipe of `prune`: everything that decides which network comes out, in one TOML file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from randprune.cost import Budget
+from randprune.criteria import criteria
+from randprune.recipe.base import RecipeBase, Section
+from randprune.search import strategies
+
+Options = dict[str, Any]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Rank = Literal["kl", "accuracy", "loss"]
+
+
+class ModelSection(Section):
+    """The network to prune."""
+
+    spec: str = Field(
+        description="randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable."
+    )
+    weights: str = Field(
+        default="", description="the file with trained weights, safetensors, pt or pth."
+    )
+    num_classes: int | None = Field(default=None, ge=1, description="the number of outputs.")
+    in_channels: int | None = Field(default=None, ge=1, description="the number of input channels.")
+    options: Options = Field(default={}, description="what the network's constructor gets besides.")
+    freeze: Names = Field(
+        default=(), description="the layers whose outputs stay, names or patterns."
+    )
+    allow: Names = Field(
+        default=(), description="the operations that may be cut although not exactly."
+    )
+    as_graph: bool = Field(
+        default=False, description="whether groups count that can be cut in an emitted graph only."
+    )
+
+
+class DataSection(Section):
+    """The images, and how the training images are divided."""
+
+    spec: str = Field(description="digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.")
+    calibration: int | None = Field(
+        default=None, ge=1, description="how many training images feed recovery and criteria."
+    )
+    search: int | None = Field(
+        default=None, ge=1, description="how many training images rank the candidates."
+    )
+    seed: int = Field(default=0, ge=0, description="what draws the parts of the training images.")
+    options: Options = Field(
+        default={}, description="what the data source gets besides, such as mean."
+    )
+
+
+class BudgetSection(Section):
+    """What the pruned network may cost."""
+
+    metric: str = Field(default="macs", description="the cost: macs, params or activations.")
+    ratio: float = Field(
+        default=0.5, gt=0, le=1, description="the share of the dense cost that remains."
+    )
+    tolerance: float = Field(
+        default=0.005, gt=0, lt=1, description="how far from the ratio is accepted."
+    )
+
+    def budget(self) -> Budget:
+        """The same as a `Budget`."""
+        return Budget(self.metric, self.ratio, self.tolerance)
+
+
+class SearchSection(Section):
+    """How configurations are proposed and compared."""
+
+    strategy: str = Field(default="random", description="the name of a search strategy.")
+    candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
+    min_keep: float = Field(
+        default=0.1, ge=0, le=1, description="the least share of a group that stays."
+    )
+    round_to: int = Field(default=1, ge=1, description="what widths are multiples of.")
+    rank_by: Rank = Field(
+        default="kl",
+        description="what ranks candidates on the search images: the divergence from the dense "
+        "network's outputs (kl), the loss, or the accuracy.",
+    )
+    options: Options = Field(
+        default={}, description="what the strategy's constructor gets besides."
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_is_known(cls, name: str) -> str:
+        if name not in strategies:
+            strategies.create(name)  # raises, with close matches
+        return name
+
+
+class FinalistsSection(Section):
+    """The best candidates are repaired again, with more effort, before the winner is chosen."""
+
+    count: int = Field(
+        default=5, ge=1, description="how many of the best candidates are finalists."
+    )
+    recovery: str = Field(
+        default="sequential+bn", description='their recovery; "" keeps that of all candidates.'
+    )
+
+
+class OutputSection(Section):
+    """Where results go. Does not decide them."""
+
+    folder: str = Field(default="", description="the output folder.")
+
+
+class PruneRecipe(RecipeBase):
+    """A whole pruning job."""
+
+    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
+
+    job: Literal["prune"] = "prune"
+    seed: int = Field(default=0, ge=0, description="what decides everything random.")
+    criterion: str = Field(
+        default="l1", description="the name of the criterion that ranks channels."
+    )
+    recovery: str = Field(
+        default="least_squares+bn", description="how candidates are repaired without training."
+    )
+    model: ModelSection | None = None
+    data: DataSection | None = None
+    budget: BudgetSection = BudgetSection()
+    search: SearchSection = SearchSection()
+    finalists: FinalistsSection = FinalistsSection()
+    output: OutputSection = OutputSection()
+
+    @field_validator("criterion")
+    @classmethod
+    def _criterion_is_known(cls, name: str) -> str:
+        if name not in criteria:
+            criteria.create(name)  # raises, with close matches
+        return name

@@ -138,7 +138,7 @@ def test_the_hash_follows_what_decides_the_result() -> None:
         ('[search]\nstrategy = "randm"', r"'search\.strategy'.*Did you mean 'random'\?"),
         ('[search]\nrank_by = "x"', r"'search\.rank_by' .* must be 'kl', 'accuracy' or 'loss'"),
         ("[budget]\nratio = 0.0", r"'budget\.ratio' .* greater than 0\. Got 0\.0 .* remains"),
-        ("budget = 0.5", r"'budget'  .*must be a table"),
+        ("budget = 0.5", r"'budget' .*must be a table"),
         ('[model]\nweights = "x"', r"The key 'model\.spec' is missing in r\.toml\. .*torchvision"),
         ('[model]\nspec = "a"\nfreeze = "b"', r"'model\.freeze' .*must be a list\. Got 'b'"),
         ('[model]\nspec = "a"\nfreeze = [1]', r"'model\.freeze\.0' .*must be a string\. Got 1"),

@@ -130,7 +130,8 @@ class Space:
             (`trace(..., as_graph=True)`); `cut` then returns a `torch.fx.GraphModule`.
         model: the class name of the traced network, for messages.
         inputs: shape and dtype of each example input, as (shape, dtype name).
-        inexact: opt-in operations whose meaning changes when their channels are cut.
+        allow: kinds of operations over channels that were opted into (`trace(..., allow=...)`).
+        inexact: where those operations' meaning changes when their channels are cut.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -139,6 +140,7 @@ class Space:
     as_graph: bool = False
     model: str = ""
     inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
+    allow: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()
     _cache: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -229,6 +231,7 @@ class Space:
             "fingerprint": self.fingerprint,
             "model": self.model,
             "as_graph": self.as_graph,
+            "allow": list(self.allow),
             "inexact": list(self.inexact),
             "inputs": [[list(shape), dtype] for shape, dtype in self.inputs],
             "groups": [
@@ -283,6 +286,7 @@ class Space:
             as_graph=document["as_graph"],
             model=document["model"],
             inputs=tuple((tuple(shape), dtype) for shape, dtype in document["inputs"]),
+            allow=tuple(document["allow"]),
             inexact=tuple(document["inexact"]),
         )
         if space.fingerprint != document["fingerprint"]:

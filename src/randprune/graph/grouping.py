@@ -114,6 +114,8 @@ def _classes(
     root = roots[label]
     order = np.lexsort((label, kind, root))
     label, kind, root = label[order], kind[order], root[order]
+    if not root.size:
+        return {}
     starts = np.flatnonzero(np.diff(root, prepend=-1))
     ends = np.append(starts[1:], root.size)
     limit = len(found.axes)

@@ -45,6 +45,8 @@ def randomise_scales(
             names.update(f"{prefix}.{n}" if prefix else n for n in own)
     # Vectors are biases and scales; a layer scale of 1e-6 would hide a whole branch.
     names.update(n for n, p in dense.named_parameters() if p.numel() == max(p.shape, default=1))
+    # A weight that starts at zero (the last layer of a branch, a fresh head) would hide all else.
+    names.update(n for n, p in dense.named_parameters() if not p.any())
     big, cut = _state(dense), _state(small)
     with torch.no_grad():
         for name in sorted(names):

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import TreeSpec
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph import rules_contraction, rules_elementwise, rules_movement, rules_norm
@@ -30,17 +31,31 @@ Inputs = torch.Tensor | Sequence[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """The exported graph; `tensors` maps placeholder names to parameter and buffer names."""
+    """The exported graph and what its placeholders stand for.
 
-    exported: ExportedProgram
+    `tensors`: placeholder -> name of the parameter or buffer; `constants`: placeholder -> value of
+    other tensors that the forward holds; `folded`: name -> value of tensors computed from
+    parameters alone (`randprune.graph.fold`), which replace their originals.
+    """
+
+    module: GraphModule
     tensors: dict[str, str]
-    constants: frozenset[str]
-    unknown: tuple[Node, ...]
+    constants: dict[str, torch.Tensor]
+    folded: dict[str, torch.Tensor]
+    output_spec: TreeSpec | None
 
     @property
     def graph(self) -> Graph:
-        graph: Graph = self.exported.graph
-        return graph
+        return self.module.graph
+
+    @property
+    def unknown(self) -> tuple[Node, ...]:
+        """Nodes whose operator has no rule."""
+        return tuple(
+            node
+            for node in self.graph.nodes
+            if node.op == "call_function" and rule_for(node) is None and not _is_plumbing(node)
+        )
 
 
 def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
@@ -105,13 +120,30 @@ def export_program(
             "Its forward must not branch on tensor values; trace the part of the network "
             "that holds the convolutions, or rewrite that branch."
         ) from error
-    return _program(exported)
+    return _program(exported, _first_names(frozen_copy))
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter or buffer -> the first name of that very tensor."""
+    named = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A deep copy, or an error that says what prevents it."""
+    # Tensors that a forward left behind (old-style weight_norm) cannot be copied as they are.
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None
+    }
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, dict(computed))
     except Exception as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be copied ({_first_line(error)}), and randprune never "
@@ -133,24 +165,22 @@ def _decompose_unknown(exported: ExportedProgram) -> ExportedProgram:
     return exported.run_decompositions(known) if known else exported
 
 
-def _program(exported: ExportedProgram) -> Program:
+def _program(exported: ExportedProgram, first_names: dict[str, str]) -> Program:
     tensors: dict[str, str] = {}
-    constants: set[str] = set()
+    constants: dict[str, torch.Tensor] = {}
     for spec in exported.graph_signature.input_specs:
         argument = getattr(spec.arg, "name", None)
         if argument is None:
             continue
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             assert spec.target is not None
-            tensors[argument] = spec.target
+            tensors[argument] = first_names.get(spec.target, spec.target)
         elif spec.kind is not InputKind.USER_INPUT:
-            constants.add(argument)
-    unknown = tuple(
-        node
-        for node in exported.graph.nodes
-        if node.op == "call_function" and rule_for(node) is None and not _is_plumbing(node)
-    )
-    return Program(exported, tensors, frozenset(constants), unknown)
+            held = exported.constants.get(spec.target or "")
+            if isinstance(held, torch.Tensor):
+                constants[argument] = held.detach().clone()
+    spec_out = exported.call_spec.out_spec
+    return Program(exported.graph_module, tensors, constants, {}, spec_out)
 
 
 def _is_plumbing(node: Node) -> bool:

@@ -12,7 +12,15 @@ from torch.fx import Node
 
 from randprune.graph.labels import IntArray, Labels
 from randprune.graph.program import Program
-from randprune.graph.rules import Context, CostTerm, Value, describe, operator_name, rule_for
+from randprune.graph.rules import (
+    Context,
+    CostTerm,
+    Value,
+    concrete_shape,
+    describe,
+    operator_name,
+    rule_for,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,20 +95,24 @@ def _placeholder(
     val = node.meta.get("val")
     if not isinstance(val, torch.Tensor):
         return None
-    shape = tuple(int(s) for s in val.shape)
+    shape = concrete_shape(val)
     tensor = program.tensors.get(node.name)
     if tensor is None:
         return Value(shape, (None,) * len(shape), const=node.name in program.constants)
     if not val.is_floating_point() or not node.users or tensor not in shapes:
         return Value(shape, (None,) * len(shape), const=True)
+    known = {axis.dim: axis for axis in axes if axis.tensor == tensor}  # under another name
     vectors: list[IntArray | None] = []
     for dim, size in enumerate(shape):
         if size == 1:
             vectors.append(None)
             continue
-        vector = ctx.labels.fresh(size)
-        axes.append(LabelledAxis(tensor, dim, int(vector[0]), size))
-        vectors.append(vector)
+        if dim not in known:
+            start = int(ctx.labels.fresh(size)[0])
+            axes.append(LabelledAxis(tensor, dim, start, size))
+            known[dim] = axes[-1]
+        start = known[dim].start
+        vectors.append(np.arange(start, start + size, dtype=np.int64))
     return Value(shape, tuple(vectors), const=True)
 
 
@@ -120,7 +132,7 @@ def _call(ctx: Context, node: Node) -> Any:
 
 def _unlabelled(meta: Any) -> Any:
     if isinstance(meta, torch.Tensor):
-        shape = tuple(int(s) for s in meta.shape)
+        shape = concrete_shape(meta)
         return Value(shape, (None,) * len(shape))
     if isinstance(meta, (tuple, list)):
         return tuple(_unlabelled(m) for m in meta)

@@ -140,13 +140,14 @@ class Context:
         return axis
 
     def mark(self, axis: Axis, role: Role) -> None:
-        """Note which part this weight axis plays; the first consumer or producer wins over pass."""
+        """Note which part this weight axis plays: it produces channels, or it consumes them."""
         if axis is None:
             return
         order = len(self.terms)
         for label in axis.tolist():
-            if label >= 0 and self.role.get(label, ("pass", 0))[0] == "pass":
-                self.role[label] = (role, order)
+            if label >= 0 and self.role.setdefault(label, (role, order))[0] != role:
+                self.freeze(axis, "one weight axis both produces and consumes these channels")
+                return
 
     def spend(self, kind: str, coefficient: float, axes: Sequence[tuple[Axis, int]]) -> None:
         """Record a cost: coefficient times the product of (labels, size) axes."""
@@ -167,7 +168,7 @@ class Context:
         meta = self.node.meta["val"]
         if index is not None:
             meta = meta[index]
-        return tuple(int(s) for s in meta.shape)
+        return concrete_shape(meta)
 
     def result(
         self, axes: Sequence[Axis], const: bool = False, shape: tuple[int, ...] | None = None
@@ -198,6 +199,11 @@ class Context:
                 axis = self.tie(axis, other, why)
             axes.append(axis)
         return axes
+
+
+def concrete_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The tensor's shape as plain integers; a symbolic size gives its example value."""
+    return tuple(int(s.node.hint) if isinstance(s, torch.SymInt) else int(s) for s in tensor.shape)
 
 
 def with_fixed(axis: Axis, size: int) -> IntArray:

@@ -222,6 +222,9 @@ def attention(ctx: Context, node: Node) -> Value:
         ctx.freeze(x.axes[-2], "softmax runs over tokens")
     if bound.get("enable_gqa"):
         ctx.freeze_all([q, k, v], "grouped-query attention shares heads")
+    fused = q.ndim == 4 and q.shape[-1] == v.shape[-1]
+    if fused:
+        ctx.freeze(v.axes[-1], "fused attention needs equal head widths")
     lead = [Value(x.shape[:-2], x.axes[:-2]) for x in (q, k, v)]
     if mask is not None:
         for axis in mask.axes[-2:]:
@@ -231,8 +234,10 @@ def attention(ctx: Context, node: Node) -> Value:
     batch = ctx.merge(lead, shape[:-2], "heads that are fixed")
     sizes: list[tuple[Axis, int]] = list(zip(batch, shape[:-2], strict=True))
     tokens = q.shape[-2] * k.shape[-2]
-    ctx.spend("attention", float(tokens), [*sizes, (None, q.shape[-1])])
-    ctx.spend("attention", float(tokens), [*sizes, (v.axes[-1], v.shape[-1])])
+    # torch's counter sees the two products only where no fused kernel runs.
+    kind = "attention" if fused else "matmul"
+    ctx.spend(kind, float(tokens), [*sizes, (None, q.shape[-1])])
+    ctx.spend(kind, float(tokens), [*sizes, (v.axes[-1], v.shape[-1])])
     return ctx.result([*batch, None, v.axes[-1]])
 
 

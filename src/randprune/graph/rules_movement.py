@@ -107,6 +107,8 @@ def movement(ctx: Context, node: Node) -> Value:
     dims = arguments(node).get("dim")
     if name in ("slice", "narrow") and not ctx.as_graph and isinstance(dims, int):
         _tie_pieces(ctx, x, node, dims)
+    if name == "slice" and isinstance(dims, int) and arguments(node)["step"] != 1:
+        ctx.freeze(x.axes[dims % x.ndim], "every so many channels are picked by a step")
     if name == "select" and isinstance(dims, int):
         ctx.freeze(x.axes[dims % x.ndim], "one channel is picked by its number")
     shape = ctx.shape()

@@ -62,10 +62,17 @@ def remove_channels(model: nn.Module, space: Space, selection: Selection) -> nn.
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         for module, attribute in places:
             setattr(module, attribute, new)
-            touched[id(module)] = (module, dims.get(0))
+            owner = _parametrized_owner(model, name) or module
+            touched[id(owner)] = (owner, dims.get(0))
     for module, gone in touched.values():
         _refresh_attributes(module, gone)
     return model
+
+
+def _parametrized_owner(model: nn.Module, name: str) -> nn.Module | None:
+    """The layer whose weight is computed from this tensor by a parametrization, if any."""
+    layer, mark, _ = name.partition(".parametrizations.")
+    return model.get_submodule(layer) if mark else None
 
 
 def _holders(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

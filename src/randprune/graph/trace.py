@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
+from randprune.graph.emit import named_tensors, prepare
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
@@ -60,53 +62,73 @@ def trace(
             f"Got {unknown_kinds[0]!r} instead."
         )
     check_finite(model)
-    program = export_program(model, inputs)
+    if as_graph:
+        program, found, state = prepare(model, inputs, frozenset(allow), dynamic_batch=False)
+    else:
+        program, state = export_program(model, inputs), named_tensors(model)
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        found = propagate(program, shapes, allow=allow)
     if strict and program.unknown:
         raise UnsupportedModelError(
             f"No rule for {unknown_operators(program)[0]} (node {program.unknown[0].name}; "
             f"{len(program.unknown)} such nodes). Register one with randprune.graph.rules.rule, or "
             "trace with strict=False to freeze the channels that reach it."
         )
-    found = propagate(program, _tensor_shapes(model), as_graph, allow)
     _freeze_by_name(found, model, freeze)
-    space = _space(model, program, found, inputs, as_graph)
+    template = _Template(model, program, state, inputs, as_graph, tuple(sorted(allow)))
+    space = template.fill(found)
     if trial and not as_graph and space.groups:
         failed = failing_groups(model, space, inputs, numbers=not space.inexact)
         if failed:
             for number, reason in failed.items():
                 _freeze_group(found, space, number, reason)
-            space = _space(model, program, found, inputs, as_graph)
+            space = template.fill(found)
     return space
 
 
-def _space(
-    model: nn.Module,
-    program: Program,
-    found: Propagation,
-    inputs: tuple[Any, ...],
-    as_graph: bool,
-) -> Space:
-    grouping = group_channels(found)
-    parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return Space(
-        groups=grouping.groups,
-        frozen=frozen_channels(found),
-        costs=build_costs(found, grouping, parameters),
-        as_graph=as_graph,
-        model=type(model).__name__,
-        inputs=tuple(
-            (tuple(x.shape), str(x.dtype).removeprefix("torch."))
-            for x in inputs
-            if isinstance(x, torch.Tensor)
-        ),
-        inexact=tuple(dict.fromkeys(found.context.inexact)),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Template:
+    """Everything about a space but its labels, which change when groups are frozen later."""
 
+    model: nn.Module
+    program: Program
+    state: dict[str, torch.Tensor]
+    inputs: tuple[Any, ...]
+    as_graph: bool
+    allow: tuple[str, ...]
 
-def _tensor_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    named = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    named.update((n, tuple(b.shape)) for n, b in model.named_buffers(remove_duplicate=False))
-    return named
+    def fill(self, found: Propagation) -> Space:
+        """The space of these labels."""
+        grouping = group_channels(found)
+        return Space(
+            groups=grouping.groups,
+            frozen=frozen_channels(found),
+            costs=build_costs(found, grouping, self._parameters()),
+            as_graph=self.as_graph,
+            model=type(self.model).__name__,
+            inputs=tuple(
+                (tuple(x.shape), str(x.dtype).removeprefix("torch."))
+                for x in self.inputs
+                if isinstance(x, torch.Tensor)
+            ),
+            allow=self.allow,
+            inexact=tuple(dict.fromkeys(found.context.inexact)),
+        )
+
+    def _parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters that the cut network will have."""
+        if not self.as_graph:
+            return {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        used = {
+            self.program.tensors[node.name]
+            for node in self.program.graph.nodes
+            if node.op == "placeholder" and node.name in self.program.tensors and node.users
+        }
+        return {
+            name: tuple(self.state[name].shape)
+            for name in used
+            if name in self.program.folded or isinstance(self.state[name], nn.Parameter)
+        }
 
 
 def check_finite(model: nn.Module) -> None:

@@ -44,22 +44,35 @@ def failing_groups(
         model: the dense network, left untouched.
         numbers: also compare outputs with the oracle's (False where the space is inexact).
     """
-    small_inputs = random_like(inputs, seed=1, batch=1)
+    draws = _draws(model, inputs)
     active = {g for g, group in enumerate(space.groups) if group.width > 1}
     failed: dict[int, str] = {}
     while active:
-        failure = _attempt(model, space, small_inputs, active, numbers)
+        failure = _attempt(model, space, draws, active, numbers)
         if failure is None:
             break
-        culprits = _culprits(model, space, small_inputs, active, numbers, failure)
+        culprits = _culprits(model, space, draws, active, numbers, failure)
         for group, reason in culprits.items():
             failed[group] = reason
             active.discard(group)
     return failed
 
 
+def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Random inputs for the comparison: one example of the batch, several draws of small ones."""
+    single = random_like(inputs, seed=1, batch=1)
+    try:
+        with torch.no_grad():
+            private_copy(model).eval()(*single)
+        batch: int | None = 1
+    except Exception:
+        batch = None  # the first axis is no batch, or its size is a constant of the forward
+    elements = sum(x.numel() for x in single if isinstance(x, torch.Tensor))
+    return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
+
+
 def _attempt(
-    model: nn.Module, space: Space, inputs: tuple[Any, ...], groups: set[int], numbers: bool
+    model: nn.Module, space: Space, draws: list[tuple[Any, ...]], groups: set[int], numbers: bool
 ) -> Failure | None:
     selection = Selection(random_selection(space.widths, seed=7, groups=groups))
     small = remove_channels(private_copy(model).eval(), space, selection)
@@ -73,7 +86,7 @@ def _attempt(
     ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
     try:
         with torch.no_grad():
-            got = small(*inputs)
+            got = [small(*inputs) for inputs in draws]
     except Exception as error:
         where = _source_line(error)
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
@@ -84,7 +97,7 @@ def _attempt(
     if not numbers:
         return None
     with torch.no_grad():
-        expected = dense(*inputs)
+        expected = [dense(*inputs) for inputs in draws]
     if relative_error(expected, got) > _TOLERANCE:
         return Failure("cutting it changes what the forward computes (a constant slice or view)")
     return None
@@ -93,7 +106,7 @@ def _attempt(
 def _culprits(
     model: nn.Module,
     space: Space,
-    inputs: tuple[Any, ...],
+    draws: list[tuple[Any, ...]],
     active: set[int],
     numbers: bool,
     failure: Failure,
@@ -102,18 +115,18 @@ def _culprits(
     suspects = _near(space, active, failure.module) if failure.module else set()
     pool = sorted(active)
     if suspects and suspects != active:
-        alone = _attempt(model, space, inputs, suspects, numbers)
+        alone = _attempt(model, space, draws, suspects, numbers)
         if alone is not None:
             pool = sorted(suspects)
             failure = alone
     while len(pool) > 1:
         half = set(pool[: len(pool) // 2])
-        first = _attempt(model, space, inputs, half, numbers)
+        first = _attempt(model, space, draws, half, numbers)
         if first is not None:
             pool, failure = sorted(half), first
             continue
         rest = set(pool) - half
-        second = _attempt(model, space, inputs, rest, numbers)
+        second = _attempt(model, space, draws, rest, numbers)
         if second is None:
             # Only their combination fails: giving up the smaller half settles it.
             fewer = min((half, rest), key=len)

@@ -116,7 +116,8 @@ def _explain(recipe: type[BaseModel], error: ErrorDetails, where: str) -> str:
     wanted = error["msg"].replace("Input should be", "must be").rstrip(".")
     wanted = _KINDS.get(error["type"], wanted)
     description = _describe(recipe, path)
-    return f"The key {key!r} in {where} {wanted}. Got {error['input']!r} instead. {description}".rstrip()
+    got = f"Got {error['input']!r} instead. {description}"
+    return f"The key {key!r} in {where} {wanted}. {got}".rstrip()
 
 
 def _describe(recipe: type[BaseModel], path: list[str]) -> str:

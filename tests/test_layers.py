@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph",),
     ("search", "criteria", "surgery"),
     ("recovery", "evaluate", "training", "zoo", "supernet"),
-    ("store", "artifact"),
+    ("store", "artifact", "export"),
     ("recipe", "pipeline"),
     ("bench", "report", "testing"),
     ("cli", "__main__"),

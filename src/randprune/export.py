@@ -1,0 +1,240 @@
+"""Hand a network over to other runtimes, and prove that it computes the same there.
+
+export(small, "small.onnx", torch.zeros(1, 3, 32, 32))      # needs: pip install 'randprune[export]'
+export(small, "small.pt2", torch.zeros(1, 3, 32, 32))       # torch.export, no extra needed
+
+A file is kept only if its outputs agree with the network's on random inputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from randprune.atomic import write_file
+from randprune.errors import InvalidInputError, UnsupportedModelError, VerificationError
+from randprune.graph.program import Inputs, as_inputs, private_copy
+
+Format = Literal["onnx", "pt2"]
+
+_FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+# Inputs of this many images check a file whose batch size is free: not the size it was made with.
+_OTHER_BATCH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file written by `export`.
+
+    Attributes:
+        path: the file.
+        format: "onnx" or "pt2".
+        size_bytes: of the file.
+        batch: the batch size it takes; None where it takes any.
+        difference: max |difference| / max |output| between the file's and the network's outputs.
+    """
+
+    path: Path
+    format: Format
+    size_bytes: int
+    batch: int | None
+    difference: float
+
+
+def export(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    example_inputs: Inputs,
+    *,
+    any_batch: bool = True,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> Exported:
+    """Write a network for another runtime; the suffix chooses it, .onnx or .pt2 (torch.export).
+
+    Args:
+        network: any network on the CPU; left untouched, exported in evaluation mode.
+        path: the file, replaced if it exists.
+        example_inputs: one tensor, or a tuple of the positional inputs; their values do not matter.
+        any_batch: leave the first axis of every input free; otherwise it stays as in the example.
+        tolerance: largest allowed max |difference| / max |output| on random inputs.
+        seed: draws these inputs.
+
+    Raises:
+        InvalidInputError: an unknown suffix, or the packages of the ONNX extra are missing.
+        UnsupportedModelError: the network cannot be exported.
+        VerificationError: the file computes something else; it is not kept.
+        StorageError: the file cannot be written.
+    """
+    target = Path(path)
+    form = _FORMATS.get(target.suffix)
+    if form is None:
+        raise InvalidInputError(
+            "The file name must end in .onnx or .pt2, which chooses the format. "
+            f"Got {target.name!r} instead."
+        )
+    if form == "onnx":
+        _require_extra()
+    inputs = as_inputs(example_inputs)
+    frozen = private_copy(network).eval()
+    with _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / target.name
+        program = _program(frozen, inputs, any_batch)
+        if form == "pt2":
+            torch.export.save(program, draft)
+        else:
+            _write_onnx(program, draft)
+        sizes = [_OTHER_BATCH, None] if any_batch else [None]
+        found = [_difference(frozen, form, draft, inputs, seed, size) for size in sizes]
+        difference = float(torch.tensor(found).max())  # NaN where one of them is
+        if not difference <= tolerance:
+            raise VerificationError(
+                f"The exported network differs from the original: relative difference "
+                f"{difference:.2e} (tolerance {tolerance:.0e}). The file was not written."
+            )
+        write_file(target, draft.read_bytes())
+    batch = None if any_batch else int(_tensors(inputs)[0].shape[0])
+    return Exported(target, form, target.stat().st_size, batch, difference)
+
+
+def _require_extra() -> None:
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise InvalidInputError(
+            f"Writing ONNX needs {', '.join(missing)}: pip install 'randprune[export]'. "
+            "A .pt2 file needs no extra."
+        )
+
+
+def _program(network: nn.Module, inputs: tuple[Any, ...], any_batch: bool) -> ExportedProgram:
+    shapes: Any = None
+    if any_batch:
+        # Sizes of 0 and 1 would be taken for constants.
+        inputs = _resized(inputs, 2)
+        shapes = tuple({0: Dim.DYNAMIC} if isinstance(x, torch.Tensor) else None for x in inputs)
+    try:
+        program = torch.export.export(network, inputs, dynamic_shapes=shapes)
+    except Exception as error:
+        advice = (
+            "A batch size may be baked into its forward: export for one size (any_batch=False, on "
+            "the command line --batch 1)."
+            if any_batch
+            else "Its forward must not branch on tensor values."
+        )
+        raise UnsupportedModelError(
+            f"{type(network).__name__} cannot be exported: {_first_line(error)}. {advice}"
+        ) from error
+    for node in program.graph.nodes:
+        # Where the code lies on this machine is nobody's business.
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _write_onnx(program: ExportedProgram, path: Path) -> None:
+    try:
+        onnx = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"The network cannot be written as ONNX: {_first_line(error)}. "
+            "Write a .pt2 file, or rewrite the operation that is named."
+        ) from error
+    assert onnx is not None
+    for node in onnx.model.graph.all_nodes():
+        for key in [key for key in node.metadata_props if "stack_trace" in key]:
+            del node.metadata_props[key]
+    onnx.save(path, external_data=False)
+
+
+def _difference(
+    network: nn.Module,
+    form: Format,
+    path: Path,
+    inputs: tuple[Any, ...],
+    seed: int,
+    batch: int | None,
+) -> float:
+    """Largest relative difference over the outputs, for inputs of this batch size."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = tuple(
+        torch.randn(x.shape, generator=generator).to(x.dtype)
+        if isinstance(x, torch.Tensor) and x.is_floating_point()
+        else x
+        for x in (inputs if batch is None else _resized(inputs, batch))
+    )
+    expected = _tensors(network(*drawn))
+    got = _run_pt2(path, drawn) if form == "pt2" else _run_onnx(path, drawn)
+    if [y.shape for y in got] != [y.shape for y in expected]:
+        raise VerificationError(
+            f"The exported network gives outputs of shapes {[tuple(y.shape) for y in got]}, the "
+            f"original {[tuple(y.shape) for y in expected]}. The file was not written."
+        )
+    tiny = torch.finfo(torch.float32).tiny
+    shares = [
+        (a - b).abs().max() / b.abs().max().clamp(min=tiny)
+        for a, b in zip(got, expected, strict=True)
+    ]
+    return float(torch.stack(shares).max())
+
+
+def _run_pt2(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    return _tensors(torch.export.load(path).module()(*inputs))
+
+
+def _run_onnx(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    import onnxruntime  # an extra
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [slot.name for slot in session.get_inputs()]
+    feed = {name: x.numpy() for name, x in zip(names, _tensors(inputs), strict=True)}
+    return [torch.from_numpy(y) for y in session.run(None, feed)]
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in nested outputs, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    nested = isinstance(value, dict | Sequence) and not isinstance(value, str)
+    return [tensor for part in parts for tensor in _tensors(part)] if nested else []
+
+
+def _resized(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
+    """The inputs with another batch size."""
+    return tuple(
+        x[:1].expand(batch, *x.shape[1:]).contiguous() if isinstance(x, torch.Tensor) else x
+        for x in inputs
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on their own deprecations and missing optional packages."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -23,6 +23,10 @@ FloatArray = npt.NDArray[np.float64]
 # quadratic part stay in a core's L2 cache: three times faster than one pass over a large batch.
 _BLOCK_BYTES = 1 << 19
 
+# Products above this many multiply-adds are spread over threads by OpenBLAS. Threads that wait for
+# each other cost more than they gain here: on a busy machine, fifty times the run time.
+_SERIAL_PRODUCT = 1 << 18
+
 
 @runtime_checkable
 class Cost(Protocol):
@@ -102,7 +106,7 @@ class QuadraticCost:
         block = max(16, _BLOCK_BYTES // (8 * max(groups, 1)))
         for start in range(0, rows, block):
             part = flat[start : start + block].astype(np.float64, copy=False)
-            mixed = part @ self.quadratic
+            mixed = self._mixed(part)
             mixed += self.linear
             np.einsum("ng,ng->n", mixed, part, out=cost[start : start + block])
         cost += self.constant
@@ -111,7 +115,8 @@ class QuadraticCost:
     def gradient(self, widths: npt.ArrayLike) -> FloatArray:
         """d cost / d width: (..., G) -> (..., G)."""
         w = np.asarray(widths, dtype=np.float64)
-        return np.asarray(2.0 * (w @ self.quadratic) + self.linear)
+        mixed = self._mixed(w.reshape(math.prod(w.shape[:-1]), self.linear.size))
+        return 2.0 * mixed.reshape(w.shape) + self.linear
 
     def moved(self, widths: npt.ArrayLike, steps: npt.ArrayLike) -> FloatArray:
         """Cost after moving one group alone, for each group: (..., G), (..., G) -> (..., G).
@@ -121,6 +126,18 @@ class QuadraticCost:
         delta = np.asarray(steps, dtype=np.float64)
         change = (self.gradient(widths) + np.diagonal(self.quadratic) * delta) * delta
         return np.asarray(self(widths)[..., None] + change)
+
+    def _mixed(self, rows: FloatArray) -> FloatArray:
+        """`rows` @ `quadratic`, (N, G) -> (N, G), as a stack of products too small for threads."""
+        groups = self.linear.size
+        height = max(4, _SERIAL_PRODUCT // max(1, groups * groups))
+        count = len(rows) // height
+        body = count * height
+        stack = (count, height, groups)
+        mixed = np.empty((len(rows), groups))
+        np.matmul(rows[:body].reshape(stack), self.quadratic, out=mixed[:body].reshape(stack))
+        np.matmul(rows[body:], self.quadratic, out=mixed[body:])
+        return mixed
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; only the non-zero upper triangle of `quadratic` is written."""

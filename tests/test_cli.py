@@ -234,6 +234,42 @@ def test_the_default_input_is_what_the_network_expects() -> None:
     assert default_shape("my.nets:make", torch.nn.Conv2d(4, 8, 3)) == (1, 4, 224, 224)
 
 
+# ---------------------------------------------------------------------------- export
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pruned digits network as a file."""
+    import randprune as rp
+
+    model = build_model(DIGITS).eval()
+    space = rp.trace(model, torch.zeros(1, 1, 8, 8))
+    selection = rp.select(space, rp.score(model, space, "l1"), (space.widths + 1) // 2)
+    folder = tmp_path_factory.mktemp("export")
+    return rp.save(rp.cut(model, space, selection), folder / "small.safetensors", model=DIGITS)
+
+
+def test_export_writes_a_file_that_agrees(run: Any, small_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.pt2"
+    code, out, err = run("export", str(small_file), "-o", str(target), "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["format"] == "pt2"
+    assert document["batch"] is None
+    assert document["difference"] < 1e-5
+    assert document["size_bytes"] == target.stat().st_size
+    code, out, _ = run("export", str(small_file), "-o", str(target), "--batch", "2")
+    assert code == 0
+    assert "batches of 2" in out
+
+
+def test_export_refuses_what_it_cannot_do(run: Any, small_file: Path, tmp_path: Path) -> None:
+    code, _, err = run("export", str(small_file), "-o", str(tmp_path / "small.tflite"))
+    assert (code, "must end in .onnx or .pt2" in err) == (2, True)
+    code, _, err = run("export", str(tmp_path / "none.safetensors"), "-o", "x.pt2")
+    assert (code, "does not exist" in err) == (8, True)
+
+
 def test_shapes() -> None:
     assert parse_shape("1x3x32x32") == (1, 3, 32, 32)
     assert parse_shape("2,40") == (2, 40)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli.console import messages, print_error
+from randprune.cli.export import export
 from randprune.cli.inspect import inspect
 from randprune.errors import RandpruneError
 
@@ -53,6 +54,7 @@ def randprune(
 
 
 app.command()(inspect)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,93 @@
+"""`randprune export`: a pruned network for another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from randprune.cli import options
+from randprune.cli.console import messages, output, print_json
+from randprune.cli.inspect import parse_shape
+from randprune.errors import InvalidInputError
+from randprune.report.format import size
+
+
+def export(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Ends in .onnx or .pt2 (torch.export), which chooses the format.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="The dense architecture, where the file does not name it.",
+            show_default="by the file",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="A fixed batch size.", show_default="any"),
+    ] = None,
+    input_shape: options.InputShape = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write a pruned network as ONNX or .pt2, and check that it computes the same there.
+
+    ONNX needs the extra: pip install 'randprune\\[export]'.
+    """
+    from randprune.artifact import load, read_header
+    from randprune.export import export as export_network
+
+    with messages().status(f"Exporting {file} ..."):
+        header = read_header(file)
+        shapes = [parse_shape(input_shape)] if input_shape else _traced_shapes(header)
+        if not shapes:
+            raise InvalidInputError(
+                f"The file {file} does not tell the shape of the network's input. "
+                "Give it, e.g. --input 1x3x224x224."
+            )
+        network = load(file, model)
+        made = export_network(
+            network, out, _examples(shapes, batch), any_batch=batch is None, seed=seed
+        )
+    if json:
+        print_json(
+            {
+                "file": str(made.path),
+                "format": made.format,
+                "size_bytes": made.size_bytes,
+                "batch": made.batch,
+                "difference": made.difference,
+            }
+        )
+        return
+    images = "any batch size" if made.batch is None else f"batches of {made.batch}"
+    output().print(
+        f"Wrote {made.path} ({size(made.size_bytes)}, {images}). Its outputs agree with the "
+        f"network's within {made.difference:.0e} of the largest."
+    )
+
+
+def _traced_shapes(header: Any) -> list[tuple[int, ...]]:
+    return [shape for shape, _ in header.steps[0].space.inputs] if header.steps else []
+
+
+def _examples(shapes: list[tuple[int, ...]], batch: int | None) -> tuple[Any, ...]:
+    import torch
+
+    return tuple(torch.zeros((batch or shape[0], *shape[1:])) for shape in shapes)

@@ -1,0 +1,146 @@
+"""Progress of a job on standard error: a bar with the time left, or plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from randprune.cli.console import messages
+from randprune.report.format import number, percent, seconds
+
+if TYPE_CHECKING:
+    from randprune.pipeline.progress import Progress as JobProgress
+
+# A log gets a line at the ends of a phase and, in long ones, this often in between.
+_LOG_SECONDS = 30.0
+# Metrics that are shares of images; all others are shown as numbers.
+_SHARES = ("top1", "accuracy")
+
+
+class _Time(ProgressColumn):
+    """The time left while a phase runs, then the time it took."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        if task.finished:
+            return Text(_clock(task.finished_time), style="progress.elapsed")
+        left = _clock(task.time_remaining)
+        return Text(f"{left} left" if left else "", style="progress.remaining")
+
+
+def _clock(duration: float | None) -> str:
+    """83 -> "1:23", 4000 -> "1:06:40", None -> ""."""
+    if duration is None:
+        return ""
+    minutes, rest = divmod(round(duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Bars:
+    """One bar per phase, with steps, time taken, time left and the latest metrics."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def start(self, phase: str, total: int, done: int, text: str) -> None:
+        """Add the phase's bar."""
+        self._tasks[phase] = self._bars.add_task(text, total=total, completed=done, metrics="")
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar."""
+        task = self._tasks[phase]
+        self._bars.update(task, completed=done)
+        if metrics:
+            self._bars.update(task, metrics=describe(metrics))
+
+    def finish(self, phase: str) -> None:
+        """Fill the bar."""
+        task = self._tasks[phase]
+        total = self._bars.tasks[self._bars.task_ids.index(task)].total
+        self._bars.update(task, completed=total)
+        self._bars.stop_task(task)
+
+
+class Lines:
+    """One line per phase when it ends, and one now and then while it runs: for logs and CI."""
+
+    def __init__(self) -> None:
+        self._console = messages()
+        self._text = ""
+        self._total = 0
+        self._started = self._told = 0.0
+        self._metrics = ""
+
+    def start(self, phase: str, total: int, done: int, text: str) -> None:
+        """Remember what runs."""
+        self._text, self._total, self._metrics = text, total, ""
+        self._started = self._told = time.monotonic()
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        """Tell how far it is, if the last line is a while ago."""
+        self._metrics = describe(metrics) or self._metrics
+        now = time.monotonic()
+        if now - self._told >= _LOG_SECONDS and done < self._total:
+            self._told = now
+            self._print(f"{done} of {self._total}")
+
+    def finish(self, phase: str) -> None:
+        """Tell that it is done, and how long it took."""
+        self._print(f"done in {seconds(time.monotonic() - self._started)}")
+
+    def _print(self, state: str) -> None:
+        metrics = f" ({self._metrics})" if self._metrics else ""
+        self._console.print(f"{self._text}: {state}{metrics}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[JobProgress | None]:
+    """What a job reports to: bars in a terminal, lines elsewhere, None where nobody wants it."""
+    if quiet:
+        yield None
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        with Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            # Where the terminal is narrow, the metrics give way.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+            _Time(table_column=Column(no_wrap=True, min_width=9)),
+            TextColumn(
+                "{task.fields[metrics]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
+            console=messages(),
+        ) as bars:
+            yield Bars(bars)
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """The metrics in a few words: {"best_top1": 0.912} -> "best top1 91.2 %"."""
+    words = []
+    for name, value in metrics.items():
+        share = name.endswith(_SHARES)
+        words.append(f"{name.replace('_', ' ')} {percent(value) if share else number(value)}")
+    return ", ".join(words)

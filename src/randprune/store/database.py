@@ -190,6 +190,17 @@ class Store:
             raise StorageError(f"No run in {self.folder} yet. Give the output folder of a run.")
         return Run(self, rows[0][0], resumed=True)
 
+    def get(self, run_id: int) -> Run:
+        """The run with this id.
+
+        Raises:
+            StorageError: there is none; gives the ids there are.
+        """
+        ids = [run.id for run in self.runs()]
+        if run_id not in ids:
+            raise StorageError(f"No run {run_id} in {self.folder}. Its runs: {ids}.")
+        return Run(self, run_id, resumed=True)
+
     def is_live(self) -> bool | None:
         """Whether a process is writing to this folder now; None where it cannot be found out."""
         return True if not self.read_only else lock.is_held(self.folder)

@@ -172,7 +172,8 @@ class CostEntry:
     """Compute spent on one step of a run.
 
     `key` names the step ("random/17", "finetune/uniform/epoch 2"; default: the phase). A step that
-    is done again after an interruption replaces its entry, so nothing counts twice.
+    is done again after an interruption replaces its entry, so nothing counts twice. `macs_spent`:
+    a training step counts three times its forward pass.
     """
 
     phase: str

@@ -1,0 +1,468 @@
+"""The figures of one run. Each builder returns None where too little is recorded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from randprune.report import tables
+from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
+from randprune.report.format import number, percent, points, seconds, si
+from randprune.report.names import METRIC_NAMES, STAGE_NAMES, color_of, method_name
+from randprune.report.networks import networks
+from randprune.report.records import RunRecord
+from randprune.report.statistics import best_of_n, kendall_tau
+from randprune.store import (
+    DENSE,
+    PROXY,
+    RANDOM,
+    RANDOM_CHANNELS,
+    SEARCH_TOP1,
+    TRAIN_LOSS,
+    TRAIN_TOP1,
+    UNIFORM,
+    BudgetInfo,
+    Candidate,
+    NetworkRow,
+    SpaceInfo,
+    Stage,
+)
+
+_SYMBOLS = {DENSE: "square", RANDOM: "star", UNIFORM: "diamond", RANDOM_CHANNELS: "triangle"}
+_STAGE_MARKS: tuple[tuple[Stage, str, bool, float], ...] = (
+    ("dense", "square", False, 10),
+    ("cut", "triangle", True, 9),
+    ("repaired", "circle", True, 10),
+    ("finetuned", "circle", False, 11),
+)
+_SEARCH_AXIS = "search accuracy"
+_MOST_POINTS = 3000
+
+
+def figures(record: RunRecord) -> tuple[Chart, ...]:
+    """All figures that the records allow, in the order of the page."""
+    builders = (
+        stages,
+        tradeoff,
+        spread,
+        best_of,
+        candidate_costs,
+        proxy,
+        widths,
+        accuracy,
+        loss,
+        ledger,
+    )
+    charts = (build(record) for build in builders)
+    return tuple(chart for chart in charts if chart is not None)
+
+
+def stages(record: RunRecord) -> Chart | None:
+    """Each network's test accuracy, stage by stage, on one scale."""
+    marks: list[Mark] = []
+    for stage, symbol, hollow, size in _STAGE_MARKS:
+        for label in record.labels:
+            rows = [r for r in record.stages(label).get(stage, ()) if r.test is not None]
+            if not rows:
+                continue
+            intervals = [row.test.interval() for row in rows if row.test]
+            name = STAGE_NAMES[stage]
+            marks.append(
+                Points(
+                    name,
+                    [row.test.share for row in rows if row.test],
+                    [label] * len(rows),
+                    color_of(record, label),
+                    symbol,
+                    size,
+                    hollow,
+                    low=[low for low, _ in intervals],
+                    high=[high for _, high in intervals],
+                    labels=[_network_label(row) for row in rows],
+                    horizontal=True,
+                    # One entry a stage: the names of the networks stand beside them.
+                    legend=all(mark.name != name for mark in marks),
+                )
+            )
+    if len(marks) < 2:
+        return None
+    return Chart(
+        "accuracy-stages",
+        "Test accuracy, step by step",
+        "Accuracy on the test set after cutting alone, after repair without training, and after "
+        "fine-tuning, as far as the run has come. Bars are 95\u00a0% Wilson intervals.",
+        Axis("test accuracy", percent=True),
+        Axis("", kind="category"),
+        tuple(marks),
+        networks(record),
+    )
+
+
+def tradeoff(record: RunRecord) -> Chart | None:
+    """Test accuracy against MACs, before (hollow) and after fine-tuning (filled)."""
+    marks: list[Mark] = []
+    for label in record.labels:
+        stages = {
+            stage: [r for r in rows if r.test is not None and r.macs is not None]
+            for stage, rows in record.stages(label).items()
+        }
+        reached = [stage for stage, rows in stages.items() if rows]
+        # Before and after fine-tuning; cut without any repair only where there is nothing else.
+        for stage in (
+            reached[-2:] if reached[:1] != ["cut"] else reached[max(1, len(reached) - 2) :]
+        ):
+            rows = stages[stage]
+            trained = stage in ("dense", "finetuned")
+            intervals = [row.test.interval() for row in rows if row.test]
+            marks.append(
+                Points(
+                    label,
+                    [row.macs for row in rows if row.macs is not None],
+                    [row.test.share for row in rows if row.test],
+                    color_of(record, label),
+                    symbol=_SYMBOLS.get(rows[0].role, "circle"),
+                    size=15 if rows[0].role == RANDOM else 11,
+                    hollow=not trained,
+                    low=[low for low, _ in intervals],
+                    high=[high for _, high in intervals],
+                    labels=[_network_label(row) for row in rows],
+                    legend=stage == reached[-1],
+                )
+            )
+    if len(marks) < 2:
+        return None
+    macs = [x for mark in marks if isinstance(mark, Points) for x in mark.x]
+    highest = max(float(value) for value in macs)
+    return Chart(
+        "accuracy-macs",
+        "Test accuracy against MACs",
+        "Each network's accuracy on the test set over its multiply-adds: hollow before, filled "
+        "after fine-tuning. Bars are 95\u00a0% Wilson intervals.",
+        Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
+        Axis("test accuracy", percent=True),
+        tuple(marks),
+    )
+
+
+def _network_label(row: NetworkRow) -> str:
+    seed = "" if row.seed is None else f", seed {row.seed}"
+    return f"{row.label}, {STAGE_NAMES[row.stage]}{seed}"
+
+
+def _references(record: RunRecord) -> list[tuple[str, str, float]]:
+    """(label, colour, search accuracy) of the networks that candidates are compared with.
+
+    A reference is the method's own candidate, which went through the same recovery and images.
+    """
+    found: dict[str, tuple[str, str, float]] = {}
+    for row in record.networks:
+        if row.search is not None and row.role == DENSE:
+            found[DENSE] = (row.label, DENSE, row.search.share)
+    for method in record.methods:
+        scored = record.scored(method)
+        if method != RANDOM and len(scored) == 1:
+            color = color_of(record, method)
+            name = method_name(method)
+            found[method] = (name, color, scored[0].scores[SEARCH_TOP1])
+    for row in record.networks:
+        if row.search is not None and row.role not in (DENSE, RANDOM) and row.stage == "repaired":
+            color = color_of(record, row.label)
+            found.setdefault(row.role, (row.label, color, row.search.share))
+    return list(found.values())
+
+
+def spread(record: RunRecord) -> Chart | None:
+    """Histogram and strip of the candidates' search accuracy, with the references marked."""
+    candidates = record.scored(RANDOM)
+    if len(candidates) < 2:
+        return None
+    values = np.array([c.scores[SEARCH_TOP1] for c in candidates])
+    bins = np.histogram_bin_edges(values, bins=min(40, max(8, round(len(values) ** 0.5) * 2)))
+    counts, edges = np.histogram(values, bins)
+    centers = (edges[:-1] + edges[1:]) / 2
+    bottom = -0.09 * float(counts.max())
+    shown = _at_most(candidates)
+    marks: list[Mark] = [
+        Bars(
+            f"{len(values):,} random configurations",
+            centers.tolist(),
+            counts.tolist(),
+            "candidate",
+            width=float(edges[1] - edges[0]) * 0.94,
+        ),
+        Points(
+            "each candidate",
+            [c.scores[SEARCH_TOP1] for c in shown],
+            [bottom / 2] * len(shown),
+            "random",
+            symbol="tick",
+            size=9,
+            labels=[f"candidate {c.index}" for c in shown],
+        ),
+    ]
+    references = _references(record)
+    winner = record.winner
+    if winner is not None and SEARCH_TOP1 in winner.scores:
+        references.append(("chosen", RANDOM, winner.scores[SEARCH_TOP1]))
+    marks += [
+        Rule(f"{name} {percent(value)}", value, color, dashed=color == DENSE)
+        for name, color, value in references
+    ]
+    shown_at = [value for _, _, value in references]
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return Chart(
+        "spread",
+        "Spread of the random candidates",
+        f"Accuracy of {len(values):,} random configurations on the search images: median "
+        f"{percent(middle)}, best {percent(values.max())}, the middle 80\u00a0% between "
+        f"{percent(low)} and {percent(high)}. Lines mark the networks to compare with.",
+        Axis(_SEARCH_AXIS, percent=True, span=_padded([*edges.tolist(), *shown_at])),
+        Axis("candidates", span=(bottom, 1.08 * float(counts.max())), whole=True),
+        tuple(marks),
+        tables.candidates(record),
+    )
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values with a little room, so that nothing lies on the frame."""
+    room = 0.04 * (max(values) - min(values)) or 0.01
+    return min(values) - room, max(values) + room
+
+
+def best_of(record: RunRecord) -> Chart | None:
+    """Expected best of n candidates with its band, and the best so far in the order drawn."""
+    candidates = record.scored(RANDOM)
+    if len(candidates) < 3:
+        return None
+    values = [c.scores[SEARCH_TOP1] for c in candidates]
+    curve = best_of_n(values)
+    n = curve.counts.tolist()
+    marks: list[Mark] = [
+        Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), RANDOM),
+        Line(
+            "best so far, in the order drawn",
+            n,
+            np.maximum.accumulate(values)[curve.counts - 1].tolist(),
+            "muted",
+            step=True,
+        ),
+        Line("expected best of n", n, curve.mean.tolist(), RANDOM),
+    ]
+    marks += [
+        Rule(f"{name} {percent(value)}", value, color, horizontal=True)
+        for name, color, value in _references(record)
+        if color == UNIFORM
+    ]
+    tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(values)))])
+    gain = points(float(curve.mean[-1]) - tenth)
+    return Chart(
+        "best-of-n",
+        "How many candidates are enough",
+        f"Expected search accuracy of the best of n candidates, over all choices of n from the "
+        f"{len(values):,}; going from 10 to {len(values):,} candidates brings {gain}. "
+        "The band narrows near the right end because large draws share their candidates.",
+        Axis("n, candidates compared", kind="log" if len(values) >= 20 else "linear", whole=True),
+        Axis(_SEARCH_AXIS, percent=True),
+        tuple(marks),
+        tables.best_of_n_table(curve),
+    )
+
+
+def candidate_costs(record: RunRecord) -> Chart | None:
+    """Candidates' search accuracy against the cost that the budget limits."""
+    budget = record.milestone(BudgetInfo)
+    metric = budget.metric if budget else "macs"
+    named = METRIC_NAMES.get(metric, metric)
+    marks: list[Mark] = []
+    for method in record.methods:
+        shown = _at_most([c for c in record.scored(method) if metric in c.costs])
+        if not shown:
+            continue
+        color = "candidate" if method == RANDOM else color_of(record, method)
+        marks.append(
+            Points(
+                method_name(method),
+                [c.costs[metric] for c in shown],
+                [c.scores[SEARCH_TOP1] for c in shown],
+                color,
+                symbol=_SYMBOLS.get(method, "circle") if method != RANDOM else "circle",
+                size=7 if method == RANDOM else 12,
+                labels=[f"{method_name(method)}, candidate {c.index}" for c in shown],
+            )
+        )
+    winner = record.winner
+    if winner is not None and metric in winner.costs and SEARCH_TOP1 in winner.scores:
+        x, y = winner.costs[metric], winner.scores[SEARCH_TOP1]
+        label = f"chosen, candidate {winner.index}"
+        marks.append(Points("chosen", [x], [y], RANDOM, "star", 15, labels=[label]))
+    if sum(len(mark.x) for mark in marks if isinstance(mark, Points)) < 3:
+        return None
+    asked = (
+        f" The budget asks for {percent(budget.ratio)} ± {percent(budget.tolerance)} of the dense "
+        f"network's {named}."
+        if budget
+        else ""
+    )
+    return Chart(
+        "candidates-cost",
+        f"Candidates: accuracy against {named}",
+        f"Every evaluated candidate.{asked}",
+        Axis(f"{named} per image" if metric == "macs" else named, large=True),
+        Axis(_SEARCH_AXIS, percent=True),
+        tuple(marks),
+    )
+
+
+def proxy(record: RunRecord) -> Chart | None:
+    """The free proxy against the measured search accuracy, with their rank correlation."""
+    both = [c for c in record.scored(RANDOM, PROXY) if SEARCH_TOP1 in c.scores]
+    if len(both) < 3:
+        return None
+    x = [c.scores[PROXY] for c in both]
+    y = [c.scores[SEARCH_TOP1] for c in both]
+    tau = kendall_tau(x, y)
+    said = "" if tau is None else f" Kendall's rank correlation over {len(both):,}: {tau:.2f}."
+    shown = _at_most(both)
+    return Chart(
+        "proxy",
+        "Predicted against measured",
+        "The proxy, which needs no forward pass, over the accuracy measured on the search images."
+        + said,
+        Axis("proxy (higher is better)"),
+        Axis(_SEARCH_AXIS, percent=True),
+        (
+            Points(
+                "random configurations",
+                [c.scores[PROXY] for c in shown],
+                [c.scores[SEARCH_TOP1] for c in shown],
+                "candidate",
+                labels=[f"candidate {c.index}" for c in shown],
+            ),
+        ),
+    )
+
+
+def widths(record: RunRecord) -> Chart | None:
+    """Channels per group before and after, with the uniform width to compare."""
+    space, kept = record.milestone(SpaceInfo), tables.chosen_widths(record)
+    if space is None or not space.groups or kept is None or len(kept) != len(space.groups):
+        return None
+    names = [group.name for group in space.groups]
+    full = [group.width for group in space.groups]
+    shares = [f"{name}: keeps {k} of {w}" for name, k, w in zip(names, kept, full, strict=True)]
+    marks: list[Mark] = [
+        Bars("before", names, full, "muted", width=0.8),
+        Bars("after", names, list(kept), RANDOM, width=0.8, labels=shares),
+    ]
+    uniform = tables.role_widths(record, UNIFORM)
+    if uniform is not None and len(uniform) == len(names):
+        size = float(np.clip(500 / len(names), 5, 22))
+        marks.append(Points("uniform width", names, list(uniform), UNIFORM, "dash", size))
+    ratios = np.array(kept) / np.array(full)
+    least, most = int(np.argmin(ratios)), int(np.argmax(ratios))
+    return Chart(
+        "widths",
+        "Width of each channel group",
+        f"{sum(kept):,} of {sum(full):,} channels stay in {len(names)} groups, in network order: "
+        f"from {percent(float(ratios[least]), 0)} in {names[least]} to "
+        f"{percent(float(ratios[most]), 0)} in {names[most]}.",
+        Axis("channel group, from input to output", kind="category"),
+        Axis("channels", whole=True),
+        tuple(marks),
+        tables.widths(record),
+        wide=True,
+        height=380,
+    )
+
+
+def accuracy(record: RunRecord) -> Chart | None:
+    """Accuracy on the search images (else on the training images) after each epoch."""
+    for key, said in ((SEARCH_TOP1, _SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
+        lines = _epoch_lines(record, key)
+        if lines:
+            return Chart(
+                "epochs-accuracy",
+                "Fine-tuning: accuracy",
+                f"The {said} after each epoch. The last epoch counts, and the test set is read "
+                "only after it.",
+                Axis("epoch", whole=True),
+                Axis(said, percent=True),
+                lines,
+                tables.epochs(record),
+            )
+    return None
+
+
+def loss(record: RunRecord) -> Chart | None:
+    """Training loss of each epoch."""
+    lines = _epoch_lines(record, TRAIN_LOSS)
+    if not lines:
+        return None
+    return Chart(
+        "epochs-loss",
+        "Fine-tuning: training loss",
+        "Mean training loss of each epoch, with whatever smoothing or distillation it includes.",
+        Axis("epoch", whole=True),
+        Axis("training loss"),
+        lines,
+    )
+
+
+def _epoch_lines(record: RunRecord, key: str) -> tuple[Line, ...]:
+    rows = [row for row in record.epochs if key in row.metrics]
+    labels = [label for label in record.labels if any(r.network == label for r in rows)]
+    labels += [name for name in dict.fromkeys(r.network for r in rows) if name not in labels]
+    return tuple(
+        Line(
+            label,
+            [row.epoch for row in rows if row.network == label],
+            [row.metrics[key] for row in rows if row.network == label],
+            color_of(record, label),
+            markers=sum(row.network == label for row in rows) <= 40,
+        )
+        for label in labels
+    )
+
+
+def ledger(record: RunRecord) -> Chart | None:
+    """Seconds by phase."""
+    phases = tables.ledger_phases(record)
+    if not phases:
+        return None
+    names = list(phases)
+    total = sum(phase.seconds for phase in phases.values())
+    dearest = max(names, key=lambda name: phases[name].seconds)
+    share = f", {percent(phases[dearest].seconds / total, 0)} of it on {dearest}" if total else ""
+    return Chart(
+        "ledger",
+        "Where the time went",
+        f"{seconds(total)} in all{share}.",
+        Axis("seconds"),
+        Axis("", kind="category"),
+        (
+            Bars(
+                "seconds",
+                names,
+                [phases[name].seconds for name in names],
+                RANDOM,
+                width=0.7,
+                horizontal=True,
+                labels=[
+                    f"{name}: {seconds(p.seconds)}, {number(p.images_forward)} images forward, "
+                    f"{number(p.images_backward)} backward, {si(p.macs_spent, 'MACs')}"
+                    for name, p in phases.items()
+                ],
+            ),
+        ),
+        wide=True,
+        height=100 + 34 * len(names),
+    )
+
+
+def _at_most(candidates: Sequence[Candidate], most: int = _MOST_POINTS) -> list[Candidate]:
+    """Evenly chosen ones of very many, so that a page stays light; the CSV has all of them."""
+    if len(candidates) <= most:
+        return list(candidates)
+    picked = np.linspace(0, len(candidates) - 1, most).round().astype(int)
+    return [candidates[i] for i in picked]

@@ -1,0 +1,36 @@
+"""What things are called on the page, and which colour a network keeps through all figures."""
+
+from __future__ import annotations
+
+from randprune.report.chart import SERIES
+from randprune.report.records import RunRecord
+from randprune.store import DENSE, RANDOM, RANDOM_CHANNELS, UNIFORM, Stage
+
+STAGE_NAMES: dict[Stage, str] = {
+    "dense": "dense",
+    "cut": "cut only",
+    "repaired": "repaired, no training",
+    "finetuned": "fine-tuned",
+}
+METRIC_NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+_METHOD_NAMES = {
+    RANDOM: "random configurations",
+    UNIFORM: "uniform width",
+    RANDOM_CHANNELS: "random channels",
+}
+_ROLES = (DENSE, RANDOM, UNIFORM, RANDOM_CHANNELS)
+
+
+def method_name(method: str) -> str:
+    """A method as people read it."""
+    return _METHOD_NAMES.get(method, method)
+
+
+def color_of(record: RunRecord, label: str) -> str:
+    """The colour of a network: that of its role, or one of the series for any other method."""
+    roles = {row.label: row.role for row in record.networks}
+    role = roles.get(label, label)
+    if role in _ROLES:
+        return role
+    others = [name for name in dict.fromkeys(roles.values()) if name not in _ROLES]
+    return SERIES[others.index(role) % len(SERIES)] if role in others else SERIES[0]

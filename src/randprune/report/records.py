@@ -1,0 +1,168 @@
+"""What a report is made of: one run's records as plain, frozen data.
+
+A report, a benchmark and a test build the same `RunRecord`: from an output folder, from an open
+run, or by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from randprune.store import (
+    DENSE,
+    RANDOM,
+    SEARCH_TOP1,
+    ArtifactInfo,
+    BudgetInfo,
+    Candidate,
+    CostEntry,
+    EpochRow,
+    Milestone,
+    ModelInfo,
+    NetworkRow,
+    Notes,
+    Reproduce,
+    Run,
+    RunInfo,
+    RunStatus,
+    SearchInfo,
+    Session,
+    SpaceInfo,
+    Stage,
+    Store,
+    UseOfTestSet,
+    Verification,
+    Winner,
+)
+
+M = TypeVar("M", bound=Milestone)
+
+_STAGES: tuple[Stage, ...] = ("dense", "cut", "repaired", "finetuned")
+_TYPED = (
+    ModelInfo,
+    SpaceInfo,
+    BudgetInfo,
+    SearchInfo,
+    Winner,
+    Verification,
+    ArtifactInfo,
+    Reproduce,
+    UseOfTestSet,
+    Notes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything recorded of one run, as of one moment.
+
+    `status` is the true state: a run noted as running whose process is gone is interrupted.
+    `runs_in_folder`: how many runs the output folder holds, this one included.
+    """
+
+    info: RunInfo
+    status: RunStatus
+    candidates: tuple[Candidate, ...] = ()
+    networks: tuple[NetworkRow, ...] = ()
+    epochs: tuple[EpochRow, ...] = ()
+    ledger: tuple[CostEntry, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    milestones: Mapping[type[Milestone], Milestone] = field(default_factory=dict)
+    runs_in_folder: int = 1
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], run_id: int | None = None) -> RunRecord:
+        """The records of an output folder, also while a job writes them.
+
+        `run_id`: one of several runs in the folder; default the one worked on last.
+
+        Raises:
+            StorageError: no records there, or not readable.
+        """
+        with Store.open(folder, read_only=True) as store:
+            run = store.latest() if run_id is None else store.get(run_id)
+            return cls.of(run)
+
+    @classmethod
+    def of(cls, run: Run) -> RunRecord:
+        """The records of an open run."""
+        with run.store.snapshot():
+            info, sessions = run.info, run.sessions()
+            found = {kind: run.read(kind) for kind in _TYPED}
+            record = cls(
+                info=info,
+                status=info.status,
+                candidates=run.candidates(),
+                networks=run.networks(),
+                epochs=run.epochs(),
+                ledger=run.ledger(),
+                sessions=sessions,
+                milestones={kind: value for kind, value in found.items() if value is not None},
+                runs_in_folder=len(run.store.runs()),
+            )
+        if info.status != "running":
+            return record
+        # Other runs of the same folder may be at work: this one is, if its last session is open.
+        # Where the lock cannot be asked for (a folder of somebody else's), believe the record.
+        working = bool(sessions) and not sessions[-1].ended and run.store.is_live() is not False
+        if working:
+            return record
+        # It may have ended between the two looks.
+        return replace(record, status="interrupted") if run.info == info else cls.of(run)
+
+    def milestone(self, kind: type[M]) -> M | None:
+        """The milestone of this class, or None where the run has not come so far."""
+        found = self.milestones.get(kind)
+        return found if isinstance(found, kind) else None
+
+    @property
+    def title(self) -> str:
+        """What people call the network."""
+        model = self.milestone(ModelInfo)
+        return model.title if model else "Network"
+
+    def scored(self, method: str, score: str = SEARCH_TOP1) -> tuple[Candidate, ...]:
+        """The method's candidates that have this score, by index."""
+        return tuple(c for c in self.candidates if c.method == method and score in c.scores)
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The candidate that the search chose."""
+        chosen = self.milestone(Winner)
+        if chosen is None:
+            return None
+        wanted = (chosen.method, chosen.index)
+        return next((c for c in self.candidates if (c.method, c.index) == wanted), None)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods that proposed candidates, `random` first."""
+        names = dict.fromkeys(c.method for c in self.candidates)
+        return tuple(sorted(names, key=lambda name: (name != RANDOM, name)))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the networks, dense first, then the random search's, then as recorded."""
+        order = {DENSE: 0, RANDOM: 1}
+        rows = sorted(self.networks, key=lambda row: order.get(row.role, 2))
+        return tuple(dict.fromkeys(row.label for row in rows))
+
+    def stages(self, label: str) -> dict[Stage, tuple[NetworkRow, ...]]:
+        """A network's rows (one a seed) by stage, earliest stage first."""
+        rows = [row for row in self.networks if row.label == label]
+        found = {stage: tuple(r for r in rows if r.stage == stage) for stage in _STAGES}
+        return {stage: rows for stage, rows in found.items() if rows}
+
+    @property
+    def dense(self) -> NetworkRow | None:
+        """The network before pruning."""
+        return next((row for row in self.networks if row.role == DENSE), None)
+
+    @property
+    def chosen(self) -> NetworkRow | None:
+        """The random search's result at its furthest stage that has a test accuracy."""
+        rows = [row for row in self.networks if row.role == RANDOM and row.test is not None]
+        return max(rows, key=lambda row: _STAGES.index(row.stage), default=None)

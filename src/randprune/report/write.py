@@ -1,0 +1,98 @@
+"""Reports as files: one HTML page, a CSV file per table, a PNG file per figure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from randprune.errors import StorageError
+from randprune.report import figures, tables
+from randprune.report.chart import Chart
+from randprune.report.html import Page, render
+from randprune.report.page import build_page
+from randprune.report.records import RunRecord
+from randprune.report.table import Table
+from randprune.store import Run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """The files that were written."""
+
+    html: Path
+    csv: tuple[Path, ...]
+    png: tuple[Path, ...]
+
+
+def write_report(
+    source: RunRecord | Run | str | os.PathLike[str], out: str | os.PathLike[str]
+) -> ReportPaths:
+    """Write the report of a run: `out`/report.html, `out`/tables/*.csv, `out`/figures/*.png.
+
+    Works for running, interrupted and failed runs too, and says so. The page needs no other file
+    and no network.
+
+    Args:
+        source: an output folder (the run worked on last), an open run, or a record.
+        out: folder for the files, made where missing; an `out` that ends in ".html" names the page,
+            and the other files lie beside it.
+
+    Raises:
+        StorageError: no records in the folder, or `out` cannot be written.
+    """
+    if isinstance(source, RunRecord):
+        record = source
+    elif isinstance(source, Run):
+        record = RunRecord.of(source)
+    else:
+        record = RunRecord.load(source)
+    return write_page(build_page(record), tables.csv_tables(record), figures.figures(record), out)
+
+
+def write_page(
+    page: Page, csv: Iterable[Table], charts: Iterable[Chart], out: str | os.PathLike[str]
+) -> ReportPaths:
+    """Write any page with its tables and charts; see `write_report` for where the files go."""
+    target = Path(out)
+    is_page = target.suffix.lower() in (".html", ".htm")
+    folder, name = (target.parent, target.name) if is_page else (target, "report.html")
+    # matplotlib takes half a second to import, which only those who write figures should wait for.
+    from randprune.report.png import write_png
+
+    try:
+        html = _replace(folder / name, _write_text, render(page))
+        csv_paths = tuple(
+            _replace(folder / "tables" / f"{table.id}.csv", _write_text, table.to_csv())
+            for table in csv
+        )
+        png_paths = tuple(
+            _replace(folder / "figures" / f"{chart.id}.png", write_png, chart) for chart in charts
+        )
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write the report in {folder}: {error.strerror or error}. "
+            "Choose a folder that can be written and has space."
+        ) from error
+    return ReportPaths(html, csv_paths, png_paths)
+
+
+def _replace(path: Path, write: Callable[[Path, T], None], content: T) -> Path:
+    """Write beside `path` and move it there, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary, content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    # Names from the file system may hold what UTF-8 cannot encode; newline="" keeps CSV's own.
+    path.write_text(text, encoding="utf-8", errors="replace", newline="")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,10 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from randprune.cli import app as app_module
 from randprune.cli import main
 from randprune.cli.inspect import default_shape, parse_shape
+from randprune.cli.progress import bars, progress
+from randprune.cli.report import as_text
 from randprune.errors import (
     ArtifactError,
     DataError,
@@ -27,6 +32,9 @@ from randprune.errors import (
     VerificationError,
     WeightsError,
 )
+from randprune.pipeline.progress import Progress
+from randprune.report.table import EMPTY, Cell, Column, Table
+from randprune.store import RunKey, Store
 from randprune.zoo.models import build_model
 
 DIGITS = "randprune:digits_cnn"
@@ -268,6 +276,87 @@ def test_export_refuses_what_it_cannot_do(run: Any, small_file: Path, tmp_path: 
     assert (code, "must end in .onnx or .pt2" in err) == (2, True)
     code, _, err = run("export", str(tmp_path / "none.safetensors"), "-o", "x.pt2")
     assert (code, "does not exist" in err) == (8, True)
+
+
+# ---------------------------------------------------------------------------- report
+
+
+def test_report_writes_the_page_of_a_run_that_has_just_begun(run: Any, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "out") as store, store.run(RunKey("prune", {}, 0)):
+        pass
+    code, out, err = run("report", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    assert f"Report: {tmp_path / 'out' / 'report.html'}" in out
+    code, out, _ = run("report", str(tmp_path / "out"), "--to", str(tmp_path / "a.html"), "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["report"] == str(tmp_path / "a.html")
+    assert document["status"] == "finished"
+    assert all(Path(path).is_file() for path in [document["report"], *document["tables"]])
+
+
+def test_report_refuses_a_folder_without_records(run: Any, tmp_path: Path) -> None:
+    code, out, err = run("report", str(tmp_path))
+    assert (code, out) == (9, "")
+    assert str(tmp_path) in err
+
+
+def test_a_results_table_shows_costs_as_shares_of_the_dense_network() -> None:
+    columns = (Column("network", "Network"), Column("macs", "MACs", True),
+               Column("test_cut", "Test accuracy", True, hint="cut only"),
+               Column("size", "Size on disk", True), Column("hidden", "", shown="csv"))  # fmt: skip
+    rows = (
+        (Cell("dense"), Cell("40 M"), Cell("91 %"), Cell("1 MB"), EMPTY),
+        (Cell("best [x]"), Cell("20 M", note="50.0 %\nx"), Cell("12 %"), Cell("1 MB"), EMPTY),
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(as_text(Table("results", "", columns, rows)))
+    lines = [line.split("  ") for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    words = [[word.strip() for word in line if word.strip()] for line in lines]
+    assert words == [
+        ["Accuracy"],
+        ["Network", "MACs", "cut only"],
+        ["dense", "40 M", "91 %"],
+        ["best [x]", "50.0 %", "12 %"],
+    ]
+
+
+# ---------------------------------------------------------------------------- progress
+
+
+def test_logs_get_a_line_per_phase_and_no_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress(quiet=False) as shown:
+        assert isinstance(shown, Progress)
+        shown.start("search", 3, 1, "Searching 3 configurations")
+        shown.advance("search", 2, {"best_top1": 0.875, "loss": 0.25})
+        shown.finish("search")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(
+        r"Searching 3 configurations: done in [^(]+ \(best top1 87.5\xa0%, loss 0.25\)\n",
+        printed.err,
+    )
+
+
+def test_terminals_get_bars_with_the_time_left() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with bars(console) as shown:
+        shown.start("search", 4, 0, "Searching")
+        shown.advance("search", 2, {"best_top1": 0.5})
+        shown.start("train", 2, 2, "Training")
+        shown.finish("train")
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Searching" in text
+    assert "2/4" in text
+    assert "best top1 50.0" in text
+    assert "2/2" in text
+
+
+def test_nobody_is_told_when_quiet() -> None:
+    with progress(quiet=True) as shown:
+        assert shown is None
 
 
 def test_shapes() -> None:

@@ -16,6 +16,7 @@ import typer
 from randprune.cli.console import messages, print_error
 from randprune.cli.export import export
 from randprune.cli.inspect import inspect
+from randprune.cli.report import report
 from randprune.errors import RandpruneError
 
 INTERRUPTED = 130
@@ -54,6 +55,7 @@ def randprune(
 
 
 app.command()(inspect)
+app.command()(report)
 app.command()(export)
 
 

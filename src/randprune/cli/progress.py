@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -117,24 +118,31 @@ def progress(quiet: bool) -> Iterator[JobProgress | None]:
     """What a job reports to: bars in a terminal, lines elsewhere, None where nobody wants it."""
     if quiet:
         yield None
-    elif not sys.stderr.isatty():
-        yield Lines()
+    elif sys.stderr.isatty():
+        with bars(messages()) as shown:
+            yield shown
     else:
-        with Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
-            # Where the terminal is narrow, the metrics give way.
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=16, table_column=Column(min_width=16)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
-            _Time(table_column=Column(no_wrap=True, min_width=9)),
-            TextColumn(
-                "{task.fields[metrics]}",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
-            ),
-            console=messages(),
-        ) as bars:
-            yield Bars(bars)
+        yield Lines()
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Bars]:
+    """Bars on a terminal."""
+    with Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        # Where the terminal is narrow, the metrics give way.
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(min_width=16)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _Time(table_column=Column(no_wrap=True, min_width=9)),
+        TextColumn(
+            "{task.fields[metrics]}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis"),
+        ),
+        console=console,
+    ) as running:
+        yield Bars(running)
 
 
 def describe(metrics: Mapping[str, float]) -> str:

@@ -312,5 +312,6 @@ _BUILDERS = {
     "conv2d": _convolution,
     "conv3d": _convolution,
     "linear": _linear,
+    "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
 }

@@ -72,7 +72,9 @@ def _constant_nodes(program: Program) -> set[Node]:
                 constant.add(node)
         elif node.op == "call_function":
             inputs = node.all_input_nodes
-            if inputs and all(n in constant for n in inputs):
+            target = node.target
+            writes = isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+            if inputs and not writes and all(n in constant for n in inputs):
                 constant.add(node)
     return constant
 

@@ -122,6 +122,8 @@ def _call(ctx: Context, node: Node) -> Any:
         source, index = node.args
         found = ctx.values.get(source) if isinstance(source, Node) else None
         return found[index] if isinstance(found, tuple) and isinstance(index, int) else None
+    if not isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
+        return None  # arithmetic on sizes
     found_rule = rule_for(node)
     if found_rule is not None:
         return found_rule(ctx, node)

@@ -278,8 +278,9 @@ def rule_for(node: Node) -> Rule | None:
     if isinstance(target, torch._ops.OpOverload):
         packet = target.overloadpacket
         name = packet._qualified_op_name.removeprefix("aten::")
-        return _RULES.get(name)
-    return _RULES.get(getattr(target, "__name__", ""))
+        in_place = name.endswith("_") and not name.endswith("__")
+        return _RULES.get(name.removesuffix("_") if in_place else name)
+    return None
 
 
 def registered() -> tuple[str, ...]:

@@ -102,6 +102,26 @@ def group_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     return (first, *(ctx.fixed(shape=ctx.shape(i)) for i in range(1, len(node.meta["val"]))))
 
 
+@rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
+    """``g * v / |v|``: one norm per position of `dim`, taken over all other axes of the weight."""
+    bound = arguments(node)
+    v, g = ctx.value(bound["v"]), ctx.value(bound["g"])
+    assert v is not None
+    assert g is not None
+    kept = int(bound["dim"]) % v.ndim
+    axes = list(v.axes)
+    for dim, axis in enumerate(axes):
+        if dim != kept:
+            ctx.freeze(axis, "weight norm over these channels")
+    if g.ndim == v.ndim:
+        axes[kept] = ctx.tie(axes[kept], g.axes[kept], "weight norm of fixed channels")
+    weight = ctx.result(axes, v.const and g.const, v.shape)
+    if not isinstance(node.meta["val"], (tuple, list)):
+        return weight
+    return weight, ctx.fixed(shape=ctx.shape(1))
+
+
 _REDUCTIONS = {
     "softmax": "softmax over channels",
     "mean": "mean over channels",

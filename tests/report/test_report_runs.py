@@ -343,7 +343,7 @@ def test_report_can_be_named_and_written_again(run: Run, tmp_path: Path) -> None
 
 def test_report_that_cannot_be_written(finished: RunRecord, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"Cannot write the report in .* Choose a folder"):
+    with pytest.raises(StorageError, match=r"cannot be written .* choose another folder"):
         write_report(finished, tmp_path / "file" / "out")
     with pytest.raises(StorageError, match="No records in"):
         write_report(tmp_path, tmp_path)

@@ -24,6 +24,8 @@ def results(record: RunRecord) -> Table | None:
         if any(r.stage == stage and (r.test or r.error) for r in record.networks)
     ]
     dense = record.dense
+    if not stages and dense is not None and dense.test is not None:
+        stages = ["dense"]
     timed = next((r.latency[0] for r in record.networks if r.latency), None)
     columns = [
         Column("network", "Network"),

@@ -64,8 +64,9 @@ def build_page(record: RunRecord) -> Page:
         sections=tuple(section for section in sections if section.blocks),
         tiles=_tiles(record),
         notices=_notices(record),
-        footer=f"Written by randprune {_version(record)} from run {info.id} "
-        f"(recipe {info.recipe_hash}). One MAC is one multiply-add; FLOPs are twice the MACs. "
+        footer=f"Written by randprune {_version(record)} from run {info.id} of "
+        f"{record.runs_in_folder} in its folder (recipe {info.recipe_hash}). One MAC is one "
+        "multiply-add; FLOPs are twice the MACs. "
         "Ratios say what remains.",
     )
 

@@ -5,11 +5,11 @@ Plotly's own export starts a Chrome browser, which a fresh machine does not have
 
 from __future__ import annotations
 
+import io
 import logging
 import textwrap
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -58,8 +58,8 @@ _STYLE: Any = {
 }
 
 
-def write_png(path: Path, chart: Chart, dots_per_inch: int = 160) -> None:
-    """Draw `chart` into the file `path`, about 7.5 inches wide."""
+def to_png(chart: Chart, dots_per_inch: int = 160) -> bytes:
+    """The chart as a PNG file's bytes, 7.5 inches wide or 10 where it is a wide one."""
     with warnings.catch_warnings(), mpl.rc_context(_STYLE):
         # Names in scripts that the font lacks are drawn as boxes, which is all that can be done.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -70,7 +70,9 @@ def write_png(path: Path, chart: Chart, dots_per_inch: int = 160) -> None:
         axes = figure.add_subplot()
         _draw(chart, axes)
         figure.suptitle(chart.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        figure.savefig(path, format="png", dpi=dots_per_inch, metadata={"Software": "randprune"})
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=dots_per_inch, metadata={"Software": "randprune"})
+    return out.getvalue()
 
 
 def _draw(chart: Chart, axes: Axes) -> None:

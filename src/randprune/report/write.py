@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from randprune.errors import StorageError
+from randprune.atomic import write_file
 from randprune.report import figures, tables
 from randprune.report.chart import Chart
 from randprune.report.html import Page, render
@@ -16,8 +15,6 @@ from randprune.report.page import build_page
 from randprune.report.records import RunRecord
 from randprune.report.table import Table
 from randprune.store import Run
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +59,15 @@ def write_page(
     is_page = target.suffix.lower() in (".html", ".htm")
     folder, name = (target.parent, target.name) if is_page else (target, "report.html")
     # matplotlib takes half a second to import, which only those who write figures should wait for.
-    from randprune.report.png import write_png
+    from randprune.report.png import to_png
 
-    try:
-        html = _replace(folder / name, _write_text, render(page))
-        csv_paths = tuple(
-            _replace(folder / "tables" / f"{table.id}.csv", _write_text, table.to_csv())
-            for table in csv
-        )
-        png_paths = tuple(
-            _replace(folder / "figures" / f"{chart.id}.png", write_png, chart) for chart in charts
-        )
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write the report in {folder}: {error.strerror or error}. "
-            "Choose a folder that can be written and has space."
-        ) from error
-    return ReportPaths(html, csv_paths, png_paths)
+    return ReportPaths(
+        _write_text(folder / name, render(page)),
+        tuple(_write_text(folder / "tables" / f"{t.id}.csv", t.to_csv()) for t in csv),
+        tuple(write_file(folder / "figures" / f"{c.id}.png", to_png(c)) for c in charts),
+    )
 
 
-def _replace(path: Path, write: Callable[[Path, T], None], content: T) -> Path:
-    """Write beside `path` and move it there, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary, content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _write_text(path: Path, text: str) -> None:
-    # Names from the file system may hold what UTF-8 cannot encode; newline="" keeps CSV's own.
-    path.write_text(text, encoding="utf-8", errors="replace", newline="")
+def _write_text(path: Path, text: str) -> Path:
+    # Names from the file system may hold what UTF-8 cannot encode.
+    return write_file(path, text.encode("utf-8", "replace"))

@@ -1,0 +1,117 @@
+"""The page in a real browser, where one is installed: it draws, sorts, fits, and loads nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randprune.report import RunRecord, build_page
+from randprune.report.html import render
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=5000",
+)
+WATCH = """<script>
+window.problems = [];
+addEventListener("error", (e) => problems.push("error: " + e.message));
+addEventListener("unhandledrejection", (e) => problems.push("rejection: " + e.reason));
+addEventListener("securitypolicyviolation", (e) => problems.push("loads: " + e.blockedURI));
+</script>"""
+LOOK = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const table = document.querySelector('table[data-name="results"]');
+  const names = () => [...table.tBodies[0].rows].map((r) => r.cells[0].innerText.split("\\n")[0]);
+  const sort = (i) => { table.tHead.rows[0].cells[i].querySelector("button").click();
+    return [names(), table.tHead.rows[0].cells[i].getAttribute("aria-sort")]; };
+  const root = document.documentElement;
+  document.title = JSON.stringify({
+    problems: window.problems,
+    drawn: [...document.querySelectorAll("[data-chart]")].map((place) =>
+      [place.dataset.chart, place.querySelectorAll(".main-svg .trace, .main-svg .bars").length]),
+    order: [sort(1), sort(1), sort(0), sort(8)],
+    overflow: root.scrollWidth - root.clientWidth,
+    width: root.clientWidth,
+    background: getComputedStyle(document.body).backgroundColor,
+    axis: getComputedStyle(document.querySelector(".xtitle")).fill,
+    buttons: [...document.querySelectorAll(".save")].map((b) => b.textContent),
+    modebars: document.querySelectorAll(".modebar-btn").length,
+  });
+}, 500));
+</script>"""
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+
+def look(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
+    """What a reader's browser makes of the page."""
+    path = folder / "page.html"
+    path.write_text(
+        page.replace("<title>", WATCH + "<title>", 1).replace("</body>", LOOK + "</body>"),
+        encoding="utf-8",
+    )
+    assert BROWSER is not None
+    done = subprocess.run(
+        [
+            BROWSER,
+            *FLAGS,
+            *flags,
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},2000",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None
+    found: dict[str, Any] = json.loads(html.unescape(title[1]))
+    return found
+
+
+def test_page_draws_sorts_and_fits_on_a_desktop(finished: RunRecord, tmp_path: Path) -> None:
+    found = look(render(build_page(finished)), tmp_path, 1280)
+    assert found["problems"] == []
+    assert len(found["drawn"]) == 10
+    assert [name for name, traces in found["drawn"] if traces == 0] == []
+    assert found["overflow"] == 0
+    assert found["buttons"].count("Save as PNG") == 10
+    assert found["modebars"] == 0
+
+    best_first = ["dense", "best random", "uniform width", "random channels"]
+    by_accuracy, backwards, by_name, by_speed = found["order"]
+    assert by_accuracy == [best_first, "descending"]
+    assert backwards == [best_first[::-1], "ascending"]
+    assert by_name == [sorted(best_first), "ascending"]
+    # The dense network has no speed-up: what is missing stays at the end.
+    assert by_speed == [[*best_first[1:], "dense"], "descending"]
+
+
+def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
+    finished: RunRecord, tmp_path: Path
+) -> None:
+    dark = "--blink-settings=preferredColorScheme=0"
+    found = look(render(build_page(finished)), tmp_path, 400, dark)
+    assert found["problems"] == []
+    assert found["width"] <= 500
+    assert found["overflow"] == 0
+    assert found["background"] == "rgb(15, 19, 24)"
+    assert found["axis"] == "rgb(231, 235, 240)"

@@ -1,0 +1,25 @@
+"""The only training loop of the package: fine-tuning, training from scratch, shared weights.
+
+result = train(small, data.full_train, TrainRecipe(epochs=3, lr=0.01), teacher=dense,
+               checkpoint="run/fine_tuning")
+result.model, result.history
+"""
+
+from randprune.training.loop import train
+from randprune.training.recipe import TrainRecipe
+from randprune.training.results import TrainProgress, TrainResult
+from randprune.training.state import Checkpoint
+from randprune.training.steps import StepOutput, SupervisedStep, TrainStep
+from randprune.training.teacher import Teacher
+
+__all__ = [
+    "Checkpoint",
+    "StepOutput",
+    "SupervisedStep",
+    "Teacher",
+    "TrainProgress",
+    "TrainRecipe",
+    "TrainResult",
+    "TrainStep",
+    "train",
+]

@@ -44,19 +44,18 @@ def group_channels(found: Propagation) -> Grouping:
     free = ~labels.is_frozen(everything)
     axis_of, position_of = found.origin()
     roles = found.context.role
-    active = np.zeros(len(labels), dtype=bool)
-    marked = np.array(
-        [label for label, (role, _) in roles.items() if role != "pass"], dtype=np.int64
-    )
-    active[roots[marked]] = True
-    live = np.flatnonzero(free & active[roots])
+    produced = np.zeros(len(labels), dtype=bool)
+    producers = [label for label, (role, _) in roles.items() if role == "out"]
+    produced[roots[np.array(producers, dtype=np.int64)]] = True
+    live = np.flatnonzero(free & produced[roots])
     group_of = np.full(len(labels), -1, dtype=np.int64)
     channel_of = np.full(len(labels), -1, dtype=np.int64)
 
     classes = _classes(found, live, roots, axis_of)
     pools: dict[bytes, list[int]] = defaultdict(list)
-    for root, (key, _) in classes.items():
-        pools[key].append(root)
+    for root, (key, table) in classes.items():
+        if table.size:
+            pools[key].append(root)
     drafts: list[tuple[int, str, list[IntArray], list[int]]] = []
     for members in pools.values():
         tables = [classes[root][1] for root in members]
@@ -85,6 +84,7 @@ def group_channels(found: Propagation) -> Grouping:
             channel_of[table.reshape(-1)] = np.repeat(np.arange(len(table)), table.shape[1])
         groups.append(ChannelGroup(unique, len(slots[0]), built))
     # Every label of a class belongs to its group, channel pads of emitted graphs included.
+    live = live[group_of[live] >= 0]
     by_root = np.full(len(labels), -1, dtype=np.int64)
     channel_by_root = np.full(len(labels), -1, dtype=np.int64)
     by_root[roots[live]] = group_of[live]

@@ -149,6 +149,15 @@ def private_copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
+# Unrolled over time these would fill the graph with thousands of nodes.
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm"})
+
+
+def operator_name_of(operator: torch._ops.OpOverload) -> str:
+    """The operator's name without namespace and overload."""
+    return str(operator.overloadpacket).rpartition(".")[2]
+
+
 def _decompose_unknown(exported: ExportedProgram) -> ExportedProgram:
     unknown = {
         node.target
@@ -158,7 +167,9 @@ def _decompose_unknown(exported: ExportedProgram) -> ExportedProgram:
     if not unknown:
         return exported
     table = torch.export.default_decompositions()
-    known = {op: table[op] for op in unknown if op in table}
+    known = {
+        op: table[op] for op in unknown if op in table and operator_name_of(op) not in _RECURRENT
+    }
     return exported.run_decompositions(known) if known else exported
 
 

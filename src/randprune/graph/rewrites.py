@@ -100,6 +100,22 @@ def sizes(survivors: Survivors, node: Node, bound: Arguments) -> None:
     bound[key] = _literals(bound[key], survivors.shape(value), value.shape)
 
 
+@rewrite("repeat", "tile")
+def repeats(survivors: Survivors, node: Node, bound: Arguments) -> None:
+    """An axis of one that is repeated has as many copies as survivors."""
+    x, out = survivors.of(bound["self"]), survivors.of(node)
+    assert x is not None
+    assert out is not None
+    key = "repeats" if "repeats" in bound else "dims"
+    lead = len(bound[key]) - x.ndim
+    single = [dim < lead or x.shape[dim - lead] == 1 for dim in range(len(bound[key]))]
+    wanted = survivors.shape(out)
+    bound[key] = [
+        n if one and isinstance(r, int) and n != s else r
+        for r, n, s, one in zip(bound[key], wanted, out.shape, single, strict=True)
+    ]
+
+
 @rewrite("unflatten")
 def unflatten(survivors: Survivors, node: Node, bound: Arguments) -> None:
     """Literal sizes of the split axis."""

@@ -126,18 +126,16 @@ class Context:
             self.freeze(a, why)
             return None
         self.labels.tie(a, b, f"{why} in {self.where()}")
-        return self.live(a)
+        return a
 
     def tie_within(self, labels: IntArray, why: str) -> None:
         """Tie the rows of a 2-D array of labels: all entries of a column become one class."""
         for row in labels[1:]:
             self.labels.tie(labels[0], row, f"{why} in {self.where()}")
 
-    def live(self, axis: Axis) -> Axis:
-        """The axis, or None once nothing on it can be cut any more."""
-        if axis is None or bool(self.labels.is_frozen(axis).all()):
-            return None
-        return axis
+    def is_frozen(self, axis: Axis) -> bool:
+        """Whether nothing on the axis can be cut."""
+        return axis is None or bool(self.labels.is_frozen(axis).all())
 
     def mark(self, axis: Axis, role: Role) -> None:
         """Note which part this weight axis plays: it produces channels, or it consumes them."""
@@ -173,9 +171,11 @@ class Context:
     def result(
         self, axes: Sequence[Axis], const: bool = False, shape: tuple[int, ...] | None = None
     ) -> Value:
-        """A value for the current node, without labels that can no longer be cut."""
-        shape = self.shape() if shape is None else shape
-        return Value(shape, tuple(self.live(axis) for axis in axes), const)
+        """A value for the current node.
+
+        Labels that are frozen stay on it, so that what they meet later names the same reason.
+        """
+        return Value(self.shape() if shape is None else shape, tuple(axes), const)
 
     def fixed(self, const: bool = False, shape: tuple[int, ...] | None = None) -> Value:
         """A value without labels for the current node."""

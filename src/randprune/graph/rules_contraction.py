@@ -110,7 +110,7 @@ def _transposed(ctx: Context, x: Value, w: Value, b: Value | None, groups: int) 
         out = ctx.tie(out, b.axes[0], "bias of fixed channels")
     # torch's counter charges a transposed convolution by its input positions.
     positions = prod(x.shape[channel + 1 :]) * prod(w.shape[2:]) * prod(x.shape[:channel])
-    ctx.spend("conv", positions, [(ctx.live(w_in), in_channels), (w_out, out_per_group)])
+    ctx.spend("conv", positions, [(w_in, in_channels), (w_out, out_per_group)])
     channels = ctx.shape()[channel]
     ctx.spend("activation", prod(ctx.shape()) // channels, [(out, channels)])
     return _result(ctx, x, channel, out, spatial)
@@ -146,7 +146,7 @@ def linear(ctx: Context, node: Node) -> Value:
     elif b is not None:
         ctx.freeze_all([b], "bias of fixed features")
     lead = list(zip(x.axes[:-1], x.shape[:-1], strict=True))
-    sizes: list[tuple[Axis, int]] = [*lead, (ctx.live(w.axes[-1]), x.shape[-1])]
+    sizes: list[tuple[Axis, int]] = [*lead, (w.axes[-1], x.shape[-1])]
     if w.ndim == 2:
         sizes.append((out, w.shape[0]))
     ctx.spend("matmul", 1.0, sizes)

@@ -32,7 +32,7 @@ def _absorb(ctx: Context, axes: list[Axis], moved: torch.Tensor) -> None:
     varying = [d for d in range(moved.ndim) if moved.shape[d] > 1 and _varies(moved, d)]
     if not varying:
         if moved.numel() and moved.ndim:
-            ctx.freeze(moved.reshape(-1)[:1].numpy(), "all positions hold one channel")
+            ctx.freeze(moved.reshape(-1)[:1].numpy(), "all channels here go together, so that none can go alone")
         return
     carrier = varying[0]
     if len(varying) > 1:
@@ -44,11 +44,11 @@ def _absorb(ctx: Context, axes: list[Axis], moved: torch.Tensor) -> None:
         index: list[Any] = [0] * moved.ndim
         index[carrier] = slice(None)
         line = moved[tuple(index)].numpy().copy()
-    if axes[carrier] is not None:
+    if ctx.is_frozen(axes[carrier]):
+        axes[carrier] = line
+    elif not ctx.is_frozen(line):
         ctx.freeze(line, "two kinds of channels are merged into one axis")
         ctx.freeze(axes[carrier], "two kinds of channels are merged into one axis")
-        return
-    axes[carrier] = line
 
 
 def _varies(field: torch.Tensor, dim: int) -> bool:
@@ -120,17 +120,22 @@ def movement(ctx: Context, node: Node) -> Value:
     if name in ("view", "reshape", "_unsafe_view", "view_copy", "expand", "flatten", "unflatten"):
 
         def run(field: torch.Tensor) -> torch.Tensor:
-            return field.expand(shape) if name == "expand" else _reshape(field, shape)
+            return field.expand(shape) if name == "expand" else field.reshape(shape)
 
         axes = _execute(ctx, x, run, shape)
     else:
         axes = _execute(ctx, x, lambda field: node.target(field, *rest, **kwargs), shape)
+    if name in ("expand", "expand_as", "broadcast_to", "repeat", "tile"):
+        _broadcast_axes(ctx, x, axes, shape)
     return ctx.result(axes, x.const)
 
 
-def _reshape(field: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Reshape, without a copy where the strides allow it."""
-    return field.reshape(shape)
+def _broadcast_axes(ctx: Context, x: Value, axes: list[Axis], shape: tuple[int, ...]) -> None:
+    """Positions copied from one are as many as the channels that they will meet."""
+    lead = len(shape) - x.ndim
+    for dim, size in enumerate(shape):
+        if size > 1 and axes[dim] is None and (dim < lead or x.shape[dim - lead] == 1):
+            axes[dim] = ctx.labels.fresh(size)
 
 
 def _example(node: Node) -> Any:

@@ -7,11 +7,13 @@ are invisible to labels. All groups are cut at once; only on failure are the cul
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from randprune.graph.oracle import (
     mask_consumers,
@@ -22,9 +24,17 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import private_copy
 from randprune.graph.slicing import remove_channels
-from randprune.space import Selection, Space
+from randprune.space import ChannelGroup, Selection, Space
 
 _TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """The inputs of one forward pass."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +54,127 @@ def failing_groups(
         model: the dense network, left untouched.
         numbers: also compare outputs with the oracle's (False where the space is inexact).
     """
-    draws = _draws(model, inputs)
+    calls = [Call(draw) for draw in _draws(model, inputs)]
     active = {g for g, group in enumerate(space.groups) if group.width > 1}
-    failed: dict[int, str] = {}
+    if not active or _attempt(model, space, calls, active, numbers) is None:
+        return {}
+    failed = _inside_modules(model, space, calls, active, numbers)
+    active -= failed.keys()
     while active:
-        failure = _attempt(model, space, draws, active, numbers)
+        failure = _attempt(model, space, calls, active, numbers)
         if failure is None:
             break
-        culprits = _culprits(model, space, draws, active, numbers, failure)
-        for group, reason in culprits.items():
-            failed[group] = reason
-            active.discard(group)
+        culprits = _culprits(model, space, calls, active, numbers, failure)
+        failed.update(culprits)
+        active -= culprits.keys()
     return failed
 
 
 def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """Random inputs for the comparison: one example of the batch, several draws of small ones."""
     single = random_like(inputs, seed=1, batch=1)
+    batch: int | None = 1
     try:
         with torch.no_grad():
             private_copy(model).eval()(*single)
-        batch: int | None = 1
     except Exception:
         batch = None  # the first axis is no batch, or its size is a constant of the forward
     elements = sum(x.numel() for x in single if isinstance(x, torch.Tensor))
     return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
 
 
+def _inside_modules(
+    model: nn.Module, space: Space, calls: list[Call], active: set[int], numbers: bool
+) -> dict[int, str]:
+    """Failures of groups that live inside one submodule, found by running that submodule alone.
+
+    Together this costs about one forward pass, however many blocks fail.
+    """
+    dense = private_copy(model).eval()
+    randomise_scales(dense, dense, space, space.dense)
+    called = _record(dense, calls[0], None)
+    homes: dict[str, set[int]] = defaultdict(set)
+    for number in sorted(active):
+        home = _home(space.groups[number])
+        while home and home not in called:
+            home = home.rpartition(".")[0]
+        if home:
+            homes[home].add(number)
+    recorded = _record(dense, calls[0], set(homes))
+    failed: dict[int, str] = {}
+    for home, numbers_inside in homes.items():
+        part = dense.get_submodule(home)
+        inner, order = _subspace(space, numbers_inside, home)
+        left = set(range(len(order)))
+        while left:
+            failure = _attempt(part, inner, [recorded[home]], left, numbers)
+            if failure is None:
+                break
+            culprits = _culprits(part, inner, [recorded[home]], left, numbers, failure)
+            failed.update({order[g]: reason for g, reason in culprits.items()})
+            left -= culprits.keys()
+    return failed
+
+
+def _record(model: nn.Module, call: Call, names: set[str] | None) -> dict[str, Call]:
+    """The first call of every submodule (of `names`, with copies of its inputs)."""
+    seen: dict[str, Call] = {}
+
+    def recorder(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if name not in seen:
+                copied = names is not None
+                seen[name] = Call(
+                    tree_map(_clone, args) if copied else (),
+                    tree_map(_clone, kwargs) if copied else {},
+                )
+
+        return hook
+
+    hooks = [
+        module.register_forward_pre_hook(recorder(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if name and (names is None or name in names)
+    ]
+    try:
+        with torch.no_grad():
+            model(*call.args, **call.kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _clone(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _home(group: ChannelGroup) -> str:
+    """The innermost module that holds all of a group's tensors."""
+    paths = [slot.tensor.split(".")[:-1] for slot in group.slots]
+    common = paths[0]
+    for path in paths[1:]:
+        same = [a == b for a, b in zip(common, path, strict=False)]
+        common = common[: same.index(False) if False in same else len(same)]
+    return ".".join(common)
+
+
+def _subspace(space: Space, numbers: set[int], home: str) -> tuple[Space, list[int]]:
+    """The given groups as a space of the submodule `home`, and their numbers in the whole."""
+    order = sorted(numbers)
+    cut = len(home) + 1
+    groups = tuple(
+        replace(
+            space.groups[g],
+            slots=tuple(replace(s, tensor=s.tensor[cut:]) for s in space.groups[g].slots),
+        )
+        for g in order
+    )
+    return Space(groups=groups, frozen=(), costs={}), order
+
+
 def _attempt(
-    model: nn.Module, space: Space, draws: list[tuple[Any, ...]], groups: set[int], numbers: bool
+    model: nn.Module, space: Space, calls: list[Call], groups: set[int], numbers: bool
 ) -> Failure | None:
     selection = Selection(random_selection(space.widths, seed=7, groups=groups))
     small = remove_channels(private_copy(model).eval(), space, selection)
@@ -86,7 +188,7 @@ def _attempt(
     ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
     try:
         with torch.no_grad():
-            got = [small(*inputs) for inputs in draws]
+            got = [small(*call.args, **call.kwargs) for call in _copies(calls)]
     except Exception as error:
         where = _source_line(error)
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
@@ -97,16 +199,21 @@ def _attempt(
     if not numbers:
         return None
     with torch.no_grad():
-        expected = [dense(*inputs) for inputs in draws]
+        expected = [dense(*call.args, **call.kwargs) for call in _copies(calls)]
     if relative_error(expected, got) > _TOLERANCE:
         return Failure("cutting it changes what the forward computes (a constant slice or view)")
     return None
 
 
+def _copies(calls: list[Call]) -> list[Call]:
+    """Fresh inputs: a forward may write into its own."""
+    return [Call(tree_map(_clone, c.args), tree_map(_clone, c.kwargs)) for c in calls]
+
+
 def _culprits(
     model: nn.Module,
     space: Space,
-    draws: list[tuple[Any, ...]],
+    calls: list[Call],
     active: set[int],
     numbers: bool,
     failure: Failure,
@@ -115,18 +222,18 @@ def _culprits(
     suspects = _near(space, active, failure.module) if failure.module else set()
     pool = sorted(active)
     if suspects and suspects != active:
-        alone = _attempt(model, space, draws, suspects, numbers)
+        alone = _attempt(model, space, calls, suspects, numbers)
         if alone is not None:
             pool = sorted(suspects)
             failure = alone
     while len(pool) > 1:
         half = set(pool[: len(pool) // 2])
-        first = _attempt(model, space, draws, half, numbers)
+        first = _attempt(model, space, calls, half, numbers)
         if first is not None:
             pool, failure = sorted(half), first
             continue
         rest = set(pool) - half
-        second = _attempt(model, space, draws, rest, numbers)
+        second = _attempt(model, space, calls, rest, numbers)
         if second is None:
             # Only their combination fails: giving up the smaller half settles it.
             fewer = min((half, rest), key=len)

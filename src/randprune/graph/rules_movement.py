@@ -32,7 +32,10 @@ def _absorb(ctx: Context, axes: list[Axis], moved: torch.Tensor) -> None:
     varying = [d for d in range(moved.ndim) if moved.shape[d] > 1 and _varies(moved, d)]
     if not varying:
         if moved.numel() and moved.ndim:
-            ctx.freeze(moved.reshape(-1)[:1].numpy(), "all channels here go together, so that none can go alone")
+            ctx.freeze(
+                moved.reshape(-1)[:1].numpy(),
+                "all channels here go together, so that none can go alone",
+            )
         return
     carrier = varying[0]
     if len(varying) > 1:
@@ -40,6 +43,8 @@ def _absorb(ctx: Context, axes: list[Axis], moved: torch.Tensor) -> None:
         rows = _rows(moved, carrier, varying)
         ctx.tie_within(rows, "the layout splits these channels over several axes")
         line = rows[0]
+        assert ctx.node is not None
+        ctx.splits.setdefault(ctx.node.name, []).append((line, len(varying)))
     else:
         index: list[Any] = [0] * moved.ndim
         index[carrier] = slice(None)
@@ -103,7 +108,10 @@ def movement(ctx: Context, node: Node) -> Value:
     assert isinstance(node.target, torch._ops.OpOverload)
     x = ctx.tensors(node.args)[0]
     name = str(node.target).split(".")[1]
-    ctx.freeze_all(ctx.tensors(node.args)[1:], "an operand that gives the shape")
+    pattern = ctx.tensors(node.args)[1:]
+    if name not in ("expand_as", "view_as", "reshape_as"):
+        ctx.freeze_all(pattern, "an operand that gives the shape")
+        pattern = []
     dims = arguments(node).get("dim")
     if name in ("slice", "narrow") and not ctx.as_graph and isinstance(dims, int):
         _tie_pieces(ctx, x, node, dims)
@@ -127,6 +135,9 @@ def movement(ctx: Context, node: Node) -> Value:
         axes = _execute(ctx, x, lambda field: node.target(field, *rest, **kwargs), shape)
     if name in ("expand", "expand_as", "broadcast_to", "repeat", "tile"):
         _broadcast_axes(ctx, x, axes, shape)
+    for other in pattern:
+        axes = [ctx.tie(a, b, "shaped as a tensor with fixed channels")
+                for a, b in zip(axes, other.axes, strict=True)]  # fmt: skip
     return ctx.result(axes, x.const)
 
 

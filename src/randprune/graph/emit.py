@@ -9,8 +9,11 @@ free only where torch.export can keep it symbolic, otherwise it is that of the e
 
 from __future__ import annotations
 
+import operator
+import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,23 +26,76 @@ from randprune.errors import UnsupportedModelError
 from randprune.graph.fold import fold_weights
 from randprune.graph.program import Program, export_program
 from randprune.graph.propagate import Propagation, propagate
-from randprune.graph.rewrites import Survivors, rewritten
+from randprune.graph.rewrites import Scaled, Survivors, rewritten
 from randprune.graph.rules import operator_name
 from randprune.graph.slicing import kept_positions, narrow_tensor
 from randprune.space import Selection, Space
 
 
-def prepare(
-    model: nn.Module, inputs: tuple[Any, ...], allow: frozenset[str], dynamic_batch: bool
-) -> tuple[Program, Propagation, dict[str, torch.Tensor]]:
-    """Export, fold and propagate in graph mode; the tensors are those of the folded program."""
-    program = export_program(model, inputs, dynamic_batch)
+@dataclass(frozen=True, slots=True, eq=False)
+class Emission:
+    """One export of a network, from which any number of selections can be emitted.
+
+    `inputs` are the example inputs that it was exported with: their batch is free where
+    torch.export could keep it symbolic, else it is the traced one.
+    """
+
+    program: Program
+    found: Propagation
+    state: dict[str, torch.Tensor]
+    inputs: tuple[Any, ...]
+    name: str
+    training: bool
+
+    def network(self, space: Space, selection: Selection) -> GraphModule:
+        """The cut network.
+
+        Raises:
+            UnsupportedModelError: the exported graph does not have the space's tensors.
+        """
+        alive = _alive(self.found, space, selection)
+        survivors = Survivors(self.found.labels, alive, self.found.values)
+        removed = kept_positions(space, selection)
+        root = nn.Module()
+        root.train(self.training)
+        return _Emitter(self.program, survivors, self.state, removed, root).build(self.name)
+
+
+def export_for_emission(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    allow: frozenset[str] = frozenset(),
+    free_batch: bool = True,
+) -> Emission:
+    """Export, fold and propagate in graph mode, with a symbolic batch where that is possible."""
+    example = _doubled(inputs) if free_batch else inputs
+    program = export_program(model, example, dynamic_batch=free_batch)
+    if free_batch and not _has_free_batch(program):
+        return export_for_emission(model, inputs, allow, free_batch=False)
     state = named_tensors(model)
     program = fold_weights(program, state)
     state = {**state, **program.folded}
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     found = propagate(program, shapes, as_graph=True, allow=allow)
-    return program, found, state
+    return Emission(program, found, state, example, type(model).__name__, model.training)
+
+
+def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs with a batch of two where it was one: torch.export fixes sizes of one."""
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor) and x.ndim]
+    if {x.shape[0] for x in tensors} != {1}:
+        return inputs
+    return tuple(torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim else x for x in inputs)
+
+
+def _has_free_batch(program: Program) -> bool:
+    return any(
+        isinstance(node.meta["val"].shape[0], torch.SymInt)
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+        and isinstance(node.meta.get("val"), torch.Tensor)
+        and node.meta["val"].ndim
+    )
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -50,32 +106,33 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+_Key = tuple[Any, ...]
+_LATEST: weakref.WeakKeyDictionary[nn.Module, tuple[_Key, Emission]] = weakref.WeakKeyDictionary()
+
+
 def emit(model: nn.Module, space: Space, selection: Selection) -> GraphModule:
     """The cut network as a `torch.fx.GraphModule`; `model` is left untouched.
+
+    The export of a network is kept until its weights change, so that many candidates share it.
 
     Raises:
         UnsupportedModelError: the network does not export to the graph of this space.
     """
-    inputs = _example(model, space)
-    program, found, state = prepare(model, inputs, frozenset(space.allow), dynamic_batch=True)
-    survivors = Survivors(found.labels, _alive(found, space, selection), found.values)
-    removed = kept_positions(space, selection)
-    root = nn.Module()
-    root.train(model.training)
-    return _Emitter(program, survivors, state, removed, root).build(type(model).__name__)
+    tensors = named_tensors(model).values()
+    key = (space.inputs, space.allow, model.training, *((id(t), t._version) for t in tensors))
+    known = _LATEST.get(model)
+    if known is None or known[0] != key:
+        inputs = _example(model, space)
+        known = (key, export_for_emission(model, inputs, frozenset(space.allow)))
+        _LATEST[model] = known
+    return known[1].network(space, selection)
 
 
 def _example(model: nn.Module, space: Space) -> tuple[Any, ...]:
-    """Inputs of the traced shapes; a batch of one is doubled so that its size stays symbolic."""
+    """Inputs of the traced shapes."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    batches = {shape[0] for shape, _ in space.inputs if shape}
-    repeat = 2 if batches == {1} else 1
     return tuple(
-        torch.zeros(
-            (shape[0] * repeat, *shape[1:]) if shape else shape,
-            dtype=getattr(torch, dtype),
-            device=device,
-        )
+        torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
         for shape, dtype in space.inputs
     )
 
@@ -222,9 +279,22 @@ class _Emitter:
         if layer is not None:
             self.new[node] = layer
             return
-        args = torch.fx.map_arg(args, self._resolve)
-        kwargs = torch.fx.map_arg(kwargs, self._resolve)
-        self.new[node] = self.graph.call_function(target, args, kwargs)
+        self.new[node] = self.graph.call_function(
+            target, self._arguments(args), self._arguments(kwargs)
+        )
+
+    def _arguments(self, value: Any) -> Any:
+        """Arguments in terms of the new nodes."""
+        if isinstance(value, Scaled):
+            product = self.graph.call_function(
+                operator.mul, (self._resolve(value.size), value.after)
+            )
+            return self.graph.call_function(operator.floordiv, (product, value.before))
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._arguments(v) for v in value)
+        if isinstance(value, dict):
+            return {key: self._arguments(v) for key, v in value.items()}
+        return torch.fx.map_arg(value, self._resolve)
 
     def _layer(self, node: Node, bound: dict[str, Any]) -> Node | None:
         """The node as a call of an ordinary module, where its tensors make one up."""

@@ -45,6 +45,12 @@ class Propagation:
     def labels(self) -> Labels:
         return self.context.labels
 
+    @property
+    def free(self) -> int:
+        """How many positions of weights that a layer produces or consumes can be cut."""
+        marked = np.array(list(self.context.role), dtype=np.int64)
+        return int((~self.labels.is_frozen(marked)).sum())
+
     def origin(self) -> tuple[IntArray, IntArray]:
         """For every label its axis number and its position there; -1 for channel pads."""
         axis = np.full(len(self.labels), -1, dtype=np.int64)
@@ -60,11 +66,47 @@ def propagate(
     shapes: dict[str, tuple[int, ...]],
     as_graph: bool = False,
     allow: Collection[str] = (),
-    carriers: dict[str, int] | None = None,
 ) -> Propagation:
-    """Labels on every value of the program; `shapes` are those of parameters and buffers."""
+    """Labels on every value of the program; `shapes` are those of parameters and buffers.
+
+    Where a view splits channels over several axes, the cut runs along one of them (attention:
+    within the heads, or whole heads). The longest is tried first; where that leaves the channels
+    frozen, the next one is, and the choice that frees more channels stays.
+    """
+    best = _propagate_once(program, shapes, as_graph, allow, {})
+    for option in (1, 2):
+        stuck = _stuck_splits(best, option)
+        # Splits in a row (in-projection, then heads) differ in length: each kind is also turned
+        # alone.
+        kinds = [[n for n, size in stuck.items() if size == length] for length in
+                 dict.fromkeys(stuck.values())]  # fmt: skip
+        for names in [list(stuck), *(kinds if 1 < len(kinds) <= 4 else [])]:
+            turned = {**best.context.carriers, **dict.fromkeys(names, option)}
+            other = _propagate_once(program, shapes, as_graph, allow, turned) if names else best
+            if other.free > best.free:
+                best = other
+    return best
+
+
+def _stuck_splits(found: Propagation, option: int) -> dict[str, int]:
+    """Views with more than `option` axes to choose from whose channels are frozen, by length."""
+    return {
+        name: len(line)
+        for name, splits in found.context.splits.items()
+        for line, count in splits
+        if count > option and found.context.is_frozen(line)
+    }
+
+
+def _propagate_once(
+    program: Program,
+    shapes: dict[str, tuple[int, ...]],
+    as_graph: bool,
+    allow: Collection[str],
+    carriers: dict[str, int],
+) -> Propagation:
     labels = Labels()
-    ctx = Context(labels, as_graph, frozenset(allow), carriers=dict(carriers or {}))
+    ctx = Context(labels, as_graph, frozenset(allow), carriers=carriers)
     axes: list[LabelledAxis] = []
     values: dict[Node, Any] = ctx.values
     for node in program.graph.nodes:

@@ -83,12 +83,24 @@ def rewritten(survivors: Survivors, node: Node) -> tuple[Any, tuple[Any, ...], d
     return target, args, kwargs
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled:
+    """A size computed at run time that a cut shrinks from `before` to `after` (batch * heads)."""
+
+    size: Node
+    before: int
+    after: int
+
+
 def _literals(sizes: Sequence[Any], new: Sequence[int], old: Sequence[int]) -> list[Any]:
-    """Replace plain sizes by the new ones; run-time sizes and -1 stay."""
-    return [
-        n if isinstance(s, int) and s >= 0 and n != o else s
-        for s, n, o in zip(sizes, new, old, strict=True)
-    ]
+    """Replace sizes by those after the cut; unchanged ones and -1 stay."""
+    out: list[Any] = []
+    for size, after, before in zip(sizes, new, old, strict=True):
+        if after == before or size == -1:
+            out.append(size)
+        else:
+            out.append(Scaled(size, before, after) if isinstance(size, Node) else after)
+    return out
 
 
 @rewrite("view", "reshape", "_unsafe_view", "view_copy", "expand", "expand_copy", "broadcast_to")

@@ -69,6 +69,7 @@ class Context:
     inexact: list[str] = field(default_factory=list)
     pads: dict[str, IntArray] = field(default_factory=dict)
     carriers: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, list[tuple[IntArray, int]]] = field(default_factory=dict)
     node: Node | None = None
     values: dict[Node, Any] = field(default_factory=dict)
     constant_of: Callable[[Node], torch.Tensor | None] = field(default=lambda node: None)

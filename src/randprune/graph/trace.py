@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
-from randprune.graph.emit import named_tensors, prepare
+from randprune.graph.emit import export_for_emission, named_tensors
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
-from randprune.graph.trial import failing_groups
+from randprune.graph.trial import failing_groups, failing_in_graph
 from randprune.space import Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
@@ -63,7 +63,8 @@ def trace(
         )
     check_finite(model)
     if as_graph:
-        program, found, state = prepare(model, inputs, frozenset(allow), dynamic_batch=False)
+        exported = export_for_emission(model, inputs, frozenset(allow), free_batch=False)
+        program, found, state = exported.program, exported.found, exported.state
     else:
         program, state = export_program(model, inputs), named_tensors(model)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -77,8 +78,13 @@ def trace(
     _freeze_by_name(found, model, freeze)
     template = _Template(model, program, state, inputs, as_graph, tuple(sorted(allow)))
     space = template.fill(found)
-    if trial and not as_graph and space.groups:
-        failed = failing_groups(model, space, inputs, numbers=not space.inexact)
+    if trial and space.groups:
+        exact = not space.inexact
+        if as_graph:
+            emission = export_for_emission(model, inputs, frozenset(allow))
+            failed = failing_in_graph(emission, space, exact)
+        else:
+            failed = failing_groups(model, space, inputs, exact)
         if failed:
             for number, reason in failed.items():
                 _freeze_group(found, space, number, reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from randprune.graph.emit import Emission
 from randprune.graph.oracle import (
     mask_consumers,
     random_like,
@@ -45,6 +47,20 @@ class Failure:
     module: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What is cut and compared.
+
+    `cutter(selection)` gives a private network: the cut one, or the dense one where all is kept.
+    `numbers`: also compare outputs with the oracle's (not where the space is inexact).
+    """
+
+    cutter: Callable[[Selection], nn.Module]
+    space: Space
+    calls: list[Call]
+    numbers: bool
+
+
 def failing_groups(
     model: nn.Module, space: Space, inputs: tuple[Any, ...], numbers: bool = True
 ) -> dict[int, str]:
@@ -55,18 +71,35 @@ def failing_groups(
         numbers: also compare outputs with the oracle's (False where the space is inexact).
     """
     calls = [Call(draw) for draw in _draws(model, inputs)]
+    trial = Trial(_module_cutter(model, space), space, calls, numbers)
     active = {g for g, group in enumerate(space.groups) if group.width > 1}
-    if not active or _attempt(model, space, calls, active, numbers) is None:
+    if not active or _attempt(trial, active) is None:
         return {}
-    failed = _inside_modules(model, space, calls, active, numbers)
-    active -= failed.keys()
+    failed = _inside_modules(model, trial, active)
+    return failed | _search(trial, active - failed.keys())
+
+
+def failing_in_graph(emission: Emission, space: Space, numbers: bool = True) -> dict[int, str]:
+    """Group number -> reason, for every group whose emitted network is wrong."""
+    calls = [Call(random_like(emission.inputs, seed=1))]
+    trial = Trial(lambda selection: emission.network(space, selection), space, calls, numbers)
+    return _search(trial, {g for g, group in enumerate(space.groups) if group.width > 1})
+
+
+def _module_cutter(model: nn.Module, space: Space) -> Callable[[Selection], nn.Module]:
+    return lambda selection: remove_channels(private_copy(model), space, selection)
+
+
+def _search(trial: Trial, active: set[int]) -> dict[int, str]:
+    """Cut everything that is left, and give up one culprit after another until it works."""
+    failed: dict[int, str] = {}
     while active:
-        failure = _attempt(model, space, calls, active, numbers)
+        failure = _attempt(trial, active)
         if failure is None:
             break
-        culprits = _culprits(model, space, calls, active, numbers, failure)
+        culprits = _culprits(trial, active, failure)
         failed.update(culprits)
-        active -= culprits.keys()
+        active = active - culprits.keys()
     return failed
 
 
@@ -83,16 +116,15 @@ def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
 
 
-def _inside_modules(
-    model: nn.Module, space: Space, calls: list[Call], active: set[int], numbers: bool
-) -> dict[int, str]:
+def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> dict[int, str]:
     """Failures of groups that live inside one submodule, found by running that submodule alone.
 
     Together this costs about one forward pass, however many blocks fail.
     """
+    space = trial.space
     dense = private_copy(model).eval()
     randomise_scales(dense, dense, space, space.dense)
-    called = _record(dense, calls[0], None)
+    called = _record(dense, trial.calls[0], None)
     homes: dict[str, set[int]] = defaultdict(set)
     for number in sorted(active):
         home = _home(space.groups[number])
@@ -100,19 +132,15 @@ def _inside_modules(
             home = home.rpartition(".")[0]
         if home:
             homes[home].add(number)
-    recorded = _record(dense, calls[0], set(homes))
+    recorded = _record(dense, trial.calls[0], set(homes))
     failed: dict[int, str] = {}
-    for home, numbers_inside in homes.items():
-        part = dense.get_submodule(home)
-        inner, order = _subspace(space, numbers_inside, home)
-        left = set(range(len(order)))
-        while left:
-            failure = _attempt(part, inner, [recorded[home]], left, numbers)
-            if failure is None:
-                break
-            culprits = _culprits(part, inner, [recorded[home]], left, numbers, failure)
-            failed.update({order[g]: reason for g, reason in culprits.items()})
-            left -= culprits.keys()
+    for home, inside in homes.items():
+        part, order = _subspace(space, inside, home)
+        cutter = _module_cutter(dense.get_submodule(home), part)
+        found = _search(
+            Trial(cutter, part, [recorded[home]], trial.numbers), set(range(len(order)))
+        )
+        failed.update({order[g]: reason for g, reason in found.items()})
     return failed
 
 
@@ -173,12 +201,11 @@ def _subspace(space: Space, numbers: set[int], home: str) -> tuple[Space, list[i
     return Space(groups=groups, frozen=(), costs={}), order
 
 
-def _attempt(
-    model: nn.Module, space: Space, calls: list[Call], groups: set[int], numbers: bool
-) -> Failure | None:
+def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
+    space = trial.space
     selection = Selection(random_selection(space.widths, seed=7, groups=groups))
-    small = remove_channels(private_copy(model).eval(), space, selection)
-    dense = private_copy(model).eval()
+    small = trial.cutter(selection).eval()
+    dense = trial.cutter(space.dense).eval()
     randomise_scales(dense, small, space, selection)
     mask_consumers(dense, space, selection)
     path: list[str] = []
@@ -188,7 +215,7 @@ def _attempt(
     ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
     try:
         with torch.no_grad():
-            got = [small(*call.args, **call.kwargs) for call in _copies(calls)]
+            got = [small(*call.args, **call.kwargs) for call in _copies(trial.calls)]
     except Exception as error:
         where = _source_line(error)
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
@@ -196,10 +223,10 @@ def _attempt(
     finally:
         for hook in hooks:
             hook.remove()
-    if not numbers:
+    if not trial.numbers:
         return None
     with torch.no_grad():
-        expected = [dense(*call.args, **call.kwargs) for call in _copies(calls)]
+        expected = [dense(*call.args, **call.kwargs) for call in _copies(trial.calls)]
     if relative_error(expected, got) > _TOLERANCE:
         return Failure("cutting it changes what the forward computes (a constant slice or view)")
     return None
@@ -210,30 +237,23 @@ def _copies(calls: list[Call]) -> list[Call]:
     return [Call(tree_map(_clone, c.args), tree_map(_clone, c.kwargs)) for c in calls]
 
 
-def _culprits(
-    model: nn.Module,
-    space: Space,
-    calls: list[Call],
-    active: set[int],
-    numbers: bool,
-    failure: Failure,
-) -> dict[int, str]:
+def _culprits(trial: Trial, active: set[int], failure: Failure) -> dict[int, str]:
     """One or more groups of `active` that fail, found by where it stopped, else by halving."""
-    suspects = _near(space, active, failure.module) if failure.module else set()
+    suspects = _near(trial.space, active, failure.module) if failure.module else set()
     pool = sorted(active)
     if suspects and suspects != active:
-        alone = _attempt(model, space, calls, suspects, numbers)
+        alone = _attempt(trial, suspects)
         if alone is not None:
             pool = sorted(suspects)
             failure = alone
     while len(pool) > 1:
         half = set(pool[: len(pool) // 2])
-        first = _attempt(model, space, calls, half, numbers)
+        first = _attempt(trial, half)
         if first is not None:
             pool, failure = sorted(half), first
             continue
         rest = set(pool) - half
-        second = _attempt(model, space, calls, rest, numbers)
+        second = _attempt(trial, rest)
         if second is None:
             # Only their combination fails: giving up the smaller half settles it.
             fewer = min((half, rest), key=len)

@@ -163,4 +163,11 @@ def _outputs(
     try:
         return run(torch.float64)
     except (RuntimeError, TypeError):
+        pass  # a forward that holds float32 tensors of its own
+    try:
         return run(torch.float32)
+    except RuntimeError as error:
+        raise VerificationError(
+            f"The cut network does not run: {str(error).splitlines()[0]}. Its space misses a place "
+            "where the channels lie; trace the network again with this version."
+        ) from error

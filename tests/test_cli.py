@@ -354,9 +354,12 @@ def test_terminals_get_bars_with_the_time_left() -> None:
     assert "2/2" in text
 
 
-def test_nobody_is_told_when_quiet() -> None:
+def test_nobody_is_told_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(quiet=True) as shown:
-        assert shown is None
+        shown.start("search", 3, 1, "Searching 3 configurations")
+        shown.advance("search", 2, {"best_top1": 0.875})
+        shown.finish("search")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_shapes() -> None:

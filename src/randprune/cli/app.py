@@ -14,14 +14,17 @@ from typing import Annotated
 import typer
 
 from randprune.cli.console import messages, print_error
+from randprune.cli.demo import demo
 from randprune.cli.export import export
 from randprune.cli.inspect import inspect
+from randprune.cli.prune import prune
 from randprune.cli.report import report
 from randprune.errors import RandpruneError
 
 INTERRUPTED = 130
 UNEXPECTED = 1
 USAGE = 2
+_RESUME = " Give the same command again to continue where it stopped."
 
 app = typer.Typer(
     name="randprune",
@@ -54,7 +57,9 @@ def randprune(
     """
 
 
+app.command()(demo)
 app.command()(inspect)
+app.command()(prune)
 app.command()(report)
 app.command()(export)
 
@@ -80,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:
-        messages().print("Interrupted.")
+        resumable = argv[:1] in (["prune"], ["demo"])
+        messages().print(f"Interrupted.{_RESUME if resumable else ''}", soft_wrap=True)
     return code
 
 

@@ -114,10 +114,12 @@ class Lines:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[JobProgress | None]:
-    """What a job reports to: bars in a terminal, lines elsewhere, None where nobody wants it."""
+def progress(quiet: bool) -> Iterator[JobProgress]:
+    """What a job reports to: bars in a terminal, lines elsewhere, nothing where `quiet`."""
     if quiet:
-        yield None
+        from randprune.pipeline.progress import Silent
+
+        yield Silent()
     elif sys.stderr.isatty():
         with bars(messages()) as shown:
             yield shown

@@ -1,0 +1,205 @@
+"""Flags that stand for recipe keys: one table says both, so that none can drift from the other."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from randprune.cli.options import MODEL_HELP
+from randprune.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A command-line option that sets one key of a recipe.
+
+    Attributes:
+        key: the recipe's key, e.g. "search.candidates".
+        names: the option's names; without any it is the command's argument.
+        kind: what it takes: str, int, float, bool, or list for repeatable texts.
+        metavar: stands for the value in the help.
+        text: the help.
+        default: shown as the default, which the recipe has; "" shows none.
+        panel: the heading that it stands under in the help.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    kind: type
+    metavar: str
+    text: str
+    default: str = ""
+    panel: str = ""
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The option as a parameter of a Typer command: None or empty where it is not given."""
+        annotation: Any = list[str] if self.kind is list else self.kind
+        text = self.text + (f" [dim]\\[default: {self.default}][/]" if self.default else "")
+        common: dict[str, Any] = {
+            "metavar": self.metavar or None,
+            "help": text,
+            "show_default": False,
+            "rich_help_panel": self.panel or None,
+        }
+        declared = typer.Option(*self.names, **common) if self.names else typer.Argument(**common)
+        return inspect.Parameter(
+            self.key.replace(".", "_"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[annotation | None, declared],
+        )
+
+
+NETWORK, IMAGES, SEARCH, TRAINING, RUN = (
+    "Network",
+    "Images",
+    "Search and repair",
+    "Fine-tuning",
+    "Recipe and output",
+)
+
+# fmt: off
+PRUNE = (
+    Flag("model.spec", (), str, "[MODEL]", MODEL_HELP),
+    Flag("model.weights", ("--weights",), str, "FILE",
+         "Trained weights: .safetensors, or .pt/.pth/.bin with tensors only.", "", NETWORK),
+    Flag("model.num_classes", ("--num-classes",), int, "N",
+         "Outputs.", "the network's own", NETWORK),
+    Flag("model.in_channels", ("--in-channels",), int, "N",
+         "Input channels.", "the network's own", NETWORK),
+    Flag("model.freeze", ("--freeze",), list, "LAYER",
+         "Keep this layer's outputs (a name or a pattern such as 'layer4.*'); repeatable.",
+         "", NETWORK),
+    Flag("model.allow", ("--allow",), list, "OPERATION",
+         "Also cut across this operation (layer_norm, ...), not exactly; repeatable.",
+         "", NETWORK),
+    Flag("model.as_graph", ("--as-graph/--as-module",), bool, "",
+         "Also cut what needs constants of the forward recomputed; gives a torch.fx graph.",
+         "as module", NETWORK),
+    Flag("data.spec", ("--data",), str, "SOURCE",
+         "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
+    Flag("data.calibration", ("--calibration",), int, "N",
+         "Training images for repair and for criteria that look at data.",
+         "10 %, at most 2000", IMAGES),
+    Flag("data.search", ("--search-images",), int, "N",
+         "Training images that rank candidates.", "20 %, at most 5000", IMAGES),
+    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE",
+         "What remains of the dense cost, in (0, 1].", "0.5", SEARCH),
+    Flag("budget.metric", ("--metric",), str, "NAME",
+         "The cost that the budget limits: macs, params or activations.", "macs", SEARCH),
+    Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
+         "How far from the budget is accepted.", "0.005", SEARCH),
+    Flag("criterion", ("--criterion",), str, "NAME",
+         "What ranks the channels of a group: l1, l2, random, ...", "l1", SEARCH),
+    Flag("search.strategy", ("--strategy",), str, "NAME",
+         "What proposes widths: random, uniform, evolution, ...", "random", SEARCH),
+    Flag("search.candidates", ("--candidates", "-n"), int, "N",
+         "Configurations that are repaired and evaluated.", "100", SEARCH),
+    Flag("search.min_keep", ("--min-keep",), float, "SHARE",
+         "Least share of a group that stays.", "0.1", SEARCH),
+    Flag("search.round_to", ("--round-to",), int, "N",
+         "Widths are multiples of this number.", "1", SEARCH),
+    Flag("search.rank_by", ("--rank-by",), str, "NAME",
+         "What ranks candidates: kl (to the dense network), loss or accuracy.", "kl", SEARCH),
+    Flag("recovery", ("--recovery",), str, "NAME",
+         "How candidates are repaired without training: none, bn, least_squares, ...",
+         "least_squares+bn", SEARCH),
+    Flag("finalists.count", ("--finalists",), int, "N",
+         "Best candidates that are repaired again, with more effort.", "5", SEARCH),
+    Flag("finetune.epochs", ("--epochs",), int, "N",
+         "Epochs of fine-tuning.", "0, or 3 with any of these", TRAINING),
+    Flag("finetune.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.01", TRAINING),
+    Flag("finetune.batch_size", ("--batch-size",), int, "N", "Images a step.", "128", TRAINING),
+    Flag("finetune.distill_weight", ("--distill",), float, "SHARE",
+         "Share of the loss that compares with the dense network.", "0", TRAINING),
+    Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
+    Flag("output.folder", ("--out", "-o"), str, "FOLDER",
+         "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
+)
+# fmt: on
+
+
+def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a command these flags; its first parameter gets {key: value given}."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        parameters = [flag.parameter for flag in flags]
+
+        def run(**values: Any) -> None:
+            given = {
+                flag.key: values.pop(p.name) for flag, p in zip(flags, parameters, strict=True)
+            }
+            command({key: v for key, v in given.items() if v is not None and v != []}, **values)
+
+        signature = inspect.Signature(
+            [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+        )
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def recipe_document(
+    file: Path | None, given: Mapping[str, Any], settings: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The recipe as plain data: the file's content, over it the flags, over them `--set`.
+
+    Args:
+        file: a TOML recipe, or None.
+        given: recipe key -> value, of the flags that were given.
+        settings: texts such as "finetune.lr=0.02" or "data.options.size=128".
+
+    Raises:
+        InvalidInputError: the file cannot be read, or a setting is malformed.
+    """
+    found = _read(file) if file is not None else {}
+    for key, value in given.items():
+        _put(found, key, value)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise InvalidInputError(
+                "The option --set takes a recipe key and a value, such as finetune.lr=0.02. "
+                f"Got {setting!r} instead."
+            )
+        _put(found, key.strip(), _value(text.strip()))
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidInputError(f"The recipe {file} cannot be read: {reason}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"The recipe {file} is not valid TOML: {error}.") from None
+
+
+def _put(document: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = document.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InvalidInputError(f"The recipe key {section!r} holds {inner!r}, not a table.")
+        document = inner
+    document[last] = value
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none: `--set criterion=l2` needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,162 @@
+"""`randprune prune`: a trained network in, a smaller verified one out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from randprune.cli import options
+from randprune.cli.console import messages, output, print_json
+from randprune.cli.flags import PRUNE, RUN, recipe_document, with_flags
+from randprune.cli.plan import Plan
+from randprune.cli.progress import progress
+from randprune.cli.report import print_results
+from randprune.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from randprune.pipeline.progress import Progress
+    from randprune.pipeline.result import PruneResult
+    from randprune.recipe import PruneRecipe
+    from randprune.report import RunRecord
+
+RECIPE_FILE = "recipe.toml"
+
+
+@with_flags(PRUNE)
+def prune(
+    given: Mapping[str, Any],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="Start from this TOML recipe; flags override it.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other recipe key, such as finetune.weight_decay=0.0001; repeatable.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
+            rich_help_panel=RUN,
+            show_default="a GPU if there is one",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the plan, and stop.", rich_help_panel=RUN),
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Prune a trained network: search widths, cut, repair, verify, fine-tune, save, report.
+
+    Give the same command again after an interruption: it continues where it stopped.
+    """
+    asked = resolve(given, recipe, settings or ())
+    if dry_run:
+        with messages().status("Looking at the network and the images ..."):
+            plan = Plan.of(asked)
+        if json:
+            print_json(plan.to_json())
+        else:
+            plan.print()
+        return
+    with progress(quiet) as shown:
+        outcome = run(asked, shown, device)
+    outcome.print(json=json)
+
+
+def resolve(
+    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = ()
+) -> PruneRecipe:
+    """The recipe that flags, file and settings ask for, with an output folder.
+
+    Raises:
+        InvalidInputError: an unknown key, a value that does not fit, no network or no images.
+    """
+    from randprune.recipe import PruneRecipe
+
+    where = "these options" if file is None else f"{file} with these options"
+    recipe = PruneRecipe.parse(recipe_document(file, given, settings), where)
+    if recipe.model is None:
+        raise InvalidInputError(
+            "Which network? Name it first, as in: randprune prune randprune:resnet20 ..., or in "
+            "the recipe's [model] section."
+        )
+    if recipe.data is None:
+        raise InvalidInputError(
+            "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
+            "cifar100:DIR, or the recipe's [data] section."
+        )
+    if recipe.output.folder:
+        return recipe
+    document = recipe.document()
+    document["output"] = {"folder": default_folder(recipe)}
+    return PruneRecipe.parse(document, where)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """A finished job: its result, its records, and the page of its report."""
+
+    result: PruneResult
+    record: RunRecord
+    report: Path
+
+    def print(self, *, json: bool) -> None:
+        """The result on standard output, with the files to go on with."""
+        from randprune.report import summary
+
+        folder = self.report.parent
+        files = {
+            "network": str(self.result.artifact),
+            "report": str(self.report),
+            "recipe": str(folder / RECIPE_FILE),
+        }
+        if json:
+            widths = self.result.widths.tolist()
+            notes = list(self.result.notes)
+            print_json({**summary(self.record), "widths": widths, "notes": notes, **files})
+            return
+        print_results(self.record)
+        lines = [f"Note: {note}" for note in self.result.notes]
+        lines += ["", *(f"{name.capitalize() + ':':<9}{path}" for name, path in files.items())]
+        output().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def run(recipe: PruneRecipe, shown: Progress, device: str | None = None) -> Outcome:
+    """Do what a recipe with an output folder asks, or what is left of it, and write the report."""
+    from randprune.pipeline import run_recipe
+    from randprune.report import RunRecord, write_report
+
+    folder = Path(recipe.output.folder)
+    result = run_recipe(recipe, progress=shown, device=device)
+    record = RunRecord.load(folder)
+    return Outcome(result, record, write_report(record, folder).html)
+
+
+def default_folder(recipe: PruneRecipe) -> str:
+    """A folder of its own for every recipe, the same one each time: runs/resnet20-0.5-1a2b3c."""
+    assert recipe.model is not None
+    spec = recipe.model.spec
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", spec.rpartition(":")[2]) or "network"
+    return str(Path("runs") / f"{name}-{recipe.budget.ratio:g}-{recipe.hash()[:6]}")

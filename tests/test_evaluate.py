@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -313,6 +316,36 @@ def test_reported_numbers_are_float32() -> None:
     evaluator = Evaluator(split(), precision="float32", device="cpu")
     assert evaluator.accuracy(randomised(Net())).dtype == "float32"
     assert evaluator.engine_for(randomised(Net())) is evaluator.engine_for(Net())
+
+
+_FAULTS = """
+import resource, torch
+from randprune.evaluate.allocator import keep_freed_memory
+torch.set_num_threads(1)
+x = torch.ones(1 << 20)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        y = x + 1
+        z = y + 1
+        del y, z
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+first, kept, then = faults(), keep_freed_memory(), (faults(), faults())[1]
+print(first, kept, then)
+"""
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True
+    )
+    first, kept, then = done.stdout.split()
+    if kept == "True":
+        assert int(then) < 100
+        assert int(then) < int(first)
+    else:
+        assert "glibc" not in platform.libc_ver()
 
 
 # -- what can go wrong -------------------------------------------------------------------------

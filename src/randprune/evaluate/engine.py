@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError, RandpruneError
+from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.inference import inference_copy, logits_of
 from randprune.zoo.splits import Split
 
@@ -166,6 +167,7 @@ def _first_images(split: Split, count: int) -> Tensor:
 
 
 def _measure(model: nn.Module, images: Tensor, precision: Precision, device: str) -> Engine:
+    keep_freed_memory()
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16") if precision == "auto" else (precision,)
     plain = _Runner(model, images, Engine(device=device, batch_size=1))
     all_finite, speed = plain.gives_finite_logits(), plain.images_per_second(1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError
+from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.engine import Engine, Precision, choose_engine, pick_device, synchronize
 from randprune.evaluate.inference import inference_copy, logits_of
 from randprune.zoo.splits import Batch, Split
@@ -171,6 +172,7 @@ class Evaluator:
         return logits
 
     def _network(self, model: nn.Module, engine: Engine) -> nn.Module:
+        keep_freed_memory()
         images, _ = next(iter(self._batches(engine)))
         return inference_copy(
             model,

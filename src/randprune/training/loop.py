@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError, WeightsError
+from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.evaluator import Evaluator
 from randprune.graph.program import private_copy
 from randprune.training import fast_norm
@@ -123,6 +124,7 @@ class _Run:
         checkpoint: Checkpoint | None,
         device: torch.device | str | None,
     ) -> None:
+        keep_freed_memory()
         self.model, self.recipe, self.compute, self.checkpoint = model, recipe, step, checkpoint
         self.teacher = step.teacher if isinstance(step, SupervisedStep) else None
         self.accelerator = make_accelerator(device, isinstance(step, SupervisedStep))

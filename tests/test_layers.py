@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -77,61 +77,36 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
-def ids(paths: list[Path]) -> list[str]:
-    return [str(path.relative_to(PACKAGE)) for path in paths]
-
-
-each_module = pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
-
-
-def test_every_part_of_the_package_has_a_layer() -> None:
-    parts = {unit(module_name(path)) for path in MODULES} - {""}
-    assert parts - RANK.keys() == set(), "add the new part to LAYERS"
-
-
-@each_module
-def test_imports_point_upwards_only(path: Path) -> None:
+def imports_point_upwards_only(path: Path) -> Iterator[str]:
     own = unit(module_name(path))
     if not own:  # the package's own __init__ gathers the public names of all layers
         return
-    wrong = [
-        f"line {line}: {own} imports {name}"
-        for line, name in imported(path)
-        if name.startswith("randprune.") and RANK.get(unit(name), -1) > RANK[own]
-    ]
-    # Nobody imports the gathered names, since that would import every layer.
-    wrong += [
-        f"line {line}: import {name} from the module that defines it"
-        for line, name in imported(path)
-        if name.count(".") == 1 and name.startswith("randprune.") and not is_module(name)
-    ]
-    assert wrong == []
+    for line, name in imported(path):
+        if not name.startswith("randprune."):
+            continue
+        if RANK.get(unit(name), -1) > RANK[own]:
+            yield f"line {line}: {own} imports {name}"
+        if name.count(".") == 1 and not is_module(name):
+            # Nobody imports the gathered names, since that would import every layer.
+            yield f"line {line}: import {name} from the module that defines it"
 
 
-@each_module
-def test_search_space_and_cost_know_numpy_only(path: Path) -> None:
-    if unit(module_name(path)) not in ("search", "space", "cost", "errors", "registry"):
-        return
-    roots = {name.partition(".")[0] for _, name in imported(path)}
-    allowed = {*sys.stdlib_module_names, "numpy", "scipy", "randprune"}
-    assert roots - allowed == set()
+def search_space_and_cost_know_numpy_only(path: Path) -> Iterator[str]:
+    if unit(module_name(path)) in ("search", "space", "cost", "errors", "registry"):
+        allowed = {*sys.stdlib_module_names, "numpy", "scipy", "randprune"}
+        for line, name in imported(path):
+            if name.partition(".")[0] not in allowed:
+                yield f"line {line}: {name}"
 
 
-@each_module
-def test_only_zoo_vision_imports_torchvision_and_timm(path: Path) -> None:
-    if path == PACKAGE / "zoo" / "vision.py":
-        return
-    found = [
-        f"line {line}: {name}"
-        for line, name in imported(path)
-        if name.partition(".")[0] in ("torchvision", "timm")
-    ]
-    assert found == []
+def only_zoo_vision_imports_torchvision_and_timm(path: Path) -> Iterator[str]:
+    if path != PACKAGE / "zoo" / "vision.py":
+        for line, name in imported(path):
+            if name.partition(".")[0] in ("torchvision", "timm"):
+                yield f"line {line}: {name}"
 
 
-@each_module
-def test_no_pickle_and_no_unsafe_load(path: Path) -> None:
-    found = []
+def nothing_is_unpickled(path: Path) -> Iterator[str]:
     for node in ast.walk(tree(path)):
         if not isinstance(node, ast.Call):
             continue
@@ -139,27 +114,90 @@ def test_no_pickle_and_no_unsafe_load(path: Path) -> None:
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         pickling = function.startswith(("pickle.", "cloudpickle.", "dill.", "joblib."))
         if pickling or function in ("eval", "exec", "torch.save"):
-            found.append(f"line {node.lineno}: {function}")
+            yield f"line {node.lineno}: {function}"
         if function == "torch.load" and keywords.get("weights_only") != "True":
-            found.append(f"line {node.lineno}: torch.load without weights_only=True")
-        if function.endswith((".load", "load")) and keywords.get("allow_pickle") == "True":
-            found.append(f"line {node.lineno}: {function} with allow_pickle")
+            yield f"line {node.lineno}: torch.load without weights_only=True"
+        if keywords.get("allow_pickle") == "True":
+            yield f"line {node.lineno}: {function} with allow_pickle"
     # The one use of the module's name: catching the error that torch.load raises.
     if path != PACKAGE / "zoo" / "weights.py":
-        found += [f"line {n}: {name}" for n, name in imported(path) if name == "pickle"]
-    assert found == []
+        yield from (f"line {n}: {name}" for n, name in imported(path) if name == "pickle")
 
 
-@each_module
-def test_modules_stay_readable(path: Path) -> None:
+def modules_stay_readable(path: Path) -> Iterator[str]:
     lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= MAX_LINES, f"{lines} lines: split the module"
-    assert path.stem not in ("utils", "util", "helpers", "misc", "common")
+    if lines > MAX_LINES:
+        yield f"{lines} lines: split the module"
+    if path.stem in ("utils", "util", "helpers", "misc", "common"):
+        yield "name the module by what it holds"
+    if not ast.get_docstring(tree(path)):
+        yield "a module starts with a docstring"
 
 
-@each_module
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(tree(path)), "a module starts with a docstring"
+def commands_import_the_engine_only_when_they_run(path: Path) -> Iterator[str]:
+    if unit(module_name(path)) not in ("cli", "__main__"):
+        return
+    light = ("randprune.cli", "randprune.errors", "randprune.report.format")
+    known = {*sys.stdlib_module_names, "typer", "rich"}
+    for node in tree(path).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            if not name.startswith(light) and name.partition(".")[0] not in known:
+                yield f"line {node.lineno}: {name}"
+
+
+Rule = Callable[[Path], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    imports_point_upwards_only,
+    search_space_and_cost_know_numpy_only,
+    only_zoo_vision_imports_torchvision_and_timm,
+    nothing_is_unpickled,
+    modules_stay_readable,
+    commands_import_the_engine_only_when_they_run,
+)
+
+
+def test_every_part_of_the_package_has_a_layer() -> None:
+    parts = {unit(module_name(path)) for path in MODULES} - {""}
+    assert parts - RANK.keys() == set(), "add the new part to LAYERS"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_architecture(rule: Rule) -> None:
+    broken = [
+        f"{path.relative_to(PACKAGE)}: {problem}" for path in MODULES for problem in rule(path)
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "where", "source"),
+    [
+        (imports_point_upwards_only, "search/bad.py", "import randprune.zoo.models"),
+        (imports_point_upwards_only, "graph/bad.py", "from randprune import trace"),
+        (imports_point_upwards_only, "graph/bad.py", "from ..zoo import models"),
+        (search_space_and_cost_know_numpy_only, "search/bad.py", "def f():\n    import torch"),
+        (only_zoo_vision_imports_torchvision_and_timm, "zoo/bad.py", "from timm.layers import x"),
+        (nothing_is_unpickled, "cost.py", "torch.load(path)"),
+        (nothing_is_unpickled, "cost.py", "torch.load(path, weights_only=False)"),
+        (nothing_is_unpickled, "cost.py", "np.load(path, allow_pickle=True)"),
+        (nothing_is_unpickled, "cost.py", "import pickle"),
+        (modules_stay_readable, "graph/utils.py", '"""Things."""'),
+        (modules_stay_readable, "cost.py", "x = 1"),
+        (commands_import_the_engine_only_when_they_run, "cli/bad.py", "import torch"),
+    ],
+)
+def test_each_rule_finds_what_it_forbids(
+    rule: Rule, where: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "randprune" / where
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+    monkeypatch.setitem(globals(), "SOURCE", tmp_path)
+    monkeypatch.setitem(globals(), "MODULES", [])
+    assert list(rule(file))
 
 
 def test_importing_the_package_leaves_heavy_libraries_alone() -> None:
@@ -170,23 +208,3 @@ def test_importing_the_package_leaves_heavy_libraries_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
-
-
-@each_module
-def test_the_command_line_imports_the_engine_only_inside_commands(path: Path) -> None:
-    if unit(module_name(path)) not in ("cli", "__main__"):
-        return
-    light = ("randprune.cli", "randprune.errors", "randprune.report.format")
-    heavy = [
-        name
-        for node in tree(path).body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else [alias.name for alias in node.names]
-        )
-        if not name.startswith(light)
-        and name.partition(".")[0] not in {*sys.stdlib_module_names, "typer", "rich"}
-    ]
-    assert heavy == []

@@ -104,28 +104,41 @@ def verify(
         VerificationError: a tensor or an output differs, or all outputs are zero.
     """
     space.check_selection(selection)
-    inputs = random_like(as_inputs(example_inputs), seed)
+    inputs = as_inputs(example_inputs)
     if space.as_graph or isinstance(small, torch.fx.GraphModule):
         from randprune.graph.emit import emit
 
         model = emit(model, space, space.dense)
     _check_tensors(model, small, space, selection)
-    dense, reduced = private_copy(model), private_copy(small)
-    randomise_scales(dense, reduced, space, selection, seed)
-    mask_consumers(dense, space, selection)
-    expected, got = _outputs(dense, reduced, inputs)
-    if all_zero(expected):
-        raise VerificationError(
-            "All outputs of the masked dense network are zero, which proves nothing. Verify on "
-            "other inputs, or with weights that are not all zero."
-        )
-    error = relative_error(expected, got)
+    # A second draw: by chance the first may leave a narrow layer silent.
+    error = max(_error(model, small, space, selection, inputs, draw) for draw in (seed, seed + 1))
     if not error <= tolerance:
         raise VerificationError(
             f"The cut network differs from the masked dense one: relative error {error:.2e} "
             f"(tolerance {tolerance:.0e}) at widths {selection.widths.tolist()}."
         )
     return error
+
+
+def _error(
+    model: nn.Module,
+    small: nn.Module,
+    space: Space,
+    selection: Selection,
+    inputs: tuple[object, ...],
+    seed: int,
+) -> float:
+    """Relative difference of the outputs for one draw of inputs and per-channel numbers."""
+    dense, reduced = private_copy(model), private_copy(small)
+    randomise_scales(dense, reduced, space, selection, seed)
+    mask_consumers(dense, space, selection)
+    expected, got = _outputs(dense, reduced, random_like(inputs, seed))
+    if all_zero(expected):
+        raise VerificationError(
+            "All outputs of the masked dense network are zero, which proves nothing. Verify on "
+            "other inputs, or with weights that are not all zero."
+        )
+    return relative_error(expected, got)
 
 
 def _check_tensors(model: nn.Module, small: nn.Module, space: Space, selection: Selection) -> None:

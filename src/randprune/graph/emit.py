@@ -22,7 +22,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from randprune.errors import UnsupportedModelError
+from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.fold import fold_weights
 from randprune.graph.program import Program, export_program
 from randprune.graph.propagate import Propagation, propagate
@@ -68,9 +68,14 @@ def export_for_emission(
     free_batch: bool = True,
 ) -> Emission:
     """Export, fold and propagate in graph mode, with a symbolic batch where that is possible."""
-    example = _doubled(inputs) if free_batch else inputs
-    program = export_program(model, example, dynamic_batch=free_batch)
-    if free_batch and not _has_free_batch(program):
+    program = None
+    example = doubled(inputs) if free_batch else inputs
+    try:
+        program = export_program(model, example, dynamic_batch=free_batch)
+    except (InvalidInputError, UnsupportedModelError):
+        if not free_batch:
+            raise
+    if program is None or (free_batch and not _has_free_batch(program)):
         return export_for_emission(model, inputs, allow, free_batch=False)
     state = named_tensors(model)
     program = fold_weights(program, state)
@@ -80,7 +85,7 @@ def export_for_emission(
     return Emission(program, found, state, example, type(model).__name__, model.training)
 
 
-def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Inputs with a batch of two where it was one: torch.export fixes sizes of one."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor) and x.ndim]
     if {x.shape[0] for x in tensors} != {1}:

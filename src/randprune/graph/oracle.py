@@ -53,8 +53,11 @@ def randomise_scales(
             tensor = big.get(name)
             if tensor is None or name not in cut or not tensor.is_floating_point():
                 continue
-            if name.endswith(("bias", "running_mean", "before", "after")):
-                drawn = 0.2 * torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_mean"):
+                drawn = 0.1 * torch.randn(tensor.shape, generator=generator)
+            elif name.endswith("bias"):
+                # Positive, so that few channels die in a ReLU and hide what comes after it.
+                drawn = 0.1 + 0.4 * torch.rand(tensor.shape, generator=generator)
             else:
                 drawn = 0.5 + torch.rand(tensor.shape, generator=generator)
             if not tensor.any() and not name.endswith(("bias", "running_mean", "weight")):

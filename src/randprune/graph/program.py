@@ -83,15 +83,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def export_program(
-    model: nn.Module, inputs: tuple[Any, ...], dynamic_batch: bool = False
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic_batch: bool = False,
+    training: bool = False,
 ) -> Program:
-    """Export a copy of the model in evaluation mode.
+    """Export a copy of the model, in evaluation mode unless `training`.
 
     Raises:
         UnsupportedModelError: the forward pass fails on these inputs or cannot be exported.
     """
     name = type(model).__name__
-    frozen_copy = private_copy(model).eval()
+    frozen_copy = private_copy(model).train(training)
     with torch.no_grad():
         try:
             frozen_copy(*inputs)

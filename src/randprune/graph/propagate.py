@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +66,19 @@ def propagate(
     shapes: dict[str, tuple[int, ...]],
     as_graph: bool = False,
     allow: Collection[str] = (),
+    training: Program | None = None,
 ) -> Propagation:
     """Labels on every value of the program; `shapes` are those of parameters and buffers.
+
+    `training` is the same network's program in training mode, where parts of it run only there
+    (auxiliary classifiers): its operations tie and freeze the same labels, but cost nothing.
 
     Where a view splits channels over several axes, the cut runs along one of them (attention:
     within the heads, or whole heads). The longest is tried first; where that leaves the channels
     frozen, the next one is, and the choice that frees more channels stays.
     """
-    best = _propagate_once(program, shapes, as_graph, allow, {})
+    programs = [program] if training is None else [program, training]
+    best = _propagate_once(programs, shapes, as_graph, allow, {})
     for option in (1, 2):
         stuck = _stuck_splits(best, option)
         # Splits in a row (in-projection, then heads) differ in length: each kind is also turned
@@ -82,47 +87,47 @@ def propagate(
                  dict.fromkeys(stuck.values())]  # fmt: skip
         for names in [list(stuck), *(kinds if 1 < len(kinds) <= 4 else [])]:
             turned = {**best.context.carriers, **dict.fromkeys(names, option)}
-            other = _propagate_once(program, shapes, as_graph, allow, turned) if names else best
+            other = _propagate_once(programs, shapes, as_graph, allow, turned) if names else best
             if other.free > best.free:
                 best = other
     return best
 
 
-def _stuck_splits(found: Propagation, option: int) -> dict[str, int]:
+def _stuck_splits(found: Propagation, option: int) -> dict[Node, int]:
     """Views with more than `option` axes to choose from whose channels are frozen, by length."""
     return {
-        name: len(line)
-        for name, splits in found.context.splits.items()
+        node: len(line)
+        for node, splits in found.context.splits.items()
         for line, count in splits
         if count > option and found.context.is_frozen(line)
     }
 
 
 def _propagate_once(
-    program: Program,
+    programs: Sequence[Program],
     shapes: dict[str, tuple[int, ...]],
     as_graph: bool,
     allow: Collection[str],
-    carriers: dict[str, int],
+    carriers: dict[Node, int],
 ) -> Propagation:
-    labels = Labels()
-    ctx = Context(labels, as_graph, frozenset(allow), carriers=carriers)
+    ctx = Context(Labels(), as_graph, frozenset(allow), carriers=carriers)
     axes: list[LabelledAxis] = []
-    values: dict[Node, Any] = ctx.values
-    for node in program.graph.nodes:
-        ctx.node = node
-        if node.op == "placeholder":
-            values[node] = _placeholder(ctx, program, node, shapes, axes)
-        elif node.op == "call_function":
-            values[node] = _call(ctx, node)
-        elif node.op == "output":
-            ctx.freeze_all(ctx.tensors([node.args]), "the network's output")
-    for axis in axes:
-        ctx.terms.append(_parameter_term(axis, axes))
-    return Propagation(ctx, tuple(axes), values)
+    terms: list[CostTerm] = []
+    for program in programs:
+        for node in program.graph.nodes:
+            ctx.node = node
+            if node.op == "placeholder":
+                ctx.values[node] = _placeholder(ctx, program, node, shapes, axes)
+            elif node.op == "call_function":
+                ctx.values[node] = _call(ctx, node)
+            elif node.op == "output":
+                ctx.freeze_all(ctx.tensors([node.args]), "the network's output")
+        terms = terms or list(ctx.terms)  # those of the first program, which is the one that counts
+    ctx.terms = terms + [_parameter_term(axis) for axis in axes]
+    return Propagation(ctx, tuple(axes), ctx.values)
 
 
-def _parameter_term(axis: LabelledAxis, axes: list[LabelledAxis]) -> CostTerm:
+def _parameter_term(axis: LabelledAxis) -> CostTerm:
     vector = np.arange(axis.start, axis.start + axis.size, dtype=np.int64)
     return CostTerm(f"axis:{axis.tensor}:{axis.dim}", 1.0, (vector,))
 

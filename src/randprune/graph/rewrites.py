@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node
 
 from randprune.graph.labels import Labels
-from randprune.graph.rules import Axis, Value, arguments, concrete_shape
+from randprune.graph.rules import Axis, Value, arguments, concrete, concrete_shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +224,7 @@ def _depthwise(survivors: Survivors, bound: Arguments) -> None:
     assert x is not None
     assert w is not None
     channel = x.ndim - (w.ndim - 2) - 1
-    if bound["groups"] > 1 and bound["groups"] == x.shape[channel]:
+    if concrete(bound["groups"]) > 1 and concrete(bound["groups"]) == x.shape[channel]:
         bound["groups"] = survivors.count(x.axes[channel], x.shape[channel])
 
 

@@ -67,9 +67,8 @@ class Context:
     role: dict[int, tuple[Role, int]] = field(default_factory=dict)
     terms: list[CostTerm] = field(default_factory=list)
     inexact: list[str] = field(default_factory=list)
-    pads: dict[str, IntArray] = field(default_factory=dict)
-    carriers: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, list[tuple[IntArray, int]]] = field(default_factory=dict)
+    carriers: dict[Node, int] = field(default_factory=dict)
+    splits: dict[Node, list[tuple[IntArray, int]]] = field(default_factory=dict)
     node: Node | None = None
     values: dict[Node, Any] = field(default_factory=dict)
     constant_of: Callable[[Node], torch.Tensor | None] = field(default=lambda node: None)
@@ -205,6 +204,16 @@ class Context:
 def concrete_shape(tensor: torch.Tensor) -> tuple[int, ...]:
     """The tensor's shape as plain integers; a symbolic size gives its example value."""
     return tuple(int(s.node.hint) if isinstance(s, torch.SymInt) else int(s) for s in tensor.shape)
+
+
+def concrete(argument: Any) -> Any:
+    """An argument without graph nodes: sizes as the example's numbers, tensors as zeros."""
+    if isinstance(argument, (list, tuple)):
+        return [concrete(a) for a in argument]
+    value = argument.meta["val"] if isinstance(argument, Node) else argument
+    if isinstance(value, torch.Tensor):
+        return torch.zeros(concrete_shape(value), dtype=value.dtype)
+    return int(value.node.hint) if isinstance(value, torch.SymInt) else value
 
 
 def with_fixed(axis: Axis, size: int) -> IntArray:

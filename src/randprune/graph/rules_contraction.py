@@ -14,7 +14,7 @@ import numpy as np
 from torch.fx import Node
 
 from randprune.graph.labels import IntArray
-from randprune.graph.rules import Axis, Context, Value, arguments, rule
+from randprune.graph.rules import Axis, Context, Value, arguments, concrete, rule
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution")
@@ -24,8 +24,8 @@ def convolution(ctx: Context, node: Node) -> Value:
     assert x is not None
     assert w is not None
     if bound.get("transposed"):
-        return _transposed(ctx, x, w, b, int(bound["groups"]))
-    return _forward(ctx, x, w, b, int(bound["groups"]))
+        return _transposed(ctx, x, w, b, concrete(bound["groups"]))
+    return _forward(ctx, x, w, b, concrete(bound["groups"]))
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -34,7 +34,7 @@ def transposed_convolution(ctx: Context, node: Node) -> Value:
     x, w, b = ctx.value(bound["input"]), ctx.value(bound["weight"]), ctx.value(bound["bias"])
     assert x is not None
     assert w is not None
-    return _transposed(ctx, x, w, b, int(bound["groups"]))
+    return _transposed(ctx, x, w, b, concrete(bound["groups"]))
 
 
 def _prepare(ctx: Context, x: Value, w: Value) -> int:

@@ -15,7 +15,15 @@ import torch
 from torch.fx import Node
 
 from randprune.graph.labels import FIXED, IntArray
-from randprune.graph.rules import Axis, Context, Value, arguments, rule, with_fixed
+from randprune.graph.rules import (
+    Axis,
+    Context,
+    Value,
+    arguments,
+    concrete,
+    rule,
+    with_fixed,
+)
 
 
 def _expanded(x: Value, dim: int) -> torch.Tensor:
@@ -44,7 +52,7 @@ def _absorb(ctx: Context, axes: list[Axis], moved: torch.Tensor) -> None:
         ctx.tie_within(rows, "the layout splits these channels over several axes")
         line = rows[0]
         assert ctx.node is not None
-        ctx.splits.setdefault(ctx.node.name, []).append((line, len(varying)))
+        ctx.splits.setdefault(ctx.node, []).append((line, len(varying)))
     else:
         index: list[Any] = [0] * moved.ndim
         index[carrier] = slice(None)
@@ -84,7 +92,7 @@ def _carrier(ctx: Context, field: torch.Tensor, varying: Sequence[int]) -> int:
     """Which of several axes the cut runs along: the longest, the innermost among equals."""
     assert ctx.node is not None
     order = sorted(varying, key=lambda d: (field.shape[d], d), reverse=True)
-    return order[ctx.carriers.get(ctx.node.name, 0) % len(order)]
+    return order[ctx.carriers.get(ctx.node, 0) % len(order)]
 
 
 def _execute(ctx: Context, x: Value, function: Any, shape: tuple[int, ...]) -> list[Axis]:
@@ -123,7 +131,7 @@ def movement(ctx: Context, node: Node) -> Value:
     if name in ("as_strided", "diagonal", "rot90") and x.labelled:
         ctx.freeze_all([x], f"{name} over channels")
         return ctx.fixed(x.const)
-    rest = [a if not isinstance(a, Node) else _example(a) for a in node.args[1:]]
+    rest = [concrete(a) for a in node.args[1:]]
     kwargs = {k: v for k, v in node.kwargs.items() if not isinstance(v, Node)}
     if name in ("view", "reshape", "_unsafe_view", "view_copy", "expand", "flatten", "unflatten"):
 
@@ -147,11 +155,6 @@ def _broadcast_axes(ctx: Context, x: Value, axes: list[Axis], shape: tuple[int, 
     for dim, size in enumerate(shape):
         if size > 1 and axes[dim] is None and (dim < lead or x.shape[dim - lead] == 1):
             axes[dim] = ctx.labels.fresh(size)
-
-
-def _example(node: Node) -> Any:
-    value = node.meta["val"]
-    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
 
 
 def _tie_pieces(ctx: Context, x: Value, node: Node, dim: int) -> None:
@@ -255,7 +258,6 @@ def pad(ctx: Context, node: Node) -> Value:
             axes[dim] = None
         elif ctx.as_graph:
             fresh = ctx.labels.fresh(before + after)
-            ctx.pads[f"{node.name}:{dim}"] = fresh
             axes[dim] = np.concatenate([fresh[:before], axis, fresh[before:]])
         else:
             ends = [np.full(n, FIXED, dtype=np.int64) for n in (before, after)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
-from randprune.graph.emit import export_for_emission, named_tensors
+from randprune.graph.emit import doubled, export_for_emission, named_tensors
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
 from randprune.graph.trial import failing_groups, failing_in_graph
-from randprune.space import Space
+from randprune.space import FrozenChannels, Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
 
@@ -68,7 +68,9 @@ def trace(
     else:
         program, state = export_program(model, inputs), named_tensors(model)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        found = propagate(program, shapes, allow=allow)
+        found = propagate(
+            program, shapes, allow=allow, training=_training_program(model, program, inputs)
+        )
     if strict and program.unknown:
         raise UnsupportedModelError(
             f"No rule for {unknown_operators(program)[0]} (node {program.unknown[0].name}; "
@@ -108,7 +110,7 @@ class _Template:
         grouping = group_channels(found)
         return Space(
             groups=grouping.groups,
-            frozen=frozen_channels(found),
+            frozen=(*frozen_channels(found), *self._unseen(found)),
             costs=build_costs(found, grouping, self._parameters()),
             as_graph=self.as_graph,
             model=type(self.model).__name__,
@@ -120,6 +122,20 @@ class _Template:
             allow=self.allow,
             inexact=tuple(dict.fromkeys(found.context.inexact)),
         )
+
+    def _unseen(self, found: Propagation) -> Iterator[FrozenChannels]:
+        """Weights that no forward pass reads: they are never cut."""
+        seen = {axis.tensor for axis in found.axes} | set(self.program.tensors.values())
+        for name, weight in self.model.named_parameters():
+            if name not in seen and weight.ndim > 1:
+                yield FrozenChannels(
+                    name.rpartition(".")[0] or name,
+                    name,
+                    0,
+                    weight.shape[0],
+                    weight.shape[0],
+                    "no part of the forward pass that could be followed",
+                )
 
     def _parameters(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the parameters that the cut network will have."""
@@ -135,6 +151,26 @@ class _Template:
             for name in used
             if name in self.program.folded or isinstance(self.state[name], nn.Parameter)
         }
+
+
+def _training_program(
+    model: nn.Module, program: Program, inputs: tuple[Any, ...]
+) -> Program | None:
+    """The program in training mode, where parts of the network run only there.
+
+    Auxiliary classifiers read channels of the main path: what they tie must not be cut apart.
+    """
+    used = {
+        program.tensors[node.name]
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in program.tensors and node.users
+    }
+    if all(name in used for name, _ in model.named_parameters()):
+        return None
+    try:
+        return export_program(model, doubled(inputs), training=True)
+    except (InvalidInputError, UnsupportedModelError):
+        return None  # what no program shows is listed as frozen
 
 
 def check_finite(model: nn.Module) -> None:

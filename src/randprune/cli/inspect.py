@@ -202,7 +202,7 @@ def _groups_table(groups: Sequence[dict[str, Any]], limit: int | None) -> Any:
             ]
             for position, group in enumerate(groups[:limit])
         ],
-        title=f"{len(groups)} channel groups; each is cut as one ('saves': share of the MACs)",
+        title=f"{len(groups)} channel groups (saves: share of the MACs, this group cut alone)",
     )
 
 

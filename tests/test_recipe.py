@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError, StorageError
 from randprune.recipe import DataSection, ModelSection, PruneRecipe, SearchSection, dump_toml
+from randprune.training import TrainRecipe
 
 TEXT = """
 seed = 3
@@ -103,6 +104,18 @@ def test_integers_are_accepted_as_floats_and_stay_equal() -> None:
     )
 
 
+def test_the_finetune_section_is_a_training_recipe() -> None:
+    recipe = PruneRecipe.from_toml("[finetune]\nepochs = 2\nlr = 0.05\ncontrols = true")
+    assert recipe.finetune is not None
+    assert recipe.finetune.controls
+    assert recipe.finetune.train_recipe(7) == TrainRecipe(epochs=2, lr=0.05, seed=7)
+    own_seed = PruneRecipe.from_toml("[finetune]\nseed = 3").finetune
+    assert own_seed is not None
+    assert own_seed.train_recipe(7) == TrainRecipe(seed=3)
+    assert PruneRecipe.from_toml(recipe.to_toml()) == recipe
+    assert PruneRecipe.from_toml("").finetune is None
+
+
 def test_the_hash_follows_what_decides_the_result() -> None:
     recipe = PruneRecipe.from_toml(TEXT)
     elsewhere = PruneRecipe.from_toml(TEXT + '\n[output]\nfolder = "elsewhere"')
@@ -142,6 +155,13 @@ def test_the_hash_follows_what_decides_the_result() -> None:
         ('[model]\nweights = "x"', r"The key 'model\.spec' is missing in r\.toml\. .*torchvision"),
         ('[model]\nspec = "a"\nfreeze = "b"', r"'model\.freeze' .*must be a list\. Got 'b'"),
         ('[model]\nspec = "a"\nfreeze = [1]', r"'model\.freeze\.0' .*must be a string\. Got 1"),
+        ('recovery = "magic"', r"'recovery' .*No recovery is called 'magic'"),
+        ("[finetune]\nepoch = 3", r"Unknown key 'finetune\.epoch' .*'finetune\.epochs'"),
+        ('[finetune]\nlr = "x"', r"'finetune\.lr' .* must be a number\. Got 'x'"),
+        (
+            "[finetune]\nepochs = 1\nwarmup_epochs = 2.0",
+            r"'finetune' .*warmup_epochs \(2\) must not exceed epochs \(1\)",
+        ),
         ('job = "bench"', r"'job' .* must be 'prune'\. Got 'bench'"),
         ("seed = ]", r"r\.toml is not valid TOML: .*line 1"),
     ],

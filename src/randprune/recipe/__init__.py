@@ -2,9 +2,11 @@
 
 from randprune.recipe.base import RecipeBase, Section
 from randprune.recipe.prune import (
+    CUSTOM,
     BudgetSection,
     DataSection,
     FinalistsSection,
+    FinetuneSection,
     ModelSection,
     OutputSection,
     PruneRecipe,
@@ -13,9 +15,11 @@ from randprune.recipe.prune import (
 from randprune.recipe.toml import dump_toml
 
 __all__ = [
+    "CUSTOM",
     "BudgetSection",
     "DataSection",
     "FinalistsSection",
+    "FinetuneSection",
     "ModelSection",
     "OutputSection",
     "PruneRecipe",

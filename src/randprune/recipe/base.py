@@ -123,7 +123,9 @@ def _explain(recipe: type[BaseModel], error: ErrorDetails, where: str) -> str:
 def _describe(recipe: type[BaseModel], path: list[str]) -> str:
     owner = _section(recipe, path[:-1])
     info = owner.model_fields.get(path[-1]) if owner else None
-    return f"It is {info.description}" if info is not None and info.description else ""
+    if info is None or not info.description:
+        return ""
+    return f"It means: {info.description.rstrip('.')}."
 
 
 def _section(recipe: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from randprune.cost import Budget
 from randprune.criteria import criteria
 from randprune.recipe.base import RecipeBase, Section
+from randprune.recovery import parse
 from randprune.search import strategies
+from randprune.training.recipe import TrainRecipe
+
+# Stands before the repr of a criterion or strategy that was given as an object.
+CUSTOM = "custom:"
 
 Options = dict[str, Any]
+Precision = Literal["auto", "float32", "bfloat16"]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Rank = Literal["kl", "accuracy", "loss"]
 
@@ -85,6 +91,10 @@ class SearchSection(Section):
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy.",
     )
+    precision: Precision = Field(
+        default="auto",
+        description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
+    )
     options: Options = Field(
         default={}, description="what the strategy's constructor gets besides."
     )
@@ -92,7 +102,7 @@ class SearchSection(Section):
     @field_validator("strategy")
     @classmethod
     def _strategy_is_known(cls, name: str) -> str:
-        if name not in strategies:
+        if name not in strategies and not name.startswith(CUSTOM):
             strategies.create(name)  # raises, with close matches
         return name
 
@@ -107,11 +117,42 @@ class FinalistsSection(Section):
         default="sequential+bn", description='their recovery; "" keeps that of all candidates.'
     )
 
+    @field_validator("recovery")
+    @classmethod
+    def _recovery_is_known(cls, name: str) -> str:
+        parse(name)
+        return name
+
+
+class FinetuneSection(TrainRecipe):
+    """How the winner is trained; the keys of a `TrainRecipe`, and whom else to train."""
+
+    model_config = Section.model_config
+
+    seed: int | None = Field(  # type: ignore[assignment]
+        default=None, ge=0, description="order, augmentation and dropout; default: the job's seed"
+    )
+    controls: bool = Field(default=False, description="whether the controls are trained as well.")
+
+    def __init__(self, **fields: Any) -> None:
+        # Past TrainRecipe's own message: `RecipeBase.parse` names the key and the file.
+        BaseModel.__init__(self, **fields)
+
+    def train_recipe(self, seed: int) -> TrainRecipe:
+        """The plain recipe; `seed` is used where this section gives none."""
+        fields = self.model_dump(exclude={"controls"})
+        return TrainRecipe(**{**fields, "seed": seed if self.seed is None else self.seed})
+
 
 class OutputSection(Section):
-    """Where results go. Does not decide them."""
+    """Where results go, and how exactly speed is measured. Does not decide which network wins."""
 
     folder: str = Field(default="", description="the output folder.")
+    latency_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="how long latency is measured, per batch size; 0: not at all.",
+    )
 
 
 class PruneRecipe(RecipeBase):
@@ -132,11 +173,18 @@ class PruneRecipe(RecipeBase):
     budget: BudgetSection = BudgetSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()
+    finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
+
+    @field_validator("recovery")
+    @classmethod
+    def _recovery_is_known(cls, name: str) -> str:
+        parse(name)
+        return name
 
     @field_validator("criterion")
     @classmethod
     def _criterion_is_known(cls, name: str) -> str:
-        if name not in criteria:
+        if name not in criteria and not name.startswith(CUSTOM):
             criteria.create(name)  # raises, with close matches
         return name

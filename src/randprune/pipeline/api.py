@@ -1,0 +1,198 @@
+"""How the main job is called: with a network and images in memory, or with a recipe."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from randprune.cost import Budget
+from randprune.criteria import Criterion
+from randprune.errors import InvalidInputError
+from randprune.pipeline.phases import prune_network
+from randprune.pipeline.progress import Progress, Silent
+from randprune.pipeline.result import PruneResult
+from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.search import Strategy
+from randprune.training import TrainRecipe
+from randprune.zoo.data import as_data, load_data
+from randprune.zoo.models import build_model
+from randprune.zoo.weights import load_weights
+
+Finetune = TrainRecipe | Mapping[str, Any] | int | None
+Folder = str | os.PathLike[str]
+
+
+def prune(
+    model: nn.Module,
+    data: Any,
+    budget: float | Budget = 0.5,
+    criterion: str | Criterion = "l1",
+    candidates: int = 100,
+    recovery: str = "least_squares+bn",
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    example_inputs: Tensor | None = None,
+    strategy: str | Strategy = "random",
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Prune a trained network: search widths, cut, repair, verify, fine-tune, measure, save.
+
+        result = rp.prune(model, rp_data, budget=0.5, out="runs/half")
+        result.model, result.accuracy("random"), print(result.summary())
+
+    Interrupted at any moment (Ctrl-C, `kill -9`, power), the same call with the same `out` goes on
+    where it stopped and ends with the same network. A finished job is only read.
+
+    Args:
+        model: the trained network; left bit-identical.
+        data: a `Data`, a name such as "npz:DIR", tensors, arrays, or torch datasets: whatever
+            `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
+            the test images are opened once, for the final numbers.
+        budget: the share of the MACs that remains, or a `Budget`.
+        criterion: what ranks the channels of a group, by name or as an object.
+        candidates: how many configurations are repaired and evaluated.
+        recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
+            such as "least_squares+bn".
+        finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
+        seed: decides everything random.
+        example_inputs: what the network is traced with; default: one image of the data.
+        strategy: what proposes configurations, by name or as an object.
+        min_keep: least share of a group's channels that stays.
+        round_to: widths are multiples of this number.
+        out: the folder for records, recipe and the pruned network; None keeps nothing.
+        progress: is told how far the job is.
+        device: where networks are evaluated and trained; default: the GPU if there is one.
+        settings: any other key of a recipe, in its sections, such as
+            ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
+
+    Raises:
+        InvalidInputError: parameters that cannot mean anything.
+        InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
+        WeightsError: weights that are NaN or infinite.
+        DataError: images or labels that cannot be used.
+        StorageError: `out` cannot be written, or is in use.
+        VerificationError: the cut is not exact.
+    """
+    asked = budget if isinstance(budget, Budget) else Budget("macs", float(budget))
+    document: dict[str, Any] = {
+        "seed": seed,
+        "criterion": criterion if isinstance(criterion, str) else f"{CUSTOM}{criterion!r}",
+        "recovery": recovery,
+        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
+        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "search": {
+            "strategy": strategy if isinstance(strategy, str) else f"{CUSTOM}{strategy!r}",
+            "candidates": candidates,
+            "min_keep": min_keep,
+            "round_to": round_to,
+        },
+    }
+    if (training := _training(finetune)) is not None:
+        document["finetune"] = training
+    for key, value in (settings or {}).items():
+        section = document.get(key)
+        both = isinstance(section, dict) and isinstance(value, Mapping)
+        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+    recipe = PruneRecipe.parse(document, "the parameters of prune")
+    with _folder(out) as folder:
+        result = prune_network(
+            recipe,
+            model,
+            as_data(data),
+            Path(folder),
+            progress or Silent(),
+            example=example_inputs,
+            criterion=None if isinstance(criterion, str) else criterion,
+            strategy=None if isinstance(strategy, str) else strategy,
+            device=device,
+        )
+    return result if out is not None else result.without_folder()
+
+
+def run_recipe(
+    recipe: PruneRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult:
+    """Do the job that a recipe describes, with the network and images that it names.
+
+    Args:
+        recipe: with [model] and [data].
+        out: instead of the recipe's output folder.
+        progress, device: as in `prune`.
+
+    Raises:
+        InvalidInputError: the recipe names no network, images or folder; and as `prune`.
+    """
+    for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
+        if getattr(recipe, section) is None:
+            raise InvalidInputError(
+                f"The recipe has no [{section}] section. Add one, e.g. [{section}] with "
+                f'spec = "{example}".'
+            )
+    assert recipe.model is not None
+    assert recipe.data is not None
+    asked = recipe.model
+    objects = {
+        "network": asked.spec,
+        "criterion": recipe.criterion,
+        "strategy": recipe.search.strategy,
+    }
+    for key, name in objects.items():
+        if name.startswith(CUSTOM):
+            raise InvalidInputError(
+                f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
+                "Give that object to rp.prune."
+            )
+    data = load_data(
+        recipe.data.spec,
+        calibration=recipe.data.calibration,
+        search=recipe.data.search,
+        seed=recipe.data.seed,
+        **recipe.data.options,
+    )
+    model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+    if asked.weights:
+        load_weights(model, asked.weights)
+    target = out or recipe.output.folder or None
+    with _folder(target) as folder:
+        result = prune_network(
+            recipe, model, data, Path(folder), progress or Silent(), device=device
+        )
+    return result if target else result.without_folder()
+
+
+def _training(finetune: Finetune) -> dict[str, Any] | None:
+    """The [finetune] section that the parameter stands for."""
+    if finetune is None or finetune is False:
+        return None
+    if isinstance(finetune, bool):
+        raise InvalidInputError(
+            "The 'finetune' parameter of prune must be a number of epochs, a TrainRecipe, a "
+            "mapping of its fields, or None. Got True instead."
+        )
+    if isinstance(finetune, int):
+        return {"epochs": finetune} if finetune else None
+    if isinstance(finetune, TrainRecipe):
+        return finetune.model_dump()
+    return dict(finetune)
+
+
+def _folder(out: Folder | None) -> AbstractContextManager[Folder]:
+    """A context manager that gives the folder: the one asked for, or one that goes away."""
+
+    return tempfile.TemporaryDirectory(prefix="randprune-") if out is None else nullcontext(out)

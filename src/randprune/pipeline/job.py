@@ -1,0 +1,169 @@
+"""One job at work: what every phase needs, and how a phase finds what an earlier process did."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from randprune.artifact import load, save
+from randprune.atomic import write_file
+from randprune.cost import Budget
+from randprune.errors import ArtifactError, InvalidInputError
+from randprune.evaluate import Engine, Evaluator
+from randprune.pipeline.progress import Phase, Progress, phase
+from randprune.recipe import PruneRecipe
+from randprune.space import Selection, Space
+from randprune.store import CostEntry, Run
+from randprune.zoo.data import Data
+from randprune.zoo.splits import Split
+
+# A backward pass computes two products of the size of the forward pass's one.
+BACKWARD_MACS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What the phases of one job share. Everything that lasts is in `run` and in `work`.
+
+    Attributes:
+        recipe: what was asked.
+        model: the caller's dense network; never modified.
+        space: its channel groups.
+        example: one normalised batch of one image, what the space was traced with.
+        data: the images.
+        budget: what a configuration may cost.
+        run: the records.
+        work: the folder for what is kept until the job ends (moments, networks, checkpoints).
+        progress: who is told.
+    """
+
+    recipe: PruneRecipe
+    model: nn.Module
+    space: Space
+    example: Tensor
+    data: Data
+    budget: Budget
+    run: Run
+    work: Path
+    progress: Progress
+    device: str | None = None
+    _held: dict[str, Evaluator] = field(default_factory=dict, repr=False)
+
+    def phase(
+        self, name: str, text: str, *, total: int = 1, done: int = 0
+    ) -> AbstractContextManager[Phase]:
+        """Announce a phase; see `randprune.pipeline.progress`."""
+        return phase(self.progress, name, text, total=total, done=done)
+
+    def seed(self, *purpose: str | int) -> int:
+        """A seed in [0, 2**31) for one purpose: independent between purposes and job seeds."""
+        words = "/".join(map(str, (self.recipe.seed, *purpose)))
+        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "little") >> 1
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        """A numpy generator for one purpose."""
+        return np.random.default_rng(self.seed(*purpose))
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    def evaluator(self, split: Split, part: str, precision: str) -> Evaluator:
+        """The evaluator of a part of the data, the same engine in every process of the run.
+
+        The engine is chosen by measuring, so a second process might choose another one and rank
+        by numbers that differ in the last bits. What the first one chose is in the records.
+        """
+        key = f"engine/{precision}"
+        if (name := f"{part}/{precision}") not in self._held:
+            stored = self.run.get(key)
+            engine = _engine(stored, self.device) if stored else None
+            chosen = Evaluator(split, precision=precision, device=self.device, engine=engine)  # type: ignore[arg-type]
+            if stored is None:
+                found = chosen.engine_for(self.model)
+                self.run.put(
+                    key,
+                    {
+                        "device": found.device,
+                        "dtype": found.dtype,
+                        "channels_last": found.channels_last,
+                        "batch_size": found.batch_size,
+                    },
+                )
+            self._held[name] = chosen
+        return self._held[name]
+
+    # -- what lasts ----------------------------------------------------------------------------
+
+    def tensors(self, name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors kept under `name`, made and written first where there are none."""
+        path = self.work / f"{name}.safetensors"
+        if path.exists():
+            try:
+                return safetensors.torch.load_file(path)
+            except (SafetensorError, OSError, ValueError):
+                path.unlink(missing_ok=True)  # damaged: make them again
+        made = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
+        write_file(path, safetensors.torch.save(made))
+        return made
+
+    def network(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """The network kept under `name`, made and written first where there is none."""
+        path = self.work / f"{name}.safetensors"
+        if path.exists():
+            try:
+                return load(path, model=self.model).train(self.model.training)
+            except ArtifactError:
+                path.unlink(missing_ok=True)
+        made = make()
+        save(made, path)
+        return made
+
+    # -- costs ---------------------------------------------------------------------------------
+
+    def macs(self, selection: Selection | None = None) -> float:
+        """MACs of one image through the dense network, or through one with this selection."""
+        cost = self.space.cost("macs")
+        return cost.dense if selection is None else float(cost(selection.widths))
+
+    def entry(
+        self,
+        phase: str,
+        key: str,
+        *,
+        seconds: float,
+        candidates: int = 0,
+        forward: Mapping[float, int] | None = None,
+        backward: Mapping[float, int] | None = None,
+    ) -> CostEntry:
+        """A ledger entry; `forward` and `backward` map MACs per image to numbers of images."""
+        ahead, back = forward or {}, backward or {}
+        macs = sum(per * n for per, n in ahead.items())
+        macs += BACKWARD_MACS * sum(per * n for per, n in back.items())
+        return CostEntry(
+            phase=phase,
+            key=key,
+            candidates=candidates,
+            images_forward=sum(ahead.values()),
+            images_backward=sum(back.values()),
+            macs_spent=macs,
+            seconds=seconds,
+            device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
+
+
+def _engine(stored: Mapping[str, object], device: str | None) -> Engine | None:
+    """The engine in the records, None where this machine has no such device."""
+    try:
+        engine = Engine(**stored)  # type: ignore[arg-type]
+        torch.empty(0, device=engine.device)
+    except (InvalidInputError, RuntimeError, AssertionError, TypeError):
+        return None
+    return engine if device is None or torch.device(device).type in engine.device else None

@@ -1,0 +1,100 @@
+"""What a network without labels to spare is worth: how far its outputs are from the dense ones.
+
+Pre-trained networks have often seen all training images and are right on every one of them, so
+that accuracy on held-out training images saturates. The divergence from the dense network's
+outputs does not, and needs no labels: it ranks candidates by default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from randprune.errors import InvalidInputError
+from randprune.evaluate import Evaluator
+from randprune.store import Accuracy
+
+RankBy = Literal["kl", "loss", "accuracy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """A network's outputs on the judge's images.
+
+    Attributes:
+        correct, images: how many of the images are classified right.
+        loss: mean cross-entropy with the labels, in nats.
+        kl: mean KL(dense || network) of the class probabilities, in nats.
+        seconds: wall time of the evaluation.
+    """
+
+    correct: int
+    images: int
+    loss: float
+    kl: float
+    seconds: float
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """As counts."""
+        return Accuracy(self.correct, self.images)
+
+    def value(self, rank_by: RankBy) -> float:
+        """The number that candidates are ranked by, higher = better."""
+        return {"kl": -self.kl, "loss": -self.loss, "accuracy": self.correct / self.images}[rank_by]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """Measures networks on one split against the dense network's logits there.
+
+    Attributes:
+        evaluator: runs networks on the split.
+        dense_logits: of the dense network on the split, float32 (N, K).
+    """
+
+    evaluator: Evaluator
+    dense_logits: Tensor
+
+    def quality(self, network: nn.Module, name: str = "") -> Quality:
+        """How the network does; it is not modified.
+
+        Raises:
+            DataError: its logits are not finite.
+            InvalidInputError: its outputs are no logits like the dense network's.
+        """
+        start = time.perf_counter()
+        logits = self.evaluator.logits(network, name=name)
+        if logits.shape != self.dense_logits.shape:
+            raise InvalidInputError(
+                f"{name or type(network).__name__} gives logits {tuple(logits.shape)}, the dense "
+                f"network {tuple(self.dense_logits.shape)}: the number of outputs was changed."
+            )
+        return quality_of(
+            logits, self.dense_logits, self.evaluator.split.labels, time.perf_counter() - start
+        )
+
+
+def quality_of(logits: Tensor, dense_logits: Tensor, labels: Tensor, seconds: float) -> Quality:
+    """The quality of logits (N, K) beside the dense network's, for labels int64 (N,)."""
+    ours, theirs = (F.log_softmax(z.double(), dim=1) for z in (logits, dense_logits))
+    divergence = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return Quality(
+        correct=int((logits.argmax(dim=1) == labels).sum()),
+        images=len(labels),
+        loss=float(F.nll_loss(ours, labels)),
+        kl=max(0.0, float(divergence)),
+        seconds=seconds,
+    )
+
+
+def rank(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Positions from the highest value to the lowest, int64; equal values keep their order."""
+    return np.argsort(-np.asarray(values, dtype=np.float64), kind="stable").astype(np.int64)

@@ -1,0 +1,150 @@
+"""What a finished pruning job hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from randprune.cost import Budget
+from randprune.errors import InvalidInputError
+from randprune.recipe import PruneRecipe
+from randprune.space import IntArray, Selection, Space
+from randprune.store import (
+    DENSE,
+    RANDOM,
+    Candidate,
+    CostEntry,
+    NetworkRow,
+    Stage,
+    Verification,
+    Winner,
+)
+
+_STAGE_WORDS: dict[Stage, str] = {
+    "dense": "as given",
+    "cut": "cut",
+    "repaired": "repaired",
+    "finetuned": "fine-tuned",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PruneResult:
+    """A pruned network and how it came about.
+
+    Attributes:
+        model: the pruned network, in evaluation mode, on the device of the one given.
+        selection: which channels of each group it keeps.
+        space: the dense network's channel groups.
+        budget: what was asked.
+        networks: every network that was set beside another, at every stage, with test accuracy,
+            costs and latency.
+        candidates: every configuration that was evaluated, controls included.
+        winner: which of them was chosen.
+        verification: that the cut computes what the masked dense network computes.
+        ledger: what each step cost.
+        recipe: what was asked, defaults included.
+        folder: where the records are; None where none were asked for.
+        artifact: the file that `randprune.load` reads; None without a folder.
+        notes: what a reader must know.
+    """
+
+    model: nn.Module
+    selection: Selection
+    space: Space
+    budget: Budget
+    networks: tuple[NetworkRow, ...]
+    candidates: tuple[Candidate, ...]
+    winner: Winner
+    verification: Verification
+    ledger: tuple[CostEntry, ...]
+    recipe: PruneRecipe
+    folder: Path | None = None
+    artifact: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def without_folder(self) -> PruneResult:
+        """The same result where the folder is not kept."""
+        return replace(self, folder=None, artifact=None)
+
+    @property
+    def widths(self) -> IntArray:
+        """The winning configuration, int64 (G,)."""
+        return self.selection.widths
+
+    @property
+    def configurations(self) -> IntArray:
+        """The configurations that were searched, in order, int64 (N, G)."""
+        rows = [c.widths for c in self.candidates if c.method == RANDOM]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.space))
+
+    def scores(self, name: str) -> npt.NDArray[np.float64]:
+        """One score of the searched configurations, (N,), higher = better; NaN where it failed."""
+        found = [c for c in self.candidates if c.method == RANDOM]
+        return np.array([c.scores.get(name, np.nan) for c in found])
+
+    def network(self, role: str, stage: Stage | None = None) -> NetworkRow:
+        """The row of "dense", "random" (the winner), "uniform" or "random_channels".
+
+        Args:
+            role: which network.
+            stage: "dense", "cut", "repaired" or "finetuned"; default: the last one reached.
+
+        Raises:
+            InvalidInputError: there is no such row; names those that there are.
+        """
+        rows = [r for r in self.networks if r.role == role and stage in (None, r.stage)]
+        if not rows:
+            known = ", ".join(f"{row.role}/{row.stage}" for row in self.networks)
+            raise InvalidInputError(f"No network {role!r} at stage {stage!r}. There are: {known}.")
+        return max(rows, key=lambda row: list(_STAGE_WORDS).index(row.stage))
+
+    def accuracy(self, role: str = RANDOM, stage: Stage | None = None) -> float:
+        """Test accuracy in [0, 1] of a network; see `network`."""
+        row = self.network(role, stage)
+        if row.test is None:
+            raise InvalidInputError(f"The network {row.label!r} has no test accuracy. {row.error}")
+        return row.test.share
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all recorded steps."""
+        return sum(entry.seconds for entry in self.ledger)
+
+    def summary(self) -> str:
+        """The outcome in a few lines of text."""
+        dense = self.network(DENSE)
+        lines = [f"{'network':<18} {'stage':<11} {'test':>7} {'MACs':>7} {'params':>7}"]
+        for row in self.networks:
+            test = "-" if row.test is None else f"{100 * row.test.share:.2f} %"
+            lines.append(
+                f"{row.label:<18} {_STAGE_WORDS[row.stage]:<11} {test:>7} "
+                f"{_share(row.macs, dense.macs):>7} {_share(row.params, dense.params):>7}"
+            )
+        searched = sum(1 for c in self.candidates if c.method == RANDOM)
+        lines.append(
+            f"Candidate {self.winner.index} of {searched}, {self.budget.ratio:.0%} of the "
+            f"{self.budget.metric} asked; {_verified(self.verification)}."
+        )
+        by_phase: dict[str, float] = {}
+        for entry in self.ledger:
+            by_phase[entry.phase] = by_phase.get(entry.phase, 0.0) + entry.seconds
+        spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in by_phase.items())
+        lines.append(f"Time: {spent}.")
+        if self.artifact is not None:
+            lines.append(f"Saved: {self.artifact}")
+        return "\n".join([*lines, *self.notes])
+
+
+def _share(value: float | None, dense: float | None) -> str:
+    return f"{value / dense:.1%}" if value and dense else "-"
+
+
+def _verified(verification: Verification) -> str:
+    if verification.passed and verification.relative_error is not None:
+        return f"cut verified, relative error {verification.relative_error:.1e}"
+    return verification.message or "cut not verified"

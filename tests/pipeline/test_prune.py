@@ -36,6 +36,7 @@ from randprune.search import EvolutionSearch, RandomSearch
 from randprune.store import (
     DENSE,
     FINALIST_TOP1,
+    PROXY,
     RANDOM,
     RANDOM_CHANNELS,
     SEARCH_TOP1,
@@ -376,6 +377,13 @@ def test_an_adaptive_strategy_object_is_left_as_it_was() -> None:
     before = copy.deepcopy(strategy)
     job(None, strategy=strategy, candidates=6, finetune=None)
     assert len(strategy._members) == len(before._members) == 0
+
+
+def test_predictions_are_recorded_where_the_strategy_makes_them() -> None:
+    result = job(None, strategy="lagrangian", candidates=3, finetune=None)
+    predicted = result.scores(PROXY)
+    assert np.isfinite(predicted).all()
+    assert predicted[0] == predicted.max()
 
 
 @pytest.mark.parametrize("rank_by", ["loss", "accuracy"])

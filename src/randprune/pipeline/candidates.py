@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from randprune.errors import DataError, RandpruneError, StorageError
 from randprune.pipeline.judge import Judge, Quality, RankBy
 from randprune.space import IntArray, Selection, Space
-from randprune.store import FINALIST_TOP1, SEARCH_TOP1, Candidate, content_hash
+from randprune.store import FINALIST_TOP1, PROXY, SEARCH_TOP1, Candidate, content_hash
 from randprune.surgery import cut, select
 
 # Keys of Candidate.scores beside the store's own; higher is better, as for all scores.
@@ -112,6 +112,27 @@ def value_of(candidate: Candidate, rank_by: RankBy, prefix: str = "") -> float:
     key = _RANKED[rank_by]
     key = FINALIST_TOP1 if prefix and key == SEARCH_TOP1 else prefix + key
     return candidate.scores.get(key, -np.inf)
+
+
+def choose_finalists(
+    candidates: Sequence[Candidate], rank_by: RankBy, count: int
+) -> list[Candidate]:
+    """The `count` candidates that are worth a stronger repair, best first.
+
+    By their evaluation after the quick repair; where the strategy also predicted their quality
+    (`PROXY`), in turns by evaluation and by prediction, since a stronger repair changes ranks.
+
+    Raises:
+        DataError: all candidates have failed.
+    """
+    evaluated = best_first(candidates, rank_by)
+    predicted = [c for c in evaluated if PROXY in c.scores]
+    predicted.sort(key=lambda c: (-c.scores[PROXY], c.index))
+    turns = [c for pair in zip(evaluated, predicted, strict=False) for c in pair]
+    chosen: dict[int, Candidate] = {}
+    for candidate in [*turns, *evaluated]:
+        chosen.setdefault(candidate.index, candidate)
+    return list(chosen.values())[:count]
 
 
 def best_first(candidates: Sequence[Candidate], rank_by: RankBy) -> list[Candidate]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from randprune.errors import DataError, RandpruneError, StorageError, VerificationError
-from randprune.pipeline.candidates import FINALIST, Made, best_first, scores_of, value_of
+from randprune.pipeline.candidates import FINALIST, Made, choose_finalists, scores_of, value_of
 from randprune.pipeline.job import Job
 from randprune.pipeline.judge import Judge, rank
 from randprune.plan import plan_of
@@ -59,7 +59,7 @@ def choose_winner(
         DataError: no candidate, or no finalist, could be made.
     """
     rank_by = job.recipe.search.rank_by
-    chosen = best_first(candidates, rank_by)[: job.recipe.finalists.count]
+    chosen = choose_finalists(candidates, rank_by, job.recipe.finalists.count)
     every = [*chosen, *(c for c in controls.values() if c.status == "ok")]
     done = sum(FINALIST_TOP1 in c.scores for c in every)
     judged: list[Candidate] = []

@@ -29,8 +29,9 @@ from randprune.pipeline.judge import Judge
 from randprune.recipe import SearchSection
 from randprune.search import AdaptiveStrategy, RandomSearch, Strategy, UniformSearch, strategies
 from randprune.search.feasible import check_grid
+from randprune.search.proxy import Tables, check_tables, proxy_errors
 from randprune.space import IntArray
-from randprune.store import RANDOM, RANDOM_CHANNELS, UNIFORM, Candidate, SearchInfo
+from randprune.store import PROXY, RANDOM, RANDOM_CHANNELS, UNIFORM, Candidate, SearchInfo
 
 # An adaptive strategy learns this often in the course of a search.
 _GENERATIONS = 10
@@ -91,6 +92,7 @@ def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     by_widths: dict[tuple[int, ...], Candidate] = {}
     best = -np.inf
+    tables = getattr(strategy, "tables", None)
     with job.phase(
         "search", f"Searching {total} configurations", total=total, done=len(recorded)
     ) as running:
@@ -99,7 +101,7 @@ def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
             candidate = recorded.get(index)
             if candidate is None:
                 twin = by_widths.get(tuple(widths.tolist()))
-                candidate = _evaluate(job, tools, widths, index, RANDOM, twin)
+                candidate = _evaluate(job, tools, widths, index, RANDOM, twin, tables)
             elif candidate.widths != tuple(widths.tolist()):
                 raise StorageError(
                     f"Candidate {index} in the records of {job.run.store.folder} has other widths "
@@ -169,15 +171,24 @@ def controls(job: Job, tools: Tools) -> dict[str, Candidate]:
                 recorded[method] = Candidate(0, dense, method, status="failed", error=str(error))
                 job.run.record_candidate(recorded[method])
             else:
-                recorded[method] = _evaluate(job, tools, widths, 0, method, None)
+                recorded[method] = _evaluate(job, tools, widths, 0, method)
             running.step()
     return recorded
 
 
 def _evaluate(
-    job: Job, tools: Tools, widths: IntArray, index: int, method: str, twin: Candidate | None
+    job: Job,
+    tools: Tools,
+    widths: IntArray,
+    index: int,
+    method: str,
+    twin: Candidate | None = None,
+    tables: Tables | None = None,
 ) -> Candidate:
-    """Make, evaluate and record one candidate; `twin` has the same widths and is not made again."""
+    """Make, evaluate and record one candidate; `twin` has the same widths and is not made again.
+
+    Where the strategy has `tables`, their prediction is recorded beside the evaluation.
+    """
     if twin is not None:
         candidate = replace(twin, index=index, seconds={})
         job.run.record_candidate(candidate)
@@ -190,6 +201,9 @@ def _evaluate(
         index=index,
         method=method,
     )
+    if tables is not None and candidate.status == "ok":
+        proxy = -float(proxy_errors(check_tables(job.space, tables), widths[None])[0])
+        candidate = replace(candidate, scores={**candidate.scores, PROXY: proxy})
     images = len(job.data.search_indices) + tools.images_forward
     entry = job.entry(
         "search" if method == RANDOM else "controls",

@@ -1,0 +1,254 @@
+"""What a recovery is, and how several are chained by name: "least_squares+bn".
+
+A recovery changes the weights of a cut network without training. It edits the network that it is
+given in place (the pruned copy, never the caller's dense one) and returns it. What several
+recoveries of one dense network need - moments, an exported graph - is computed once and kept in
+the context's `shared`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from randprune.errors import DataError, InvalidInputError
+from randprune.recovery.batch_norm import closed_form, recalibrate
+from randprune.recovery.least_squares import RIDGE, repair
+from randprune.recovery.sequential import Options, SequentialRepair, images_within
+from randprune.recovery.statistics import (
+    Moments,
+    collect_moments,
+    reference_replay,
+    reference_tensors,
+)
+from randprune.registry import Registry
+from randprune.space import Selection, Space
+
+Need = Literal["moments", "data"]
+
+SEQUENTIAL_IMAGES = 1000
+SEQUENTIAL_MIB = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryContext:
+    """What recoveries may look at.
+
+    Attributes:
+        model: the dense network; left untouched.
+        space: its channel groups.
+        selection: what the cut network keeps.
+        batches: a callable that starts a pass over the calibration data, yielding (images, labels)
+            or images alone; None where no data was given.
+        shared: what several recoveries of the same dense network share.
+    """
+
+    model: nn.Module
+    space: Space
+    selection: Selection
+    batches: Callable[[], Iterable[Any]] | None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def data(self) -> Iterable[Any]:
+        """One pass over the calibration data."""
+        if self.batches is None:
+            raise DataError("This recovery looks at images: give `data`, e.g. a calibration split.")
+        return self.batches()
+
+    def moments(self) -> Moments:
+        """Second moments of the dense network, collected once."""
+        if "moments" not in self.shared:
+            self.shared["moments"] = collect_moments(self.model, self.space, self.data())
+        found: Moments = self.shared["moments"]
+        return found
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The dense network's tensors in the form in which it is cut."""
+        if "reference" not in self.shared:
+            self.shared["reference"] = reference_tensors(self.model, self.space)
+        found: Mapping[str, Tensor] = self.shared["reference"]
+        return found
+
+    def images(self, count: int) -> Tensor:
+        """The first `count` images of the data, or all where there are fewer."""
+        parts: list[Tensor] = []
+        for batch in self.data():
+            parts.append(batch[0] if isinstance(batch, tuple | list) else batch)
+            if sum(map(len, parts)) >= count:
+                break
+        if not parts:
+            raise DataError("No calibration images: the data is empty.")
+        return torch.cat(parts)[:count]
+
+
+@runtime_checkable
+class Recovery(Protocol):
+    """A weight update without training. Constructors only store arguments."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it looks at; anything requires data unless `shared` holds it already."""
+        ...
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """`small` itself, edited in place."""
+        ...
+
+
+recoveries: Registry[Recovery] = Registry("recovery", "randprune.recoveries")
+
+
+@recoveries.register("least_squares")
+@dataclass(frozen=True)
+class LeastSquares:
+    """Least-squares weights from moments; no forward pass per network."""
+
+    ridge: float = RIDGE
+    name: ClassVar[str] = "least_squares"
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments"})
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """See `randprune.recovery.least_squares.repair`."""
+        return repair(
+            small, context.model, context.space, context.selection, context.moments(),
+            ridge=self.ridge, tensors=context.tensors(),
+        )  # fmt: skip
+
+
+@recoveries.register("bn")
+@dataclass(frozen=True)
+class MeasuredNorm:
+    """Batch-norm statistics measured on the calibration data."""
+
+    name: ClassVar[str] = "bn"
+    needs: ClassVar[frozenset[Need]] = frozenset({"data"})
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """See `randprune.recovery.batch_norm.recalibrate`."""
+        return recalibrate(small, context.data())
+
+
+@recoveries.register("bn_closed_form")
+@dataclass(frozen=True)
+class ClosedFormNorm:
+    """Batch-norm statistics computed from moments; meant for networks not repaired otherwise."""
+
+    name: ClassVar[str] = "bn_closed_form"
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments"})
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """See `randprune.recovery.batch_norm.closed_form`."""
+        return closed_form(small, context.space, context.selection, context.moments())
+
+
+@recoveries.register("sequential")
+@dataclass(frozen=True)
+class Sequential:
+    """Layer after layer on data.
+
+    Args:
+        images: most calibration images; fewer where they would not fit into `limit_mib`.
+        limit_mib: memory for the values of both networks.
+        options: of the fit.
+    """
+
+    images: int = SEQUENTIAL_IMAGES
+    limit_mib: int = SEQUENTIAL_MIB
+    options: Options = field(default_factory=Options)
+    name: ClassVar[str] = "sequential"
+    needs: ClassVar[frozenset[Need]] = frozenset({"data"})
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """See `randprune.recovery.sequential.SequentialRepair`."""
+        key = f"sequential/{self!r}"
+        if key not in context.shared:
+            replay = reference_replay(context.model, context.space, context.images(2))
+            images = context.images(min(self.images, images_within(replay, self.limit_mib)))
+            free = replay if replay.fixed_batch in (None, len(images)) else None
+            context.shared[key] = SequentialRepair(
+                context.model, context.space, images, self.options, free
+            )
+        made: SequentialRepair = context.shared[key]
+        return made(small, context.selection)
+
+
+def parse(name: str) -> tuple[Recovery, ...]:
+    """The recoveries that a name chains: "least_squares+bn" -> two, "none" -> ().
+
+    Raises:
+        InvalidInputError: an unknown name (with close matches), or one given twice.
+    """
+    names = [] if name in ("", "none") else [part.strip() for part in name.split("+")]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"A recovery names each step once, joined by '+', such as 'least_squares+bn'. "
+            f"Got {name!r} instead."
+        )
+    return tuple(recoveries.create(part) for part in names)
+
+
+def recover(
+    small: nn.Module,
+    model: nn.Module,
+    space: Space,
+    selection: Selection,
+    recovery: str | Recovery = "least_squares+bn",
+    data: Any = None,
+    *,
+    batch_size: int = 128,
+    shared: dict[str, Any] | None = None,
+) -> nn.Module:
+    """`small` itself after a recovery or a chain of them; the dense network is left untouched.
+
+    Args:
+        small: the cut network; edited in place.
+        model: the dense network that was traced.
+        space: its channel groups.
+        selection: what `small` keeps.
+        recovery: "none", "bn", "least_squares", "sequential", "bn_closed_form", a chain such as
+            "least_squares+bn", or an object.
+        data: calibration images: an object with `batches(batch_size)` (a data split), a pair of
+            tensors (images, labels), or an iterable of batches that can be walked repeatedly.
+        batch_size: for data that comes as a split or a pair.
+        shared: a dict in which several calls on the same dense network and data share their passes.
+
+    Raises:
+        InvalidInputError: unknown recovery, or a selection of another space.
+        DataError: the recovery needs data and none was given.
+    """
+    space.check_selection(selection)
+    steps = parse(recovery) if isinstance(recovery, str) else (recovery,)
+    context = RecoveryContext(
+        model, space, selection, _batches(data, batch_size), {} if shared is None else shared
+    )
+    for step in steps:
+        small = step.apply(small, context)
+    return small
+
+
+def _batches(data: Any, batch_size: int) -> Callable[[], Iterable[Any]] | None:
+    if data is None:
+        return None
+    if hasattr(data, "batches"):
+        return lambda: data.batches(batch_size)
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
+        images, labels = data
+        return lambda: zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    if isinstance(data, Tensor):
+        return lambda: torch.split(data, batch_size)
+    if not isinstance(data, Iterable):
+        raise DataError(
+            "The 'data' parameter of recover must be a split, a pair of tensors or an iterable of "
+            f"batches. Got {type(data).__name__} instead."
+        )
+    held = data if hasattr(data, "__len__") else list(data)
+    return lambda: held

@@ -1,0 +1,221 @@
+"""Weights of cut layers that approximate the dense ones best, by least squares, without data.
+
+For a layer y = W x + b whose inputs x are cut to K, the weights that minimise the mean squared
+error over the calibration rows are, with the covariance S of x,
+
+    W' = W_K + W_R S_RK (S_KK + r t I)^-1,     b' = b + W mean - W' mean_K,
+
+where R is what was cut, t the mean of the diagonal of S_KK and r the ridge: it pulls towards the
+weights that were there before. The change of bias goes into the layer's bias, or the running mean
+of a batch norm that reads the layer alone, or becomes a new bias of the layer.
+
+This is the weight update of Optimal Brain Surgeon (Hassibi & Stork, NIPS 1993) for whole columns,
+as used for channels by He et al. (ICCV 2017); all candidates share one pass of the dense network.
+
+Known shortcomings: each layer is repaired as if its inputs were the dense network's, so errors add
+up in depth; see `randprune.recovery.sequential`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from randprune.errors import InvalidInputError
+from randprune.graph.slicing import kept_positions
+from randprune.plan import named_tensors
+from randprune.recovery.replay import Layer
+from randprune.recovery.statistics import Moments, reference_tensors
+from randprune.space import IntArray, Selection, Space
+
+RIDGE = 1e-4
+
+
+def repair(
+    small: nn.Module,
+    model: nn.Module,
+    space: Space,
+    selection: Selection,
+    moments: Moments,
+    *,
+    ridge: float = RIDGE,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """`small` itself, its layers refitted to the dense network's by least squares.
+
+    Args:
+        small: the cut network; edited in place.
+        model: the dense network; left untouched.
+        space: its channel groups.
+        selection: what `small` keeps.
+        moments: of the dense network.
+        ridge: relative to the mean variance of the kept columns, at least 0.
+        tensors: the dense tensors where they are at hand (`reference_tensors`).
+
+    Raises:
+        InvalidInputError: the moments belong to another network, or a negative ridge.
+    """
+    check_moments(moments, space)
+    check_ridge(ridge)
+    dense = tensors if tensors is not None else reference_tensors(model, space)
+    with torch.no_grad():
+        kept = kept_of(space, selection, moments.shapes)
+        own = named_tensors(small)
+        for name, layer in moments.layers.items():
+            inputs = kept[name].inputs if name in kept else None
+            if inputs is None:
+                continue
+            rows = kept[name].rows(layer, dense[name])
+            if rows is None:
+                continue
+            old = dense[name].index_select(0, rows)
+            centred = takes_bias(small, layer)
+            new, shift = refit(moments, layer, old, inputs, ridge, centred=centred)
+            own[name].detach().copy_(new)
+            if centred:
+                add_to_bias(small, own, layer, shift)
+    return small
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Positions of a weight's inputs (dim 1) and outputs (dim 0) that stay; None where all do."""
+
+    inputs: IntArray | None
+    outputs: IntArray | None
+
+    def rows(self, layer: Layer, weight: Tensor) -> Tensor | None:
+        """Kept outputs as an index; None where groups of a grouped layer keep unequal shares."""
+        rows = np.arange(weight.shape[0]) if self.outputs is None else self.outputs
+        if layer.groups > 1:
+            share = weight.shape[0] // layer.groups
+            counts = np.bincount(rows // share, minlength=layer.groups)
+            if counts.min() != counts.max():
+                return None
+        return torch.from_numpy(rows).to(weight.device)
+
+
+def kept_of(
+    space: Space, selection: Selection, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Kept]:
+    """What the selection keeps of every dense weight in `shapes` that it touches."""
+    found = {}
+    for name, removed in kept_positions(space, selection).items():
+        shape = shapes.get(name, ())
+        if len(shape) >= 2:
+            inputs, outputs = (
+                np.setdiff1d(np.arange(shape[dim]), removed[dim]) if dim in removed else None
+                for dim in (1, 0)
+            )
+            found[name] = Kept(inputs, outputs)
+    return found
+
+
+def refit(
+    moments: Moments,
+    layer: Layer,
+    weight: Tensor,
+    inputs: IntArray,
+    ridge: float,
+    *,
+    centred: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Least-squares weights on the kept inputs, and the change of bias (rows,), both float64.
+
+    Args:
+        moments: of the dense network.
+        layer: a layer that they know.
+        weight: the dense weight of the wanted outputs, with all inputs.
+        inputs: positions of the inputs that stay.
+        ridge: relative to the mean variance of the kept columns.
+        centred: fit with a free bias. Otherwise the change of bias is 0.
+    """
+    site = moments.site(layer)
+    dense = moments.matrix(layer, weight)
+    keep = moments.columns(layer, inputs)
+    mask = torch.ones(site.columns, dtype=torch.bool)
+    mask[keep] = False
+    lost = torch.nonzero(mask)[:, 0]
+    new = torch.empty(*dense.shape[:2], len(keep), dtype=torch.float64)
+    for group, matrix in enumerate(dense):
+        rows = site.covariance[group].index_select(0, keep)
+        inner, cross = rows.index_select(1, keep).double(), rows.index_select(1, lost).double()
+        if not centred:
+            mean = site.mean[group]
+            inner += torch.outer(mean[keep], mean[keep])
+            cross += torch.outer(mean[keep], mean[lost])
+        solved = solve_ridge(inner, cross @ matrix[:, lost].T, ridge)
+        new[group] = matrix[:, keep] + solved.T
+    shift = torch.zeros(weight.shape[0], dtype=torch.float64)
+    if centred:
+        change = torch.einsum("grc,gc->gr", dense, site.mean)
+        change -= torch.einsum("grc,gc->gr", new, site.mean[:, keep])
+        # Between channels, each kernel position is a row of its own: an output sums over them.
+        shift = change.reshape(weight.shape[0], -1).sum(dim=1)
+    shape = torch.Size((weight.shape[0], len(inputs), *weight.shape[2:]))
+    return moments.weight(layer, new, shape), shift
+
+
+def solve_ridge(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """(matrix + ridge * mean diagonal * I)^-1 right, float64; raises the ridge until stable."""
+    diagonal = matrix.diagonal()
+    mean = float(diagonal.mean())
+    if mean <= 0.0:
+        return torch.zeros_like(right)  # inputs that never vary carry nothing
+    strength = max(ridge, 1e-10)
+    while True:
+        damped = matrix.clone()
+        damped.diagonal().add_(strength * mean)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not bool(failed.any()):
+            return torch.cholesky_solve(right, factor)
+        strength *= 10.0
+
+
+def takes_bias(small: nn.Module, layer: Layer) -> bool:
+    """Whether there is a place for a change of the layer's bias."""
+    if layer.bias or layer.norm is not None:
+        return True
+    owner = small.get_submodule(layer.weight.rpartition(".")[0])
+    return isinstance(owner, nn.Conv2d | nn.Linear)
+
+
+def add_to_bias(
+    small: nn.Module, tensors: Mapping[str, Tensor], layer: Layer, shift: Tensor
+) -> None:
+    """Add `shift` (rows,) to a layer's output, in place, where `takes_bias`."""
+    if layer.bias:
+        tensors[layer.bias].detach().add_(shift.to(tensors[layer.bias]))
+    elif layer.norm is not None:
+        mean = tensors[layer.norm.mean].detach()
+        mean -= shift.to(mean)
+    else:
+        owner = small.get_submodule(layer.weight.rpartition(".")[0])
+        weight = tensors[layer.weight]
+        old = getattr(owner, "bias", None)
+        if isinstance(old, Tensor):  # an earlier recovery added it
+            old.detach().add_(shift.to(old))
+        else:
+            bias = nn.Parameter(shift.to(weight), requires_grad=weight.requires_grad)
+            owner.register_parameter("bias", bias)
+
+
+def check_moments(moments: Moments, space: Space) -> None:
+    """Raise unless the moments belong to the space."""
+    if moments.fingerprint != space.fingerprint:
+        raise InvalidInputError(
+            f"The moments were collected for space {moments.fingerprint}, this one is "
+            f"{space.fingerprint}. Collect them on the network that is cut."
+        )
+
+
+def check_ridge(ridge: float) -> None:
+    """Raise unless the ridge is a number of at least 0."""
+    if not 0.0 <= ridge < float("inf"):
+        raise InvalidInputError(
+            f"The 'ridge' parameter must be a number of at least 0. Got {ridge!r} instead."
+        )

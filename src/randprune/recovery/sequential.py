@@ -1,0 +1,432 @@
+"""Repair layer by layer on data: each layer is fitted to what the repaired network really feeds it.
+
+The dense and the cut network are walked side by side over the same images. When a layer of the cut
+network is reached, all before it are final. Its weights are refitted by least squares so that they
+turn its actual inputs into what the dense network has at this place:
+
+- *residual-aware*: where the output is added to a shortcut that does not depend on the layer, the
+  target is the dense sum minus the actual shortcut, so that a block also undoes errors that
+  arrived through its shortcut (He et al., "Channel pruning for accelerating very deep neural
+  networks", ICCV 2017, for the last layer of each block);
+- *rectifier-aware*: where ReLU (or another clamp) follows, errors that it swallows do not count.
+  The nonlinear least-squares problem is solved by majorisation: targets below zero are replaced by
+  the prediction as long as that is below zero too, and the linear problem is solved again (after
+  Zhang et al., "Accelerating very deep convolutional networks", TPAMI 2016).
+
+Also layers that lost no inputs are refitted, since their inputs have changed. The ridge pulls
+towards the weights that were there before, e.g. those of `randprune.recovery.least_squares`.
+
+Known shortcomings: all images are held in memory at once (`images_within` says how many fit);
+a layer with too few rows for its columns leans on the ridge; the last linear layer is refitted only
+where it lost inputs, since otherwise it fits the calibration images' outputs too closely.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.graph.rules import operator_name
+from randprune.plan import named_tensors
+from randprune.recovery.least_squares import (
+    Kept,
+    add_to_bias,
+    check_ridge,
+    kept_of,
+    solve_ridge,
+    takes_bias,
+)
+from randprune.recovery.patches import input_rows, output_rows, sample_positions
+from randprune.recovery.replay import Layer, Replay, Run, detached_tensors, replay_for
+from randprune.recovery.statistics import (
+    FULL_COLUMNS,
+    POSITIONS,
+    reference_replay,
+    reference_tensors,
+)
+from randprune.space import Selection, Space
+
+RIDGE = 1e-3
+ROUNDS = 2
+
+_FLOATS = 1 << 26
+"""Most numbers in the matrix of a layer's inputs (256 MiB); wide layers sample fewer places."""
+_CLAMPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the fit is done.
+
+    Args:
+        positions: places per image and layer at which windows are sampled.
+        ridge: relative to the mean variance of a layer's inputs.
+        rounds: solutions with rectified targets after the linear one; 0 leaves it linear.
+        residual: aim at the sum with the shortcut instead of the layer's own output.
+        seed: of the places.
+        full_columns: wider layers keep the weights that they have.
+    """
+
+    positions: int = POSITIONS
+    ridge: float = RIDGE
+    rounds: int = ROUNDS
+    residual: bool = True
+    seed: int = 0
+    full_columns: int = FULL_COLUMNS
+
+    def __post_init__(self) -> None:
+        check_ridge(self.ridge)
+        if self.positions < 1 or self.rounds < 0:
+            raise InvalidInputError(
+                "Sequential repair needs at least 1 position and 0 rounds. Got "
+                f"positions={self.positions!r}, rounds={self.rounds!r} instead."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What follows a layer: its norm, the sum with a shortcut, and the clamp, as far as present.
+
+    `end` is the last node before the clamp; `low`, `high` are the clamp's limits.
+    """
+
+    end: Node
+    shortcut: Node | None
+    low: float
+    high: float
+
+    @property
+    def clamped(self) -> bool:
+        return self.low > -math.inf or self.high < math.inf
+
+
+class SequentialRepair:
+    """Repairs cut versions of one dense network on one set of images.
+
+    Args:
+        model: the dense network that was traced; left untouched.
+        space: its channel groups.
+        images: (N, C, H, W) float32, normalised; a few hundred to a few thousand.
+        options: how the fit is done.
+        replay: the dense network's replay where there is one already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        space: Space,
+        images: Tensor,
+        options: Options | None = None,
+        replay: Replay | None = None,
+    ) -> None:
+        self.space = space
+        self.options = Options() if options is None else options
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.dense = reference_tensors(model, space)
+        self.replay = reference_replay(model, space, images) if replay is None else replay
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self.dense.items()}
+
+    def __call__(self, small: nn.Module, selection: Selection) -> nn.Module:
+        """`small` itself, refitted in place; it must be the dense network cut to `selection`.
+
+        Raises:
+            UnsupportedModelError: the cut network's graph differs from the dense one's.
+        """
+        self.space.check_selection(selection)
+        with torch.no_grad():
+            _Pass(self, small, kept_of(self.space, selection, self.shapes)).run()
+        return small
+
+    def graph_of(self, small: nn.Module) -> Replay:
+        """The dense network's replay where it also computes the cut one, else one of its own."""
+        probe = self.images[:2] if self.replay.fixed_batch is None else self.images
+        training = [(module, module.training) for module in small.modules()]
+        small.eval()
+        try:
+            with torch.no_grad():
+                expected = small(probe)
+        finally:
+            for module, flag in training:
+                module.training = flag
+        try:
+            got = self.replay.run(detached_tensors(small), probe).finish()
+            if torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+                return self.replay
+        except (RuntimeError, KeyError):
+            pass  # a literal shape in the graph: export the cut network itself
+        own = replay_for(small, self.images)
+        if [n.target for n in _calls(own)] != [n.target for n in _calls(self.replay)]:
+            raise UnsupportedModelError(
+                "Sequential repair walks the dense and the cut network side by side, and their "
+                "graphs differ. Use recovery 'least_squares+bn' for this network."
+            )
+        return own
+
+
+class _Pass:
+    """One walk over both networks."""
+
+    def __init__(
+        self, repair: SequentialRepair, small: nn.Module, kept: Mapping[str, Kept]
+    ) -> None:
+        self.options = repair.options
+        self.small = small
+        self.kept = kept
+        self.module_tensors = named_tensors(small)
+        self.tensors = detached_tensors(small)
+        self.replay = repair.graph_of(small)
+        self.dense_replay = repair.replay
+        self.twin = dict(zip(_calls(self.replay), _calls(repair.replay), strict=True))
+        self.dense = repair.replay.run(repair.dense, repair.images)
+        self.cut = self.replay.run(self.tensors, repair.images, self._fit)
+        self.generator = torch.Generator().manual_seed(self.options.seed)
+        self.place = {node: i for i, node in enumerate(self.replay.nodes)}
+        self.under_way: list[Node] = []
+        self.changed = self._changed()
+
+    def run(self) -> None:
+        """Walk over the cut network; every layer is fitted just before it is computed."""
+        self.cut.finish()
+
+    def _changed(self) -> set[Node]:
+        """Nodes whose values differ from the dense network's: behind any cut layer."""
+        changed: set[Node] = set()
+        for node in self.replay.nodes:
+            layer = self.replay.layers.get(node)
+            fed = any(n in changed for n in node.all_input_nodes)
+            cut = layer is not None and self._inputs_cut(layer)
+            if fed or cut:
+                changed.add(node)
+        return changed
+
+    def _inputs_cut(self, layer: Layer) -> bool:
+        return layer.weight in self.kept and self.kept[layer.weight].inputs is not None
+
+    def _is_last(self, node: Node) -> bool:
+        """Whether the layer's values reach an output with no further layer in between."""
+        while len(node.users) == 1 and node not in self.replay.outputs:
+            node = next(iter(node.users))
+            if node in self.replay.layers:
+                return False
+        return node in self.replay.outputs
+
+    def _fit(self, node: Node, run: Run) -> None:
+        """Called just before a layer of the cut network is computed: replace its weights."""
+        layer = self.replay.layers[node]
+        if node not in self.changed:
+            return
+        if not self._inputs_cut(layer) and self._is_last(node):
+            return
+        weight = self.tensors[layer.weight]
+        columns = weight.shape[1] * layer.taps
+        if columns > self.options.full_columns:
+            return
+        outputs = self.kept[layer.weight].outputs if layer.weight in self.kept else None
+        rows = torch.arange(len(weight)) if outputs is None else torch.from_numpy(outputs)
+        source = run.value(self.replay.source(node))
+        # Computing the shortcut may fit its layers first; these must not wait for this one.
+        self.under_way.append(node)
+        tail = self._tail(node, layer)
+        actual = run.value(tail.shortcut) if tail.shortcut is not None else None
+        self.under_way.pop()
+        most = max(1, _FLOATS // (len(source) * columns * layer.groups))
+        places = sample_positions(layer, source, min(self.options.positions, most), self.generator)
+        inputs = input_rows(layer, source, places)
+        end = self.twin[tail.end]
+        own = self.twin[node]
+        for needed in (end, own):
+            self.dense.pin(needed)
+        goal = output_rows(layer, self.dense.value(end), places)[:, rows]
+        plain = output_rows(layer, self.dense.value(own), places)[:, rows]
+        for needed in (end, own):
+            self.dense.release(needed)
+        offset = torch.zeros_like(goal)
+        if actual is not None:
+            offset += output_rows(layer, actual, places)
+        slope = torch.ones(len(rows))
+        if layer.norm is not None:
+            slope, shift = (part.float() for part in layer.norm.affine(self.tensors))
+            offset += shift
+        self._solve(layer, inputs, goal, plain, offset, slope, tail)
+
+    def _solve(
+        self,
+        layer: Layer,
+        inputs: Tensor,
+        goal: Tensor,
+        plain: Tensor,
+        offset: Tensor,
+        slope: Tensor,
+        tail: _Tail,
+    ) -> None:
+        """Fit slope * (W x + b) + offset to `goal`; channels with no slope to speak of to `plain`.
+
+        Shapes: inputs (groups, N, columns), goal, plain and offset (N, rows), slope (rows,).
+        """
+        weight = self.tensors[layer.weight]
+        usable = slope.abs() > 1e-3 * slope.abs().max()
+        safe = torch.where(usable, slope, torch.ones_like(slope))
+        target = torch.where(usable, (goal - offset) / safe, plain)
+        bias = self._bias(layer, len(slope))
+        free = takes_bias(self.small, layer)
+        groups, count, columns = inputs.shape
+        prior = weight.double().reshape(groups, -1, columns)
+        mean = inputs.mean(dim=1, dtype=torch.float64) if free else torch.zeros(groups, columns)
+        centred = inputs - mean[:, None, :].float()
+        second = torch.stack([(part.T @ part).double() / count for part in centred])
+        share = len(slope) // groups
+
+        def fit(target: Tensor) -> tuple[Tensor, Tensor]:
+            level = target.mean(dim=0, dtype=torch.float64)
+            if not free:
+                level = torch.zeros_like(level)
+            parts = []
+            for group in range(groups):
+                part = slice(group * share, (group + 1) * share)
+                moved = (target[:, part] - level[part].float()).contiguous()
+                cross = (centred[group].T @ moved).double() / count
+                start = prior[group]
+                step = solve_ridge(
+                    second[group], cross - second[group] @ start.T, self.options.ridge
+                )
+                parts.append(start + step.T)
+            new = torch.stack(parts)
+            constant = level - torch.einsum("grc,gc->gr", new, mean.double()).reshape(-1)
+            return new, constant
+
+        new, constant = fit(target)
+        if tail.clamped:
+            for _ in range(self.options.rounds):
+                predicted = [x @ w.float().T for x, w in zip(inputs, new, strict=True)]
+                output = torch.cat(predicted, dim=1) + constant.float()
+                aimed = clamped_target(goal, safe * output + offset, tail.low, tail.high)
+                new, constant = fit(torch.where(usable, (aimed - offset) / safe, plain))
+        self._write(layer, new.reshape(weight.shape), constant - bias)
+
+    def _bias(self, layer: Layer, rows: int) -> Tensor:
+        if layer.bias:
+            return self.tensors[layer.bias].double()
+        return torch.zeros(rows, dtype=torch.float64)
+
+    def _write(self, layer: Layer, weight: Tensor, shift: Tensor) -> None:
+        """Into the module and into the tensors that the walk uses."""
+        self.module_tensors[layer.weight].detach().copy_(weight)
+        self.tensors[layer.weight] = (
+            weight.float().contiguous(memory_format=torch.channels_last)
+            if weight.ndim == 4
+            else weight.float()
+        )
+        if not takes_bias(self.small, layer):
+            return
+        add_to_bias(self.small, self.module_tensors, layer, shift)
+        if not layer.bias and layer.norm is None:
+            node = self.replay.node_of[layer.weight]
+            self.cut.extra_bias[node] = shift.to(self.tensors[layer.weight])
+
+    def _tail(self, node: Node, layer: Layer) -> _Tail:
+        end, shortcut = node, None
+        if layer.norm is not None:
+            end = next(iter(node.users))
+            end = _only_item(end)
+        if self.options.residual:
+            other = self._shortcut(end)
+            if other is not None:
+                end, shortcut = next(iter(end.users)), other
+        low, high = -math.inf, math.inf
+        if len(end.users) == 1:
+            low, high = _clamp(next(iter(end.users)))
+        return _Tail(end, shortcut, low, high)
+
+    def _shortcut(self, end: Node) -> Node | None:
+        """The other summand, where a sum is the only reader of `end` and the other can be had."""
+        if len(end.users) != 1:
+            return None
+        total = next(iter(end.users))
+        if total.op != "call_function" or operator_name(total) not in ("add", "add_"):
+            return None
+        sides = [side for side in total.args[:2] if side is not end]
+        if len(sides) != 1 or not isinstance(sides[0], Node) or total.kwargs.get("alpha", 1) != 1:
+            return None
+        other = sides[0]
+        shapes = [n.meta["val"].shape for n in (end, other, total)]
+        if not shapes[0] == shapes[1] == shapes[2]:
+            return None
+        return None if self._needs_unfinished(other) else other
+
+    def _needs_unfinished(self, node: Node) -> bool:
+        """Whether a node's value needs a layer whose fit is under way."""
+        first = min(self.place[n] for n in self.under_way)
+        seen: set[Node] = set()
+        stack = [node]
+        while stack:
+            current = stack.pop()
+            if current in self.under_way:
+                return True
+            if current not in seen and self.place[current] > first:
+                seen.add(current)
+                stack.extend(current.all_input_nodes)
+        return False
+
+
+def clamped_target(goal: Tensor, predicted: Tensor, low: float, high: float) -> Tensor:
+    """Where the clamp swallows goal and prediction alike, the prediction is as good as the goal."""
+    aimed = torch.where(goal <= low, torch.clamp(predicted, max=low), goal)
+    if high < math.inf:
+        aimed = torch.where(goal >= high, torch.clamp(predicted, min=high), aimed)
+    return aimed
+
+
+def images_within(replay: Replay, limit_mib: int) -> int:
+    """How many images a walk over both networks can hold at once within a limit, at least 1.
+
+    Counts the values that live together in the graph's order, for both networks, and as much again
+    as the largest of them for windows and copies.
+    """
+    sizes = {
+        node: 4 * int(torch.tensor(node.meta["val"].shape[1:]).prod())
+        for node in replay.nodes
+        if isinstance(node.meta.get("val"), Tensor)
+        and node.meta["val"].ndim > 1
+        and not replay.tensor_name(node)
+    }
+    last = {s: i for i, node in enumerate(replay.nodes) for s in node.all_input_nodes}
+    live, peak = 0, 1
+    for i, node in enumerate(replay.nodes):
+        live += sizes.get(node, 0)
+        peak = max(peak, 2 * live + 2 * sizes.get(node, 0))
+        live -= sum(sizes.get(s, 0) for s in node.all_input_nodes if last[s] == i)
+    return max(1, (limit_mib << 20) // peak)
+
+
+def _calls(replay: Replay) -> list[Node]:
+    """The operations; parameters may differ, since a recovery may have added a bias."""
+    return [node for node in replay.nodes if node.op == "call_function"]
+
+
+def _only_item(node: Node) -> Node:
+    """The first item of a tuple-valued node, else the node itself."""
+    items = [n for n in node.users if operator_name(n) == "getitem" and n.args[1] == 0]
+    return items[0] if items else node
+
+
+def _clamp(node: Node) -> tuple[float, float]:
+    """The limits of a clamp; infinite for any other node."""
+    if node.op != "call_function":
+        return -math.inf, math.inf
+    name = operator_name(node).rstrip("_")
+    if name in _CLAMPS:
+        return _CLAMPS[name]
+    if name in ("hardtanh", "clamp"):
+        defaults = (-1.0, 1.0) if name == "hardtanh" else (None, None)
+        given = [*node.args[1:], *defaults[len(node.args) - 1 :]]
+        limits = [limit for limit in given if limit is None or isinstance(limit, int | float)]
+        if len(limits) == 2:
+            low, high = limits
+            return (-math.inf if low is None else low, math.inf if high is None else high)
+    return -math.inf, math.inf

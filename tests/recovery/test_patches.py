@@ -1,0 +1,75 @@
+"""Rows of windows times the weight matrix are the layer's outputs at the sampled places."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from randprune.recovery.patches import (
+    channel_rows,
+    input_rows,
+    output_rows,
+    output_size,
+    sample_positions,
+)
+from randprune.recovery.replay import Layer
+
+
+@pytest.mark.parametrize("places", [5, 10_000])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups"),
+    [
+        ((3, 3), (1, 1), (1, 1), (1, 1), 1),
+        ((1, 1), (1, 1), (0, 0), (1, 1), 1),
+        ((1, 1), (2, 2), (0, 0), (1, 1), 2),
+        ((3, 2), (2, 1), (1, 0), (1, 2), 3),
+        ((5, 3), (3, 2), (2, 1), (2, 1), 6),
+    ],
+)
+def test_windows_times_weights_are_outputs(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    places: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 6, 13, 11, generator=generator)
+    weight = torch.randn(12, 6 // groups, *kernel, generator=generator)
+    expected = F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    margins = (padding[1], padding[1], padding[0], padding[0])
+    layer = Layer("w", "", None, "w", groups, kernel, stride, margins, dilation)
+    assert output_size(layer, x) == tuple(expected.shape[2:])
+    positions = sample_positions(layer, x, places, generator)
+    assert len(positions) == min(places, expected.shape[2] * expected.shape[3])
+    assert torch.equal(positions, positions.unique())
+    for source in (x, x.contiguous(memory_format=torch.channels_last)):
+        rows = input_rows(layer, source, positions)
+        matrix = weight.reshape(groups, 12 // groups, -1)
+        got = torch.einsum("gnc,goc->ngo", rows, matrix).reshape(rows.shape[1], -1)
+        torch.testing.assert_close(got, output_rows(layer, expected, positions))
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 5, 9), (7, 3, 4, 9)])
+def test_linear_layers_read_rows(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(4, 9, generator=generator)
+    layer = Layer("w", "", None, "w", linear=True)
+    positions = sample_positions(layer, x, 3, generator)
+    rows = input_rows(layer, x, positions)
+    assert rows.shape == (1, 7 * len(positions), 9)
+    torch.testing.assert_close(
+        rows[0] @ weight.T, output_rows(layer, F.linear(x, weight), positions)
+    )
+
+
+def test_channel_rows_are_pixels_of_the_input() -> None:
+    x = torch.arange(2 * 4 * 3 * 3.0).reshape(2, 4, 3, 3)
+    layer = Layer("w", "", None, "w", groups=2, kernel=(3, 3))
+    rows = channel_rows(layer, x, 100, torch.Generator())
+    assert rows.shape == (2, 18, 2)
+    expected = x.permute(0, 2, 3, 1).reshape(18, 2, 2).transpose(0, 1)
+    assert torch.equal(rows, expected)

@@ -61,6 +61,7 @@ def test_version_and_help(run: Any) -> None:
     assert code == 0
     assert err == ""
     assert "inspect" in out
+    assert run() == (0, out, "")
 
 
 def test_it_runs_as_a_module() -> None:

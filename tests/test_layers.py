@@ -113,7 +113,9 @@ def nothing_is_unpickled(path: Path) -> Iterator[str]:
         function = ast.unparse(node.func)
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         pickling = function.startswith(("pickle.", "cloudpickle.", "dill.", "joblib."))
-        if pickling or function in ("eval", "exec", "torch.save"):
+        # The conformance suites rebuild objects from their repr, which the plug-in's author wrote.
+        evaluating = function in ("eval", "exec") and unit(module_name(path)) != "testing"
+        if pickling or evaluating or function == "torch.save":
             yield f"line {node.lineno}: {function}"
         if function == "torch.load" and keywords.get("weights_only") != "True":
             yield f"line {node.lineno}: torch.load without weights_only=True"

@@ -28,7 +28,6 @@ _RESUME = " Give the same command again to continue where it stopped."
 
 app = typer.Typer(
     name="randprune",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; default: `sys.argv`.
     """
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    argv = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _silence_libraries()
     try:
         result = app(args=argv, prog_name="randprune", standalone_mode=False)

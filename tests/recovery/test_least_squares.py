@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.errors import InvalidInputError
-from randprune.recovery.least_squares import repair, solve_ridge
+from randprune.recovery.least_squares import repair
 from randprune.recovery.statistics import collect_moments
 from randprune.space import Selection
 
@@ -178,15 +178,3 @@ def test_moments_of_another_network_and_bad_ridges_are_refused() -> None:
     for ridge in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="'ridge' parameter"):
             repair(rp.cut(network, space, selection), network, space, selection, moments, ridge=ridge)  # fmt: skip  # noqa: E501
-
-
-def test_solving_survives_dead_and_duplicate_inputs() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(50, 3, generator=generator, dtype=torch.float64)
-    rows = torch.cat([x, x[:, :1], torch.zeros(50, 1, dtype=torch.float64)], dim=1)
-    target = x @ torch.randn(3, 2, generator=generator, dtype=torch.float64)
-    second = rows.T @ rows
-    solution = solve_ridge(second, rows.T @ target, 0.0)
-    torch.testing.assert_close(rows @ solution, target, rtol=0, atol=1e-4)
-    zero = torch.zeros(3, 3, dtype=torch.float64)
-    assert not solve_ridge(zero, torch.ones(3, 2, dtype=torch.float64), 1e-4).any()

@@ -48,8 +48,8 @@ def test_redundant_channels_are_cut_without_a_trace(make: Callable[[], nn.Module
     before = error(small, network, x)
     options = Options(ridge=1e-8, positions=10_000)
     assert SequentialRepair(network, space, x, options)(small, selection) is small
-    assert before > 1e-3
-    assert error(small, network, x) < 1e-5
+    assert before > 1e-2
+    assert error(small, network, x) < 2e-4
 
 
 @pytest.mark.parametrize("make", [Chain, Concat, Grouped, Inverted, Residual])

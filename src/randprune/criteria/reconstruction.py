@@ -33,6 +33,7 @@ from torch import Tensor
 
 from randprune.cost import FloatArray
 from randprune.criteria.base import Need, ScoringContext, criteria
+from randprune.recovery.regression import damped_cholesky
 from randprune.recovery.statistics import Moments, collect_moments, reference_tensors
 from randprune.space import ChannelGroup, IntArray, Space
 
@@ -212,21 +213,9 @@ def _readers(
     blocks = moments.columns(layer, index.reshape(-1)).reshape(width, -1)
     found = []
     for part, inner in zip(matrix, covariance, strict=True):
-        damping = max(ridge * float(inner.diagonal().mean()), 1e-12 * variance, 1e-30)
-        inverse = _damped_inverse(inner, damping)
+        inverse = torch.cholesky_inverse(damped_cholesky(inner, ridge))
         found.append(_Reader(inverse, part / variance**0.5, blocks))
     return found
-
-
-def _damped_inverse(matrix: Tensor, damping: float) -> Tensor:
-    """(matrix + damping I)^-1; raises the damping where rounding made the matrix indefinite."""
-    while True:
-        damped = matrix.clone()
-        damped.diagonal().add_(damping)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not bool(failed):
-            return torch.cholesky_inverse(factor)
-        damping *= 10.0
 
 
 def _other_columns(reader: _Reader) -> Tensor:

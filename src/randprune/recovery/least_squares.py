@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from randprune.errors import InvalidInputError
 from randprune.graph.slicing import kept_positions
 from randprune.plan import named_tensors
+from randprune.recovery.regression import damped_cholesky
 from randprune.recovery.replay import Layer
 from randprune.recovery.statistics import Moments, reference_tensors
 from randprune.space import IntArray, Selection, Space
@@ -148,7 +149,7 @@ def refit(
             mean = site.mean[group]
             inner += torch.outer(mean[keep], mean[keep])
             cross += torch.outer(mean[keep], mean[lost])
-        solved = solve_ridge(inner, cross @ matrix[:, lost].T, ridge)
+        solved = torch.cholesky_solve(cross @ matrix[:, lost].T, damped_cholesky(inner, ridge))
         new[group] = matrix[:, keep] + solved.T
     shift = torch.zeros(weight.shape[0], dtype=torch.float64)
     if centred:
@@ -158,22 +159,6 @@ def refit(
         shift = change.reshape(weight.shape[0], -1).sum(dim=1)
     shape = torch.Size((weight.shape[0], len(inputs), *weight.shape[2:]))
     return moments.weight(layer, new, shape), shift
-
-
-def solve_ridge(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """(matrix + ridge * mean diagonal * I)^-1 right, float64; raises the ridge until stable."""
-    diagonal = matrix.diagonal()
-    mean = float(diagonal.mean())
-    if mean <= 0.0:
-        return torch.zeros_like(right)  # inputs that never vary carry nothing
-    strength = max(ridge, 1e-10)
-    while True:
-        damped = matrix.clone()
-        damped.diagonal().add_(strength * mean)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not bool(failed.any()):
-            return torch.cholesky_solve(right, factor)
-        strength *= 10.0
 
 
 def takes_bias(small: nn.Module, layer: Layer) -> bool:

@@ -39,10 +39,10 @@ from randprune.recovery.least_squares import (
     add_to_bias,
     check_ridge,
     kept_of,
-    solve_ridge,
     takes_bias,
 )
 from randprune.recovery.patches import input_rows, output_rows, sample_positions
+from randprune.recovery.regression import Regression
 from randprune.recovery.replay import Layer, Replay, Run, detached_tensors, replay_for
 from randprune.recovery.statistics import (
     FULL_COLUMNS,
@@ -275,38 +275,14 @@ class _Pass:
         target = torch.where(usable, (goal - offset) / safe, plain)
         bias = self._bias(layer, len(slope))
         free = takes_bias(self.small, layer)
-        groups, count, columns = inputs.shape
-        prior = weight.double().reshape(groups, -1, columns)
-        mean = inputs.mean(dim=1, dtype=torch.float64) if free else torch.zeros(groups, columns)
-        centred = inputs - mean[:, None, :].float()
-        second = torch.stack([(part.T @ part).double() / count for part in centred])
-        share = len(slope) // groups
-
-        def fit(target: Tensor) -> tuple[Tensor, Tensor]:
-            level = target.mean(dim=0, dtype=torch.float64)
-            if not free:
-                level = torch.zeros_like(level)
-            parts = []
-            for group in range(groups):
-                part = slice(group * share, (group + 1) * share)
-                moved = (target[:, part] - level[part].float()).contiguous()
-                cross = (centred[group].T @ moved).double() / count
-                start = prior[group]
-                step = solve_ridge(
-                    second[group], cross - second[group] @ start.T, self.options.ridge
-                )
-                parts.append(start + step.T)
-            new = torch.stack(parts)
-            constant = level - torch.einsum("grc,gc->gr", new, mean.double()).reshape(-1)
-            return new, constant
-
-        new, constant = fit(target)
+        prior = weight.reshape(layer.groups, -1, inputs.shape[2])
+        regression = Regression(inputs, prior, self.options.ridge, free=free)
+        new, constant = regression.fit(target)
         if tail.clamped:
             for _ in range(self.options.rounds):
-                predicted = [x @ w.float().T for x, w in zip(inputs, new, strict=True)]
-                output = torch.cat(predicted, dim=1) + constant.float()
-                aimed = clamped_target(goal, safe * output + offset, tail.low, tail.high)
-                new, constant = fit(torch.where(usable, (aimed - offset) / safe, plain))
+                output = regression.predict(new, constant).mul_(safe).add_(offset)
+                aimed = clamped_target(goal, output, tail.low, tail.high).sub_(offset).div_(safe)
+                new, constant = regression.fit(torch.where(usable, aimed, plain))
         self._write(layer, new.reshape(weight.shape), constant - bias)
 
     def _bias(self, layer: Layer, rows: int) -> Tensor:

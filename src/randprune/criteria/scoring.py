@@ -1,8 +1,8 @@
-"""`score`: the one entry to all criteria."""
+"""`score`: the one entry to all criteria; `score_all` for several at the price of the dearest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
 from randprune.errors import DataError, InvalidInputError
-from randprune.graph.program import evaluation_mode
+from randprune.graph.program import private_copy
 from randprune.space import Space
 
 
@@ -31,49 +31,158 @@ def score(
         space: its channel groups.
         criterion: a registered name ("l1", "l2", "random", ...) or an object.
         data: what data-driven criteria look at: an object with `batches(batch_size)` (a data
-            split), or an iterable of (images, labels) batches that can be walked repeatedly.
+            split), a pair of tensors (images, labels), or an iterable of (images, labels) batches
+            that can be walked repeatedly. Images are float32 and normalised.
         seed: of the generator that random criteria use.
-        batch_size: for data that comes as a split.
-        shared: a dict in which several calls on the same network share their data passes.
+        batch_size: for data that comes as a split or as a pair of tensors.
+        shared: a dict in which several calls on the same network and data share their passes.
 
     Raises:
-        InvalidInputError: unknown criterion, or scores of the wrong form from a plug-in.
-        DataError: the criterion needs data and none was given.
+        InvalidInputError: unknown criterion, scores of the wrong form from a plug-in, or `shared`
+            of another network.
+        DataError: the criterion needs data and none was given, or it is empty or unsound.
+        UnsupportedModelError: a criterion that looks at data cannot look into this network.
     """
     chosen = criteria.create(criterion) if isinstance(criterion, str) else criterion
-    if chosen.needs - {"weights"} and data is None:
-        raise DataError(
-            f"The criterion {chosen.name!r} looks at {', '.join(sorted(chosen.needs))}: give "
-            "`data`, e.g. a calibration split or a list of (images, labels) batches."
+    return _scores(model, space, [chosen], data, seed, batch_size, shared)[0]
+
+
+def score_all(
+    model: nn.Module,
+    space: Space,
+    chosen: Iterable[str | Criterion],
+    data: Any = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    shared: dict[str, Any] | None = None,
+) -> dict[str, list[torch.Tensor]]:
+    """The scores of several criteria by name, from shared passes over the data.
+
+    The same numbers as from one call of `score` each, up to rounding; arguments and errors too.
+
+    Raises:
+        InvalidInputError: two criteria of one name, too.
+    """
+    objects = [criteria.create(c) if isinstance(c, str) else c for c in chosen]
+    names = [c.name for c in objects]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"The criteria of score_all must have different names. Got {', '.join(names)}."
         )
-    context = ScoringContext(
-        model,
-        space,
-        _batches(data, batch_size),
-        torch.Generator().manual_seed(seed),
-        {} if shared is None else shared,
-    )
-    with evaluation_mode(model):
-        scores = chosen.scores(context)
-    _check(chosen.name, space, scores)
-    return scores
+    found = _scores(model, space, objects, data, seed, batch_size, shared)
+    return dict(zip(names, found, strict=True))
 
 
-def _batches(data: Any, batch_size: int) -> Callable[[], Iterable[Batch]] | None:
+def _scores(
+    model: nn.Module,
+    space: Space,
+    chosen: Sequence[Criterion],
+    data: Any,
+    seed: int,
+    batch_size: int,
+    shared: dict[str, Any] | None,
+) -> list[list[torch.Tensor]]:
+    for criterion in chosen:
+        if criterion.needs - {"weights"} and data is None:
+            raise DataError(
+                f"The criterion {criterion.name!r} looks at {', '.join(sorted(criterion.needs))}: "
+                "give `data`, e.g. a calibration split or a list of (images, labels) batches."
+            )
+    shared = {} if shared is None else shared
+    copy = _shared_copy(model, space, shared)
+    device = next((p.device for p in copy.parameters()), torch.device("cpu"))
+    batches, images = _batches(data, batch_size, device)
+    contexts = [
+        ScoringContext(copy, space, batches, torch.Generator().manual_seed(seed), shared, images)
+        for _ in chosen
+    ]
+    for criterion, context in zip(chosen, contexts, strict=True):
+        prepare = getattr(criterion, "prepare", None)
+        if prepare is not None:
+            prepare(context)
+    found = []
+    for criterion, context in zip(chosen, contexts, strict=True):
+        found.append(criterion.scores(context))
+        _check(criterion.name, space, found[-1])
+    return found
+
+
+def _shared_copy(model: nn.Module, space: Space, shared: dict[str, Any]) -> nn.Module:
+    """The copy of the model that criteria look at, the same one for all calls that share."""
+    state = [*model.named_parameters(), *model.named_buffers()]
+    # In-place changes count up a tensor's version, so that a network trained further is noticed.
+    versions = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in state]
+    seen = (space.fingerprint, versions)
+    if "copy" not in shared:
+        # The caller's model is held too: the ids above are its tensors' as long as it lives.
+        shared["copy"] = (seen, model, private_copy(model).eval())
+    if shared["copy"][0] != seen:
+        raise InvalidInputError(
+            "The 'shared' parameter of score holds passes over another network, or over this one "
+            "before its weights were changed. Give a new dict."
+        )
+    copy: nn.Module = shared["copy"][2]
+    return copy
+
+
+def _batches(
+    data: Any, batch_size: int, device: torch.device
+) -> tuple[Callable[[], Iterable[Batch]] | None, int | None]:
+    """What starts a pass, and how many images one yields where that is known."""
     if data is None:
-        return None
+        return None, None
+    start: Callable[[], Iterable[Any]]
+    count: int | None = None
     if hasattr(data, "batches"):
-        return lambda: data.batches(batch_size)
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], torch.Tensor):
+        start = lambda: data.batches(batch_size)  # noqa: E731
+        count = len(data) if hasattr(data, "__len__") else None
+    elif isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], torch.Tensor):
         images, labels = data
-        return lambda: zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    if not isinstance(data, Iterable):
+        if len(images) != len(labels):
+            raise DataError(
+                f"There are {len(images)} images but {len(labels)} labels in the scoring data."
+            )
+        start = lambda: zip(images.split(batch_size), labels.split(batch_size), strict=True)  # noqa: E731
+        count = len(images)
+    elif isinstance(data, Iterable) and not isinstance(data, (torch.Tensor, str, dict)):
+        held = data if hasattr(data, "__len__") else list(data)
+        start = lambda: held  # noqa: E731
+        if isinstance(held, (list, tuple)):
+            count = sum(len(batch[0]) for batch in checked(held, None))
+        elif hasattr(dataset := getattr(held, "dataset", None), "__len__"):
+            count = len(dataset)  # type: ignore[arg-type]
+    else:
         raise DataError(
             "The 'data' parameter of score must be a split, a pair of tensors or an iterable of "
             f"(images, labels) batches. Got {type(data).__name__} instead."
         )
-    batches = data if hasattr(data, "__len__") else list(data)
-    return lambda: batches
+    return lambda: checked(start(), device), count
+
+
+def checked(batches: Iterable[Any], device: torch.device | None) -> Iterator[Batch]:
+    """The batches on a device (None: where they are); `DataError` for what is no such batch."""
+    for number, batch in enumerate(batches):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not all(isinstance(part, torch.Tensor) for part in batch):
+            raise DataError(
+                f"Batch {number} of the scoring data is {type(batch).__name__}, not a pair of "
+                "tensors. Give (images, labels) batches."
+            )
+        images, labels = batch
+        if not images.is_floating_point():
+            raise DataError(
+                f"Batch {number} of the scoring data holds {images.dtype} images. Give them "
+                "normalised, as floating-point numbers, the way the network was trained."
+            )
+        if len(images) != len(labels):
+            raise DataError(
+                f"Batch {number} of the scoring data holds {len(images)} images but {len(labels)} "
+                "labels."
+            )
+        if len(images) == 0:
+            continue
+        yield (images, labels) if device is None else (images.to(device), labels.to(device))
 
 
 def _check(name: str, space: Space, scores: list[torch.Tensor]) -> None:

@@ -1,0 +1,203 @@
+"""Empirical sensitivity (Liebenwein et al., "Provable Filter Pruning for Efficient Neural
+Networks", ICLR 2020, Def. 1).
+
+Scores the *input* channels of the layers behind a group. The share of input channel j in
+pre-activation i of one image at one position, and its maximum over all of them, are
+
+    s(j) = max over images, i, positions of  w_ij a_j / sum_k w_ik a_k,
+
+w_ij a_j being a sum over kernel positions (and over all places of a channel after flattening).
+Positive and negative weights and activations are treated apart: the four combinations of signs have
+numerators and denominators of their own, so that shares lie in [0, 1], and the largest counts.
+Coupled groups add up the scores of all layers that read them.
+
+Known shortcomings: a maximum over finitely many images saturates: every channel that is the only
+active one somewhere scores 1; the share in a pre-activation that does not matter counts in full;
+dearer than a forward pass by about the number of outputs of the widest layer in memory traffic.
+Differs from the paper: scores order channels; the paper samples them with probabilities
+proportional to s(j) and bounds the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from randprune.criteria.base import Need, ScoringContext, criteria
+from randprune.criteria.channels import Site
+from randprune.criteria.passes import Observer, collected, request
+from randprune.errors import UnsupportedModelError
+from randprune.graph.rules import arguments
+from randprune.space import IntArray, Space
+
+# Elements that are held at once: contributions (to stay in the cache), positions of them, columns.
+_ELEMENTS = 1 << 18
+_POSITIONS = 512
+_COLUMNS = 1 << 24
+
+
+@criteria.register("empirical_sensitivity")
+@dataclass(frozen=True)
+class EmpiricalSensitivity:
+    """Largest share of a channel in any pre-activation of the layers that read it.
+
+    Attributes:
+        images: how many images of the data are looked at, taken evenly.
+    """
+
+    images: int = 128
+    name: ClassVar[str] = "empirical_sensitivity"
+    needs: ClassVar[frozenset[Need]] = frozenset({"weights", "activations"})
+
+    def prepare(self, context: ScoringContext) -> None:
+        """Request what the layers read."""
+        request(context, self, lambda: _Largest(context.space, self.images))
+
+    def scores(self, context: ScoringContext) -> list[Tensor]:
+        """Shares in [0, 1], added over the layers that read a group."""
+        found = collected(context, self, lambda: _Largest(context.space, self.images))
+        return found.sums()
+
+
+class _Largest(Observer):
+    """The largest shares so far, for each group at each site."""
+
+    reads_sites = True
+
+    def __init__(self, space: Space, images: int) -> None:
+        self.images = images
+        self.space = space
+        self._largest: dict[tuple[str, int], Tensor] = {}
+
+    def read(self, site: Site, values: Tensor, weight: Tensor) -> None:
+        """Raise the shares at one site by those of one batch."""
+        found = largest_shares(site, values, weight)
+        for group, shares in found.items():
+            key = (site.name, group)
+            held = self._largest.get(key)
+            self._largest[key] = shares if held is None else torch.maximum(held, shares)
+
+    def sums(self) -> list[Tensor]:
+        """Per group the sum over the sites that read it."""
+        totals = [torch.zeros(group.width) for group in self.space.groups]
+        for (_, group), shares in self._largest.items():
+            totals[group] += shares.cpu()
+        return totals
+
+
+def largest_shares(site: Site, values: Tensor, weight: Tensor) -> dict[int, Tensor]:
+    """For each group read at a site, the largest share of each of its channels, float32 (width,).
+
+    Raises:
+        UnsupportedModelError: the layer is no convolution, linear layer or product with a matrix.
+    """
+    values, weight = values.float(), weight.float()
+    found = {
+        group: torch.zeros(len(places), device=values.device)
+        for group, places in site.members.items()
+    }
+    for columns, kernels in _columns(site, values, weight):
+        for activations in _signs(columns):
+            for weights in _signs(kernels):
+                for group, places in site.members.items():
+                    raised = _shares(activations, weights, places)
+                    found[group] = torch.maximum(found[group], raised)
+    return found
+
+
+def _shares(columns: Tensor, kernels: Tensor, places: IntArray) -> Tensor:
+    """Largest share of every channel, for columns and kernels without negative numbers.
+
+    Args:
+        columns: (parts, inputs, taps, positions): what the layer reads, windows flattened.
+        kernels: (parts, inputs, taps, outputs). Parts are the groups of a grouped convolution,
+            which have pre-activations of their own.
+        places: (width, multiplicity) numbers of inputs, all parts in a row.
+    """
+    parts, inputs, _, positions = columns.shape
+    outputs = kernels.shape[3]
+    index = torch.from_numpy(places).to(columns.device)
+    largest = torch.zeros(len(places), device=columns.device)
+    for part in range(parts):
+        inside = (index >= part * inputs) & (index < (part + 1) * inputs)
+        rows = inside.any(dim=1)
+        if not bool(rows.any()):
+            continue
+        # Places of one channel that meet in one pre-activation are columns of one product.
+        own = index[rows][inside[rows]].reshape(int(rows.sum()), -1) - part * inputs
+        mine = columns[part][own].flatten(1, 2)
+        weights = kernels[part][own].flatten(1, 2).mT
+        everything = columns[part].flatten(0, 1)
+        dense = kernels[part].flatten(0, 1).T
+        width = min(positions, _POSITIONS)
+        height = max(1, _ELEMENTS // (len(own) * width))
+        top = torch.zeros(len(own), device=columns.device)
+        for start in range(0, positions, width):
+            some = slice(start, start + width)
+            for first in range(0, outputs, height):
+                total = dense[first : first + height] @ everything[:, some]
+                inverse = torch.where(total > 0, 1.0 / total, torch.zeros_like(total))
+                shares = torch.bmm(weights[:, first : first + height], mine[:, :, some])
+                top = torch.maximum(top, shares.mul_(inverse).flatten(1).amax(dim=1))
+        largest[rows] = torch.maximum(largest[rows], top.clamp_max(1.0))
+    return largest
+
+
+def _signs(values: Tensor) -> list[Tensor]:
+    """The positive and the negative part, both as positive numbers; a part of zeros is left out."""
+    parts = (values.clamp_min(0.0), (-values).clamp_min(0.0))
+    return [part for part in parts if bool(part.any())]
+
+
+def _columns(site: Site, values: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The layer as products: pieces of the batch as columns, and kernels; see `_shares`."""
+    bound = arguments(site.node)
+    if site.operator in ("conv1d", "conv2d") or (
+        site.operator == "convolution" and weight.ndim <= 4 and not bound["transposed"]
+    ):
+        groups = int(bound["groups"])
+        taps = weight[0, 0].numel()
+        kernels = weight.reshape(groups, -1, weight.shape[1], taps).permute(0, 2, 3, 1)
+        if values.ndim == 3:
+            values, weight = values[:, :, None], weight[:, :, None]
+        step, spread = (_pair(bound[key], values.ndim) for key in ("stride", "dilation"))
+        padded = F.pad(values, _margins(bound["padding"], weight.shape[2:], spread))
+        at_once = max(1, _COLUMNS // (taps * padded[0].numel()))
+        for some in torch.split(padded, at_once):
+            rows = F.unfold(some, tuple(weight.shape[2:]), dilation=spread, stride=step)
+            windows = torch.unflatten(rows, 1, (groups, -1, taps))
+            yield windows.permute(1, 2, 3, 0, 4).flatten(3), kernels
+        return
+    matrix = weight.mT if site.operator == "linear" else weight
+    if site.operator in ("linear", "matmul", "mm", "addmm") and site.axis == values.ndim - 1:
+        rows = values.reshape(-1, values.shape[-1])
+        yield rows.T[None, :, None, :], matrix[None, :, None, :]
+        return
+    raise UnsupportedModelError(
+        f"empirical_sensitivity cannot look into {site.layer} ({site.operator}): it knows "
+        "convolutions along one or two axes, linear layers and products with a matrix. Use "
+        "another criterion, or freeze that layer."
+    )
+
+
+def _pair(value: Any, ndim: int) -> tuple[int, int]:
+    """One number for both axes of a map; a map with one axis gets a first axis of size one."""
+    numbers = [value] if isinstance(value, int) else list(value)
+    return (int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1]))
+
+
+def _margins(padding: Any, kernel: Any, dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Zeros added (left, right, top, bottom), the order of `torch.nn.functional.pad`."""
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        high, wide = (d * (int(k) - 1) for d, k in zip(dilation, kernel, strict=True))
+        return (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+    numbers = [int(padding)] if isinstance(padding, int) else [int(p) for p in padding]
+    high = numbers[0] if len(numbers) == 2 else 0
+    return (numbers[-1], numbers[-1], high, high)

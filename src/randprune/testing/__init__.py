@@ -1,0 +1,14 @@
+"""Conformance suites for what other packages register: one call in a test checks a plug-in.
+
+    from randprune.testing import check_criterion
+
+    def test_my_criterion():
+        check_criterion(MyCriterion())
+
+Every check raises `AssertionError` with a sentence that says what is wrong.
+"""
+
+from randprune.testing.criteria import check_criterion
+from randprune.testing.networks import Normed, Plain, labelled_images, seeded
+
+__all__ = ["Normed", "Plain", "check_criterion", "labelled_images", "seeded"]

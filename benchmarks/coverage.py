@@ -12,18 +12,21 @@ For every network, with random weights at its default input size: the channel gr
 the MACs that they touch, the lowest ratio that `min_keep=0.1` reaches (in the module, and in the
 emitted graph), the seconds and the memory of the trace, and at three random configurations - at
 50 % of the MACs, or at the lowest ratio - whether the cut network runs, equals the masked dense
-one, costs what the polynomial says, trains for a step, and exports again.
+one and costs what the polynomial says; and whether it reloads from its file in a fresh process to
+the last bit, trains for a step, and exports again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -57,18 +60,20 @@ def read_list(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def build(name: str) -> tuple[Any, Any]:
-    """(network, example input): random weights, the network's default input size."""
+def build(name: str, seed: int = 0) -> tuple[Any, Any]:
+    """(network, example input): random weights by `seed`, the network's default input size."""
     import torch
 
     from randprune.zoo.vision import timm, torchvision
 
     source, _, model_name = name.partition(":")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    images = torch.Generator().manual_seed(0)
     if source == "timm":
         model = timm().create_model(model_name, pretrained=False)
         config = getattr(model, "default_cfg", None) or {}
-        return model.eval(), torch.randn(1, *config.get("input_size", (3, 224, 224)))
+        size = config.get("input_size", (3, 224, 224))
+        return model.eval(), torch.randn(1, *size, generator=images)
     if source == "tv":
         options: dict[str, Any] = {"weights": None}
         if model_name in ("inception_v3", "googlenet"):
@@ -82,10 +87,10 @@ def build(name: str) -> tuple[Any, Any]:
             )
         else:
             shape = (1, 3, 299, 299) if model_name == "inception_v3" else (1, 3, 224, 224)
-        return model.eval(), torch.randn(shape)
+        return model.eval(), torch.randn(shape, generator=images)
     from randprune.zoo.models import build_model
 
-    return build_model(name).eval(), torch.randn(1, 3, 32, 32)
+    return build_model(name).eval(), torch.randn(1, 3, 32, 32, generator=images)
 
 
 # -------------------------------------------------------------------------- one network
@@ -100,14 +105,14 @@ def measure(name: str, graph: bool = True) -> dict[str, Any]:
 def measure_model(name: str, model: Any, example: Any, graph: bool = True) -> dict[str, Any]:
     """The record of a network that is already built."""
     record: dict[str, Any] = {"model": name, "input": list(example.shape)}
-    record["module"] = _mode(model, example, as_graph=False)
+    record["module"] = _mode(name, model, example, as_graph=False)
     if graph and record["module"].get("frozen_layers", 0) > 1:
         # With nothing frozen but the classifier, the graph could not reach further.
-        record["graph"] = _mode(model, example, as_graph=True)
+        record["graph"] = _mode(name, model, example, as_graph=True)
     return record
 
 
-def _mode(model: Any, example: Any, as_graph: bool) -> dict[str, Any]:
+def _mode(name: str, model: Any, example: Any, as_graph: bool) -> dict[str, Any]:
     import numpy as np
 
     import randprune as rp
@@ -136,7 +141,7 @@ def _mode(model: Any, example: Any, as_graph: bool) -> dict[str, Any]:
         "inexact": list(space.inexact),
     }
     try:
-        result.update(_check(model, space, example, low))
+        result.update(_check(name, model, space, example, low))
     except Exception as error:
         result["error"] = f"{type(error).__name__}: {error}"[:600]
         result["traceback"] = traceback.format_exc()[-1500:]
@@ -145,7 +150,7 @@ def _mode(model: Any, example: Any, as_graph: bool) -> dict[str, Any]:
     return result
 
 
-def _check(model: Any, space: Any, example: Any, low: Any) -> dict[str, Any]:
+def _check(name: str, model: Any, space: Any, example: Any, low: Any) -> dict[str, Any]:
     """Cut at three random configurations and compare with every oracle there is."""
     import numpy as np
 
@@ -168,6 +173,7 @@ def _check(model: Any, space: Any, example: Any, low: Any) -> dict[str, Any]:
         cost_error = max(cost_error, abs(float(params(widths)) - _count_params(small)))
         worst = max(worst, rp.verify(model, small, space, selection, example))
         ratios.append(counted / macs.dense)
+    _reload(name, small, example)
     _train_one_step(small, example)
     again = rp.trace(small, example, trial=False, as_graph=False)
     if again.cost("params").dense != _count_params(small):
@@ -239,6 +245,51 @@ def _train_one_step(small: Any, example: Any) -> None:
         raise AssertionError("the cut network has no finite gradient")
     optimiser.step()
     small.eval()
+
+
+def _reload(name: str, small: Any, example: Any) -> None:
+    """Save, load in a fresh process that cannot unpickle, and compare outputs to the last bit."""
+    import randprune as rp
+
+    if ":" not in name:
+        return  # not a network that another process could build
+    with tempfile.TemporaryDirectory() as folder:
+        path = rp.save(small, Path(folder) / "small.safetensors")
+        script = Path(__file__).resolve()
+        found = run_apart(script, name, 300, ("--reload", str(path)))
+    if found.get("outputs") != _output_hash(small, example):
+        why = found.get("error", "its outputs differ")
+        raise AssertionError(f"the saved network, loaded in a fresh process: {why}")
+
+
+def reload(name: str, path: Path) -> dict[str, Any]:
+    """What a fresh process makes of a saved network: the hash of its outputs."""
+    import pickle
+
+    import torch
+
+    import randprune as rp
+
+    # Other random weights than those that were saved: all must come from the file.
+    model, example = build(name, seed=1)
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("something was unpickled")
+
+    pickle.load = pickle.loads = torch.load = refuse  # type: ignore[assignment]
+    small = rp.load(path, model=model)
+    return {"model": name, "outputs": _output_hash(small, example)}
+
+
+def _output_hash(model: Any, example: Any) -> str:
+    import torch
+
+    with torch.no_grad():
+        outputs = _tensors(model.eval()(example))
+    digest = hashlib.sha256()
+    for tensor in outputs:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tensors(outputs: Any) -> list[Any]:
@@ -401,12 +452,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-peer", action="store_true", help="leave Torch-Pruning out")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/ as it is")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--reload", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         import torch
 
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
+        if options.reload:
+            emit_record(reload(options.one, options.reload))
+            return 0
         emit_record(measure(options.one, graph=not options.module_only))
         return 0
     path = options.list or (SHARED_LIST if SHARED_LIST.is_file() else DEFAULT_LIST)

@@ -22,7 +22,8 @@ every group at 10 % of its width (`min_keep=0.1`), cut in the module / in the em
 largest relative difference between cut and masked dense network at three random configurations, at
 50 % of the MACs or at the lowest reachable ratio. *Cost*: largest difference between the cost
 polynomials and what torch's FLOP counter (gradients on) and `numel` say, in MACs and parameters.
-Each cut network also trains for a step and is traced again. *Memory*: growth of the resident set
+A cut network also reloads from its file in a fresh process, without pickle and with the same
+output to the last bit, trains for a step, and is traced again. *Memory*: growth of the resident set
 during the trace. Times were measured beside other work on a shared machine.
 
 *Torch-Pruning 1.6.1*: uniform 50 % of the channels by magnitude, the classifier ignored, then a

@@ -431,3 +431,36 @@ print(json.dumps(space.to_json()))
         assert state_bytes(net) == before
         assert all(torch.equal(p.grad, gradients[n]) for n, p in net.named_parameters())
         assert all(p.requires_grad for p in net.parameters())
+
+
+class TestTrainingOnly:
+    """Parts of a network that run only in training, such as auxiliary classifiers."""
+
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = Conv(3, 6, 3), Conv(6, 5, 3)
+            self.side = nn.Sequential(Conv(6, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), classifier(4))
+            self.end = classifier(5)
+
+        def forward(self, x):
+            y = F.relu(self.a(x))
+            out = self.end(F.relu(self.b(y)))
+            return (out, self.side(y)) if self.training else out
+
+    def test_are_cut_along(self):
+        net = self.Auxiliary()
+        # `check` trains the cut network: its side branch must read what is left of `a`.
+        space = check(net, image())
+        assert widths_of(space)["a"] == 6
+        slots = {(s.tensor, s.dim) for s in space.group("a").slots}
+        assert ("side.0.weight", 1) in slots
+        selection = rp.Selection(tuple(np.arange(2) for _ in space.groups))
+        small = rp.cut(net.train(), space, selection)
+        assert [t.shape for t in small(image())] == [(2, 3), (2, 3)]
+        assert small.side[0].in_channels == 2
+
+    def test_cost_what_the_evaluation_costs(self):
+        net = self.Auxiliary()
+        space = rp.trace(net, image(1))
+        assert space.cost("macs").dense == 36 * 27 * 6 + 16 * 54 * 5 + 15

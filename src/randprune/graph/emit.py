@@ -78,6 +78,7 @@ def export_for_emission(
     if program is None or (free_batch and not _has_free_batch(program)):
         return export_for_emission(model, inputs, allow, free_batch=False)
     state = named_tensors(model)
+    program.graph.eliminate_dead_code()  # an emitted network does not run it either
     program = fold_weights(program, state)
     state = {**state, **program.folded}
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -1,79 +1,79 @@
 """Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks."""
 
+from __future__ import annotations
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from randprune.artifact import load, save
-from randprune.cost import Budget
-from randprune.criteria import score
-from randprune.errors import (
-    ArtifactError,
-    DataError,
-    InfeasibleBudgetError,
-    InvalidInputError,
-    RandpruneError,
-    StorageError,
-    UnsupportedModelError,
-    VerificationError,
-    WeightsError,
-)
-from randprune.graph.trace import trace
-from randprune.search import RandomSearch, UniformSearch
-from randprune.space import ChannelGroup, FrozenChannels, Selection, Slot, Space
-from randprune.surgery import cut, select, verify
-
 if TYPE_CHECKING:
-    from randprune.pipeline import PruneResult, prune, run_recipe
-    from randprune.recipe import PruneRecipe
+    from randprune.artifact import load as load
+    from randprune.artifact import save as save
+    from randprune.cost import Budget as Budget
+    from randprune.criteria import score as score
+    from randprune.errors import ArtifactError as ArtifactError
+    from randprune.errors import DataError as DataError
+    from randprune.errors import InfeasibleBudgetError as InfeasibleBudgetError
+    from randprune.errors import InvalidInputError as InvalidInputError
+    from randprune.errors import RandpruneError as RandpruneError
+    from randprune.errors import StorageError as StorageError
+    from randprune.errors import UnsupportedModelError as UnsupportedModelError
+    from randprune.errors import VerificationError as VerificationError
+    from randprune.errors import WeightsError as WeightsError
+    from randprune.graph.trace import trace as trace
+    from randprune.pipeline import PruneResult as PruneResult
+    from randprune.pipeline import prune as prune
+    from randprune.pipeline import run_recipe as run_recipe
+    from randprune.recipe import PruneRecipe as PruneRecipe
+    from randprune.search import RandomSearch as RandomSearch
+    from randprune.search import UniformSearch as UniformSearch
+    from randprune.space import ChannelGroup as ChannelGroup
+    from randprune.space import FrozenChannels as FrozenChannels
+    from randprune.space import Selection as Selection
+    from randprune.space import Slot as Slot
+    from randprune.space import Space as Space
+    from randprune.surgery import cut as cut
+    from randprune.surgery import select as select
+    from randprune.surgery import verify as verify
 
 __version__ = "0.1.0"
 
-# Imported when first used: training and recipes take longer to import than all of the rest.
-_LATER = {
-    "PruneRecipe": "randprune.recipe",
-    "PruneResult": "randprune.pipeline",
-    "prune": "randprune.pipeline",
-    "run_recipe": "randprune.pipeline",
+# Where each public name is defined. They are imported when first used, so that the command line's
+# help, the records and the search strategies do not wait for torch.
+_HOMES = {
+    "randprune.artifact": ("load", "save"),
+    "randprune.cost": ("Budget",),
+    "randprune.criteria": ("score",),
+    "randprune.errors": (
+        "ArtifactError",
+        "DataError",
+        "InfeasibleBudgetError",
+        "InvalidInputError",
+        "RandpruneError",
+        "StorageError",
+        "UnsupportedModelError",
+        "VerificationError",
+        "WeightsError",
+    ),
+    "randprune.graph.trace": ("trace",),
+    "randprune.pipeline": ("PruneResult", "prune", "run_recipe"),
+    "randprune.recipe": ("PruneRecipe",),
+    "randprune.search": ("RandomSearch", "UniformSearch"),
+    "randprune.space": ("ChannelGroup", "FrozenChannels", "Selection", "Slot", "Space"),
+    "randprune.surgery": ("cut", "select", "verify"),
 }
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "ArtifactError",
-    "Budget",
-    "ChannelGroup",
-    "DataError",
-    "FrozenChannels",
-    "InfeasibleBudgetError",
-    "InvalidInputError",
-    "PruneRecipe",
-    "PruneResult",
-    "RandomSearch",
-    "RandpruneError",
-    "Selection",
-    "Slot",
-    "Space",
-    "StorageError",
-    "UniformSearch",
-    "UnsupportedModelError",
-    "VerificationError",
-    "WeightsError",
-    "cut",
-    "load",
-    "prune",
-    "run_recipe",
-    "save",
-    "score",
-    "select",
-    "trace",
-    "verify",
-]
+__all__ = [*_MODULE_OF, "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'randprune' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LATER[name]), name)
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULE_OF})

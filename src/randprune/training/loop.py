@@ -91,7 +91,7 @@ def train(
         raise DataError("The split holds no images, so there is nothing to train on.")
     _check_finite(model)
     if step is None:
-        tutor = as_teacher(teacher, recipe.distill_weight, recipe.precision)
+        tutor = as_teacher(teacher, recipe)
         step = SupervisedStep(
             recipe.label_smoothing, tutor, recipe.distill_weight, recipe.distill_temperature
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from randprune.errors import DataError, InvalidInputError
 from randprune.evaluate.inference import inference_copy, logits_of
 from randprune.training.precision import resolve_precision
-from randprune.training.recipe import TrainPrecision
+from randprune.training.recipe import TrainPrecision, TrainRecipe
 from randprune.training.state import weights_digest
 
 
@@ -103,19 +103,25 @@ class Teacher:
         return digest.digest()
 
 
-def as_teacher(
-    teacher: nn.Module | Teacher | None, distill_weight: float, precision: TrainPrecision
-) -> Teacher | None:
+def as_teacher(teacher: nn.Module | Teacher | None, recipe: TrainRecipe) -> Teacher | None:
     """The teacher that the recipe asks for, None where it asks for none.
 
     Raises:
         InvalidInputError: a distillation weight without a teacher.
     """
-    if distill_weight == 0.0:
+    if recipe.distill_weight == 0.0:
         return None
     if teacher is None:
         raise InvalidInputError(
-            f"The recipe has distill_weight={distill_weight:g}, which needs a teacher. Pass "
+            f"The recipe has distill_weight={recipe.distill_weight:g}, which needs a teacher. Pass "
             "teacher=the dense network, or set distill_weight=0."
         )
-    return teacher if isinstance(teacher, Teacher) else Teacher(teacher, precision=precision)
+    if isinstance(teacher, Teacher):
+        return teacher
+    # No other run will ask for the same batches, and one run never sees a batch twice.
+    return Teacher(
+        teacher,
+        precision=recipe.precision,
+        channels_last=recipe.channels_last,
+        remember_bytes=0,
+    )

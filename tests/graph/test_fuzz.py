@@ -31,7 +31,7 @@ def test_modules(net, seed):
 
 
 @pytest.mark.timeout(0 if WANTED else 300)
-@settings(fuzz, max_examples=WANTED or 25)
+@settings(fuzz, max_examples=WANTED or 15)
 @given(networks(steps=6), st.integers(0, 2**16))
 def test_graphs(net, seed):
     check(net, image(size=4), seeds=(seed,), train=False, retrace=False, as_graph=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from randprune.graph.labels import FIXED, Labels
@@ -25,6 +25,8 @@ steps = st.lists(
 )
 
 
+@settings(derandomize=True, max_examples=300, deadline=None)
+@example([("tie", [(0, 1), (1, 2), (FIXED, 2)])])
 @given(steps)
 def test_against_sets_merged_one_by_one(operations):
     labels = Labels()

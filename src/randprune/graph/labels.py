@@ -74,11 +74,15 @@ class Labels:
                 return
             a, b = root_a[differ], root_b[differ]
             low, high = np.minimum(a, b), np.maximum(a, b)
-            frozen = self._frozen[high] & ~self._frozen[low]
-            self._reason[low[frozen]] = self._reason[high[frozen]]
-            np.logical_or.at(self._frozen, low, self._frozen[high])
             # Several pairs may share `high`: the smallest wins here and the loop ties the rest.
             np.minimum.at(self._parent, high, low)
+            # A pair's `low` may be another pair's `high`: what was frozen freezes the final root.
+            merged = np.concatenate([low, high])
+            frozen = merged[self._frozen[merged]]
+            root = self.find(frozen)
+            new = ~self._frozen[root]
+            self._reason[root[new]] = self._reason[frozen[new]]
+            self._frozen[root] = True
 
     def freeze(self, labels: IntArray, reason: str) -> None:
         """Forbid cutting these labels' classes; the first reason given to a class stays."""

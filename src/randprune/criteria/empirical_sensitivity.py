@@ -33,7 +33,7 @@ from randprune.criteria.channels import Site
 from randprune.criteria.passes import Observer, collected, request
 from randprune.errors import UnsupportedModelError
 from randprune.graph.rules import arguments
-from randprune.space import IntArray, Space
+from randprune.space import Space
 
 # Elements that are held at once: contributions (to stay in the cache), positions of them, columns.
 _ELEMENTS = 1 << 18
@@ -96,56 +96,66 @@ def largest_shares(site: Site, values: Tensor, weight: Tensor) -> dict[int, Tens
     Raises:
         UnsupportedModelError: the layer is no convolution, linear layer or product with a matrix.
     """
-    values, weight = values.float(), weight.float()
     found = {
         group: torch.zeros(len(places), device=values.device)
         for group, places in site.members.items()
     }
-    for columns, kernels in _columns(site, values, weight):
-        for activations in _signs(columns):
-            for weights in _signs(kernels):
-                for group, places in site.members.items():
-                    raised = _shares(activations, weights, places)
-                    found[group] = torch.maximum(found[group], raised)
+    for columns, kernels in _columns(site, values.float(), weight.float()):
+        for weights in _signs(kernels):
+            for part in range(len(columns)):
+                _raise(found, columns[part], weights[part], _inside(site, part, columns.shape[1]))
     return found
 
 
-def _shares(columns: Tensor, kernels: Tensor, places: IntArray) -> Tensor:
-    """Largest share of every channel, for columns and kernels without negative numbers.
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """Channels of one group among the inputs of one part: `rows` (K,) with inputs (K, M) each."""
+
+    group: int
+    rows: Tensor
+    inputs: Tensor
+
+
+def _inside(site: Site, part: int, inputs: int) -> list[_Inside]:
+    """The channels of all groups that one part reads; parts take `inputs` positions each."""
+    found = []
+    for group, places in site.members.items():
+        index = torch.from_numpy(places) - part * inputs
+        here = (index >= 0) & (index < inputs)
+        rows = here.any(dim=1)
+        if bool(rows.any()):
+            # Places of one channel that meet in one pre-activation are added up there.
+            own = index[rows][here[rows]].reshape(int(rows.sum()), -1)
+            found.append(_Inside(group, torch.nonzero(rows)[:, 0], own))
+    return found
+
+
+def _raise(
+    found: dict[int, Tensor], columns: Tensor, kernels: Tensor, members: list[_Inside]
+) -> None:
+    """Raise the largest shares found so far by those in one part, in place.
 
     Args:
-        columns: (parts, inputs, taps, positions): what the layer reads, windows flattened.
-        kernels: (parts, inputs, taps, outputs). Parts are the groups of a grouped convolution,
-            which have pre-activations of their own.
-        places: (width, multiplicity) numbers of inputs, all parts in a row.
+        columns: (inputs, taps, positions), what the layer reads; not negative.
+        kernels: (inputs, taps, outputs), not negative.
     """
-    parts, inputs, _, positions = columns.shape
-    outputs = kernels.shape[3]
-    index = torch.from_numpy(places).to(columns.device)
-    largest = torch.zeros(len(places), device=columns.device)
-    for part in range(parts):
-        inside = (index >= part * inputs) & (index < (part + 1) * inputs)
-        rows = inside.any(dim=1)
-        if not bool(rows.any()):
-            continue
-        # Places of one channel that meet in one pre-activation are columns of one product.
-        own = index[rows][inside[rows]].reshape(int(rows.sum()), -1) - part * inputs
-        mine = columns[part][own].flatten(1, 2)
-        weights = kernels[part][own].flatten(1, 2).mT
-        everything = columns[part].flatten(0, 1)
-        dense = kernels[part].flatten(0, 1).T
-        width = min(positions, _POSITIONS)
-        height = max(1, _ELEMENTS // (len(own) * width))
-        top = torch.zeros(len(own), device=columns.device)
-        for start in range(0, positions, width):
-            some = slice(start, start + width)
-            for first in range(0, outputs, height):
-                total = dense[first : first + height] @ everything[:, some]
-                inverse = torch.where(total > 0, 1.0 / total, torch.zeros_like(total))
-                shares = torch.bmm(weights[:, first : first + height], mine[:, :, some])
-                top = torch.maximum(top, shares.mul_(inverse).flatten(1).amax(dim=1))
-        largest[rows] = torch.maximum(largest[rows], top.clamp_max(1.0))
-    return largest
+    inputs, _, positions = columns.shape
+    everything, dense = columns.flatten(0, 1), kernels.flatten(0, 1).T
+    own = [
+        (m, kernels[m.inputs].flatten(1, 2).mT, columns[m.inputs].flatten(1, 2)) for m in members
+    ]
+    width = min(positions, _POSITIONS)
+    height = max(1, _ELEMENTS // (inputs * width))
+    for start in range(0, positions, width):
+        some = slice(start, start + width)
+        for first in range(0, len(dense), height):
+            total = dense[first : first + height] @ everything[:, some]
+            inverse = torch.where(total > 0, 1.0 / total, torch.zeros_like(total))
+            for member, weights, read in own:
+                shares = torch.bmm(weights[:, first : first + height], read[:, :, some])
+                top = shares.mul_(inverse).flatten(1).amax(dim=1).clamp_max_(1.0)
+                held = found[member.group]
+                held[member.rows] = torch.maximum(held[member.rows], top)
 
 
 def _signs(values: Tensor) -> list[Tensor]:
@@ -155,7 +165,9 @@ def _signs(values: Tensor) -> list[Tensor]:
 
 
 def _columns(site: Site, values: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The layer as products: pieces of the batch as columns, and kernels; see `_shares`."""
+    """The layer as products: columns (parts, inputs, taps, positions), one sign at a time, and
+    kernels (parts, inputs, taps, outputs). Parts are the groups of a grouped convolution, which
+    have pre-activations of their own."""
     bound = arguments(site.node)
     if site.operator in ("conv1d", "conv2d") or (
         site.operator == "convolution" and weight.ndim <= 4 and not bound["transposed"]
@@ -168,15 +180,16 @@ def _columns(site: Site, values: Tensor, weight: Tensor) -> Iterator[tuple[Tenso
         step, spread = (_pair(bound[key], values.ndim) for key in ("stride", "dilation"))
         padded = F.pad(values, _margins(bound["padding"], weight.shape[2:], spread))
         at_once = max(1, _COLUMNS // (taps * padded[0].numel()))
-        for some in torch.split(padded, at_once):
-            rows = F.unfold(some, tuple(weight.shape[2:]), dilation=spread, stride=step)
-            windows = torch.unflatten(rows, 1, (groups, -1, taps))
-            yield windows.permute(1, 2, 3, 0, 4).flatten(3), kernels
+        for piece in torch.split(padded, at_once):
+            for some in _signs(piece):
+                rows = F.unfold(some, tuple(weight.shape[2:]), dilation=spread, stride=step)
+                windows = torch.unflatten(rows, 1, (groups, -1, taps))
+                yield windows.permute(1, 2, 3, 0, 4).flatten(3), kernels
         return
     matrix = weight.mT if site.operator == "linear" else weight
     if site.operator in ("linear", "matmul", "mm", "addmm") and site.axis == values.ndim - 1:
-        rows = values.reshape(-1, values.shape[-1])
-        yield rows.T[None, :, None, :], matrix[None, :, None, :]
+        for some in _signs(values.reshape(-1, values.shape[-1])):
+            yield some.T[None, :, None, :], matrix[None, :, None, :]
         return
     raise UnsupportedModelError(
         f"empirical_sensitivity cannot look into {site.layer} ({site.operator}): it knows "

@@ -35,8 +35,6 @@ from randprune.criteria.passes import check_outputs, thinned
 from randprune.criteria.removal import Masked, Removal
 from randprune.errors import DataError, UnsupportedModelError
 
-# Images at once: few, so that several channels fit into the cache together.
-_BATCH = 64
 _CHECKED_IMAGES = 2
 _TOLERANCE = 1e-3
 
@@ -68,7 +66,7 @@ class KL:
         count = 0
         # Where the forward fixes the batch size, batches go through as they come.
         for images, _ in thinned(context, None if fixed else self.images):
-            for piece in torch.split(images, len(images) if removal is None else _BATCH):
+            for piece in torch.split(images, removal.images_at_once if removal else len(images)):
                 where = f"images {count} to {count + len(piece) - 1} of those chosen"
                 if removal is not None:
                     if count == 0:

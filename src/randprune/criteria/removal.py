@@ -33,8 +33,12 @@ from randprune.plan import named_tensors
 from randprune.space import Space
 
 # Bytes of the largest value of one stacked batch: on a processor it should stay in the cache.
-_CPU_BYTES = 8 << 20
+_CPU_BYTES = 4 << 20
 _GPU_BYTES = 1 << 28
+
+# Images whose dense values are kept at once: few, so that several channels go together.
+_IMAGES = 32
+_KEPT_BYTES = 1 << 30
 
 
 class Masked:
@@ -89,6 +93,9 @@ class Removal:
     Args:
         graph: the network's, with a free batch size.
 
+    Attributes:
+        images_at_once: how many images `dense` should get, so that what is kept fits into memory.
+
     Raises:
         UnsupportedModelError: the batch size is fixed.
     """
@@ -105,6 +112,8 @@ class Removal:
         self.steps = tuple(self._folded())
         self._plans = [self._plan(number) for number in range(len(graph.space.groups))]
         self._kept = frozenset(node for p in self._plans for node in p.border | p.less)
+        kept = sum(map(_bytes_per_image, self._kept))
+        self.images_at_once = max(1, min(_IMAGES, _KEPT_BYTES // max(1, kept)))
         self._values: dict[Node, Any] = {}
         self._images, self._device = 0, "cpu"
 

@@ -17,7 +17,8 @@ one filter.
 
 Known shortcomings: only as good as the loss is linear around the trained weights; the gradient of a
 network that fits its data is small and noisy, so that many images are needed; scores depend on the
-batch size, since the square is taken of a batch's mean gradient.
+batch size, since the square is taken of a batch's mean gradient; without batch norm, filters that
+are standardised before use score zero, as their size does not matter.
 Differs from the paper: one pass over fixed data instead of a running average while the network is
 trained and pruned; evaluation mode; filters with and without batch norm can meet in one coupled
 group, where their scores are added.

@@ -17,6 +17,7 @@ from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
 from randprune.cli.export import export
 from randprune.cli.inspect import inspect
+from randprune.cli.interrupt import kept_interrupts
 from randprune.cli.prune import prune
 from randprune.cli.report import report
 from randprune.errors import RandpruneError
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _silence_libraries()
     try:
-        result = app(args=argv, prog_name="randprune", standalone_mode=False)
+        with kept_interrupts():
+            result = app(args=argv, prog_name="randprune", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -258,8 +258,15 @@ class Run:
 
     def read(self, kind: type[M]) -> M | None:
         """The milestone of this class, or None where it is not recorded yet."""
-        value = self.get(kind.KEY)
-        return None if value is None else _typed(kind, value)
+        return None if self.get(kind.KEY) is None else self.get_typed(kind, kind.KEY)
+
+    def get_typed(self, kind: type[T], key: str) -> T:
+        """The value under `key` as the dataclass that was put there.
+
+        Raises:
+            StorageError: nothing is there, or it does not fit.
+        """
+        return _typed(kind, self.get(key))
 
     # -- ledger --------------------------------------------------------------------------------
 

@@ -8,7 +8,15 @@
 Every check raises `AssertionError` with a sentence that says what is wrong.
 """
 
+from randprune.testing.bench_runs import write_bench_run
 from randprune.testing.criteria import check_criterion
 from randprune.testing.networks import Normed, Plain, labelled_images, seeded
 
-__all__ = ["Normed", "Plain", "check_criterion", "labelled_images", "seeded"]
+__all__ = [
+    "Normed",
+    "Plain",
+    "check_criterion",
+    "labelled_images",
+    "seeded",
+    "write_bench_run",
+]

@@ -1,0 +1,465 @@
+"""What a benchmark run holds, as plain frozen data: its protocol, every result, and what it cost.
+
+run = BenchRun.load("runs/f1")
+for result in run.results:
+    print(result.row, result.draw, result.training, result.epochs, result.test)
+
+A *row* is what a table compares: a method with its criterion, such as "random_search/l1". For each
+row and each *draw* (a seed of configurations, shared by all rows) there is one `Proposal`: a cut,
+repaired, verified network. For each proposal, each fine-tuning length and each *training* (a seed
+of order and augmentation) there is one `Result`. Accuracies on the test set are those of the last
+epoch, in float32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+from randprune.errors import StorageError
+from randprune.store import (
+    Accuracy,
+    BudgetInfo,
+    Candidate,
+    CandidateStatus,
+    CostEntry,
+    EpochRow,
+    Milestone,
+    ModelInfo,
+    Reproduce,
+    Run,
+    RunInfo,
+    RunStatus,
+    Session,
+    SpaceInfo,
+    Store,
+    UseOfTestSet,
+)
+
+M = TypeVar("M", bound=Milestone)
+
+Setting = Literal["pretrained", "scratch"]
+"""Whether networks were cut from a trained one, or widths were searched without one."""
+
+_UNOPENED = UseOfTestSet(before_final=0, final=0)
+
+# Stages of a result's costs.
+SCORES = "scores"
+PROPOSE = "propose"
+TRAIN = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Compute spent: candidates evaluated, images through networks, multiply-adds, wall seconds.
+
+    A backward pass counts twice the multiply-adds of its forward pass.
+    """
+
+    candidates: int = 0
+    images_forward: int = 0
+    images_backward: int = 0
+    macs: float = 0.0
+    seconds: float = 0.0
+    device: str = ""
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.candidates + other.candidates,
+            self.images_forward + other.images_forward,
+            self.images_backward + other.images_backward,
+            self.macs + other.macs,
+            self.seconds + other.seconds,
+            self.device or other.device,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """One method of the recipe, under the name that its rows carry.
+
+    Attributes:
+        label: the name in the recipe, the first part of its rows.
+        method: the registered method, such as "random_search".
+        options: what its constructor got.
+        criteria: the criteria that it was run with, one row each; one that chooses channels by
+            itself has a single row.
+        epochs: its fine-tuning lengths.
+        words: one sentence for readers who do not know it.
+    """
+
+    label: str
+    method: str
+    options: Mapping[str, Any]
+    criteria: tuple[str, ...]
+    epochs: tuple[int, ...]
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol(Milestone):
+    """The rules of a run, fixed before its first result.
+
+    Attributes:
+        title: what people call the run.
+        study: the name of the shipped study that the recipe comes from, "" for any other.
+        setting: pre-trained networks, or widths searched from scratch.
+        weights_hash: of the checkpoint that all methods begin with.
+        methods: in the order of the recipe.
+        reference: the row that differences are taken to.
+        draw_seeds: one per draw; all rows of a draw see the same configurations.
+        training_seeds: one per training.
+        recovery: of every proposed network, without training.
+        rank_by: what candidates are compared by on the search images.
+        min_keep, round_to: limits on widths, the same for all methods.
+        finetune: the training recipe, without its length and its seed.
+        margin: differences of test accuracy smaller than this count as equivalent; a share.
+        confidence: of the intervals.
+    """
+
+    KEY: ClassVar[str] = "bench_protocol"
+
+    title: str
+    setting: Setting
+    weights_hash: str
+    methods: tuple[MethodInfo, ...]
+    reference: str
+    draw_seeds: tuple[int, ...]
+    training_seeds: tuple[int, ...]
+    recovery: str
+    study: str = ""
+    rank_by: str = "kl"
+    min_keep: float = 0.1
+    round_to: int = 1
+    finetune: Mapping[str, Any] = field(default_factory=dict)
+    margin: float = 0.005
+    confidence: float = 0.95
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table, in the order of the recipe."""
+        return tuple(row_of(m.label, criterion) for m in self.methods for criterion in m.criteria)
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """All fine-tuning lengths, ascending."""
+        return tuple(sorted({length for method in self.methods for length in method.epochs}))
+
+
+@dataclass(frozen=True, slots=True)
+class DenseRecord(Milestone):
+    """The network before pruning; `test` is measured in the final evaluation."""
+
+    KEY: ClassVar[str] = "bench_dense"
+
+    macs: float
+    params: int
+    search: Accuracy | None = None
+    test: Accuracy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What one row proposed at one draw: a configuration and its network before training.
+
+    Attributes:
+        row: "label/criterion". label, criterion: its parts. method: the registered method.
+        draw: number of the draw, from 0.
+        status: "failed" with `error`: it is listed, and has no results.
+        widths: the configuration. selection: hash of the channels kept.
+        chosen: index of the winner among its candidates; None where none were evaluated.
+        macs, params: of the network. ratio: of the budget's metric that remains.
+        proxy: predicted quality from the tables of all groups, without a forward pass; higher is
+            better. None where no tables were made.
+        search: accuracy on the search images after the repair, in float32.
+        minus_kl, minus_loss: on the same images; higher is better.
+        test: accuracy on the test set after the repair, before any training.
+        spent: by stage, `SCORES` (of the criterion, as if it were alone) and `PROPOSE`.
+    """
+
+    row: str
+    label: str
+    method: str
+    criterion: str
+    draw: int
+    status: CandidateStatus = "ok"
+    error: str = ""
+    widths: tuple[int, ...] = ()
+    selection: str = ""
+    chosen: int | None = None
+    macs: float | None = None
+    params: int | None = None
+    ratio: float | None = None
+    proxy: float | None = None
+    search: Accuracy | None = None
+    minus_kl: float | None = None
+    minus_loss: float | None = None
+    test: Accuracy | None = None
+    spent: Mapping[str, Spent] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Identifies it within the run; its candidates are recorded under this name."""
+        return proposal_key(self.row, self.draw)
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates were evaluated to find it."""
+        return self.spent.get(PROPOSE, Spent()).candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One fine-tuning of a proposed network.
+
+    Attributes:
+        row, draw: of the proposal. training: number of the training seed, from 0.
+        epochs: its length.
+        test: accuracy on the test set after the last epoch, in float32.
+        search: accuracy on the search images then. Training has seen them: all training images
+            are used.
+        spent: on the training.
+    """
+
+    row: str
+    draw: int
+    epochs: int
+    training: int
+    status: CandidateStatus = "ok"
+    error: str = ""
+    test: Accuracy | None = None
+    search: Accuracy | None = None
+    spent: Spent = Spent()
+
+    @property
+    def key(self) -> str:
+        """Identifies it within the run; its epochs are recorded under this name."""
+        return training_key(self.row, self.draw, self.epochs, self.training)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One number of the table with all that belongs to it: a proposal after one training.
+
+    `epochs` 0 is the repaired network without training; it has `training` 0 and its `test` is
+    `test_before`.
+    """
+
+    proposal: Proposal
+    epochs: int
+    training: int
+    status: CandidateStatus = "ok"
+    error: str = ""
+    test: Accuracy | None = None
+    spent: Mapping[str, Spent] = field(default_factory=dict)
+
+    @property
+    def row(self) -> str:
+        """The row of the table."""
+        return self.proposal.row
+
+    @property
+    def label(self) -> str:
+        """The method's name in the recipe."""
+        return self.proposal.label
+
+    @property
+    def criterion(self) -> str:
+        """What ranked the channels."""
+        return self.proposal.criterion
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw."""
+        return self.proposal.draw
+
+    @property
+    def test_before(self) -> Accuracy | None:
+        """On the test set before training."""
+        return self.proposal.test
+
+    @property
+    def total(self) -> Spent:
+        """All that this result cost: scores of its criterion, search, training."""
+        total = Spent()
+        for spent in self.spent.values():
+            total += spent
+        return total
+
+    @property
+    def key(self) -> str:
+        """Identifies it within the run; its epochs are recorded under this name."""
+        return training_key(self.row, self.draw, self.epochs, self.training)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRun:
+    """Everything recorded of one benchmark run, as of one moment.
+
+    `status` is the true state: a run noted as running whose process is gone is interrupted.
+    """
+
+    info: RunInfo
+    status: RunStatus
+    protocol: Protocol
+    model: ModelInfo
+    space: SpaceInfo
+    budget: BudgetInfo
+    dense: DenseRecord
+    proposals: tuple[Proposal, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    """By `Proposal.key`, in the order in which they were evaluated."""
+    epochs: Mapping[str, tuple[EpochRow, ...]] = field(default_factory=dict)
+    """By `Result.key`, from the first epoch to the last."""
+    ledger: tuple[CostEntry, ...] = ()
+    """What the run really spent; passes that criteria share are here once."""
+    sessions: tuple[Session, ...] = ()
+    test_set: UseOfTestSet = _UNOPENED
+    reproduce: Reproduce | None = None
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> BenchRun:
+        """The records of the benchmark in an output folder, also while it runs.
+
+        Raises:
+            StorageError: no records of a benchmark there, or not readable.
+        """
+        with Store.open(folder, read_only=True) as store:
+            run = store.latest()
+            if run.info.kind != "bench":
+                raise StorageError(
+                    f"The run in {store.folder} is a {run.info.kind!r} job, not a benchmark. "
+                    "Give the output folder of randprune bench."
+                )
+            live = store.is_live() is not False
+            return cls.of(run, live=live)
+
+    @classmethod
+    def of(cls, run: Run, *, live: bool = True) -> BenchRun:
+        """The records of an open run; `live`: whether a process works on it."""
+        with run.store.snapshot():
+            info = run.info
+            milestones = run.milestones()
+            candidates: dict[str, list[Candidate]] = {}
+            for candidate in run.candidates():
+                candidates.setdefault(candidate.method, []).append(candidate)
+            epochs: dict[str, list[EpochRow]] = {}
+            for epoch in run.epochs():
+                epochs.setdefault(epoch.network, []).append(epoch)
+            return cls(
+                info=info,
+                status="interrupted" if info.status == "running" and not live else info.status,
+                protocol=_required(run, Protocol),
+                model=_required(run, ModelInfo),
+                space=_required(run, SpaceInfo),
+                budget=_required(run, BudgetInfo),
+                dense=_required(run, DenseRecord),
+                proposals=tuple(
+                    run.get_typed(Proposal, key) for key in milestones if key.startswith(_PROPOSAL)
+                ),
+                trainings=tuple(
+                    run.get_typed(Training, key) for key in milestones if key.startswith(_TRAINING)
+                ),
+                candidates={key: tuple(rows) for key, rows in candidates.items()},
+                epochs={key: tuple(rows) for key, rows in epochs.items()},
+                ledger=run.ledger(),
+                sessions=run.sessions(),
+                test_set=run.read(UseOfTestSet) or _UNOPENED,
+                reproduce=run.read(Reproduce),
+            )
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """One per row, draw, length and training, in the order of the protocol; failed ones too.
+
+        A proposal that failed has one failed result for each length, with its error. What the run
+        has not come to yet is left out.
+        """
+        trainings = {training.key: training for training in self.trainings}
+        lengths = {method.label: method.epochs for method in self.protocol.methods}
+        order = {row: number for number, row in enumerate(self.protocol.rows)}
+        found: list[Result] = []
+        for proposal in sorted(
+            self.proposals, key=lambda p: (order.get(p.row, len(order)), p.draw)
+        ):
+            for epochs in lengths.get(proposal.label, ()):
+                if proposal.status == "failed" or epochs == 0:
+                    found.append(_untrained(proposal, epochs))
+                    continue
+                for number in range(len(self.protocol.training_seeds)):
+                    key = training_key(proposal.row, proposal.draw, epochs, number)
+                    if key in trainings:
+                        found.append(_trained(proposal, trainings[key]))
+        return tuple(found)
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        """The results that could not be had, with their errors."""
+        return tuple(result for result in self.results if result.status == "failed")
+
+
+_PROPOSAL = "proposal/"
+_TRAINING = "training/"
+
+
+def row_of(label: str, criterion: str) -> str:
+    """The name of a row: "random_search/l1"."""
+    return f"{label}/{criterion}"
+
+
+def proposal_key(row: str, draw: int) -> str:
+    """The key of a proposal: "random_search/l1/draw-0"."""
+    return f"{row}/draw-{draw}"
+
+
+def training_key(row: str, draw: int, epochs: int, training: int) -> str:
+    """The key of a training: "random_search/l1/draw-0/epochs-2/training-0"."""
+    return f"{proposal_key(row, draw)}/epochs-{epochs}/training-{training}"
+
+
+def record_proposal(run: Run, proposal: Proposal) -> None:
+    """Record a proposal; the same key again replaces it."""
+    run.put(_PROPOSAL + proposal.key, proposal)
+
+
+def record_training(run: Run, training: Training) -> None:
+    """Record a training; the same key again replaces it."""
+    run.put(_TRAINING + training.key, training)
+
+
+def _untrained(proposal: Proposal, epochs: int) -> Result:
+    return Result(
+        proposal,
+        epochs,
+        0,
+        proposal.status,
+        proposal.error,
+        proposal.test if epochs == 0 else None,
+        proposal.spent,
+    )
+
+
+def _trained(proposal: Proposal, training: Training) -> Result:
+    spent = {**proposal.spent, TRAIN: training.spent}
+    return Result(
+        proposal,
+        training.epochs,
+        training.training,
+        training.status,
+        training.error,
+        training.test,
+        spent,
+    )
+
+
+def _required(run: Run, kind: type[M]) -> M:
+    found = run.read(kind)
+    if found is None:
+        raise StorageError(
+            f"The benchmark in {run.store.folder} has only just begun: its {kind.KEY} is not "
+            "recorded yet. Try again in a moment."
+        )
+    return found

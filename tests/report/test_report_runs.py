@@ -14,12 +14,12 @@ import pytest
 import synthetic_run as synthetic
 
 from light_process import command
+from randprune.bench.stats import best_of_n
 from randprune.errors import StorageError
 from randprune.report import RunRecord, build_page, headline, summary, write_report
 from randprune.report.figures import figures
 from randprune.report.html import render
 from randprune.report.networks import results
-from randprune.report.statistics import best_of_n
 from randprune.report.tables import candidates, ledger
 from randprune.store import (
     Accuracy,

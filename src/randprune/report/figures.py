@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from randprune.bench.stats import best_of_n, kendall_tau
 from randprune.report import tables
 from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
 from randprune.report.format import number, percent, points, seconds, si
 from randprune.report.names import METRIC_NAMES, STAGE_NAMES, color_of, method_name
 from randprune.report.networks import networks
 from randprune.report.records import RunRecord
-from randprune.report.statistics import best_of_n, kendall_tau
 from randprune.store import (
     DENSE,
     PROXY,
@@ -322,7 +322,13 @@ def proxy(record: RunRecord) -> Chart | None:
     x = [c.scores[PROXY] for c in both]
     y = [c.scores[SEARCH_TOP1] for c in both]
     tau = kendall_tau(x, y)
-    said = "" if tau is None else f" Kendall's rank correlation over {len(both):,}: {tau:.2f}."
+    said = ""
+    if tau is not None:
+        said = f" Kendall's rank correlation over {len(both):,}: {tau.value:.2f}"
+        if tau.interval is not None:
+            low, high = (f"{end:.2f}".replace("-", "−") for end in tau.interval)
+            said += f" (95\u00a0% interval {low} to {high})"
+        said += "."
     shown = _at_most(both)
     return Chart(
         "proxy",

@@ -9,8 +9,8 @@ from randprune.report.cells import amount, plain
 from randprune.report.format import number, percent, points, seconds, size, times
 from randprune.report.names import STAGE_NAMES, color_of
 from randprune.report.records import RunRecord
-from randprune.report.statistics import quartiles, speedup
 from randprune.report.table import EMPTY, Cell, Column, Table
+from randprune.report.timing import quartiles, speedup
 from randprune.store import DENSE, Accuracy, Latency, NetworkRow, Stage
 
 

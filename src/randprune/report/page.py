@@ -13,8 +13,8 @@ from randprune.report.html import Block, Code, Facts, Folded, Page, Section, Tex
 from randprune.report.names import METRIC_NAMES, STAGE_NAMES
 from randprune.report.networks import results
 from randprune.report.records import RunRecord
-from randprune.report.statistics import Speedup, speedup
 from randprune.report.table import Table
+from randprune.report.timing import Speedup, speedup
 from randprune.store import (
     RANDOM,
     SEARCH_TOP1,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from randprune.bench.stats import BestOfN
 from randprune.report.cells import amount, plain
 from randprune.report.format import number, percent, seconds, si
 from randprune.report.names import METRIC_NAMES, color_of, method_name
 from randprune.report.networks import networks
 from randprune.report.records import RunRecord
-from randprune.report.statistics import BestOfN
 from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.store import (
     FINALIST_TOP1,

@@ -1,4 +1,4 @@
-"""Estimates of the report against enumeration and against definitions."""
+"""The best of n candidates against enumeration, and the coverage of its interval."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from randprune.bench.stats import best_of_n
 from randprune.errors import InvalidInputError
-from randprune.report.statistics import best_of_n, kendall_tau, quartiles, speedup
-from randprune.store import Latency
 
 SCORES = st.lists(st.floats(-1, 1), min_size=1, max_size=9)
 
@@ -70,44 +69,29 @@ def test_best_of_n_needs_scores_and_counts_among_them() -> None:
         best_of_n([1.0, 2.0, 3.0], [0, 4])
 
 
-def test_interleaved_timings_are_compared_one_by_one() -> None:
-    # A machine that turned slow half-way: pairs see through it, medians would not.
-    slow = np.array([1, 1, 1, 10, 10, 10])
-    dense = Latency(tuple(0.2 * slow), 64, interleaved=True)
-    small = Latency(tuple(0.1 * slow), 64, interleaved=True)
-    found = speedup(dense, small)
-    assert found is not None
-    assert (found.median, found.low, found.high) == pytest.approx((2, 2, 2))
-    assert found.paired
+def test_jackknife_error_is_that_of_leaving_each_score_out() -> None:
+    scores = np.random.default_rng(2).normal(size=13)
+    curve = best_of_n(scores, [1, 2, 3], confidence=0.9)
+    without = np.array([best_of_n(np.delete(scores, i), [1, 2, 3]).mean for i in range(13)])
+    error = np.sqrt(12 / 13 * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+    half = 1.782287555649  # t quantile 0.95 at 12 degrees of freedom
+    assert curve.mean_high - curve.mean == pytest.approx(half * error, rel=1e-9)
+    assert curve.mean - curve.mean_low == pytest.approx(half * error, rel=1e-9)
+    # The best of one is the mean, and its jackknife error is s / sqrt(n).
+    assert error[0] == pytest.approx(scores.std(ddof=1) / 13**0.5)
 
 
-def test_other_timings_are_compared_by_quartiles_widely() -> None:
-    dense, small = Latency((2.0, 3.0, 4.0), 64), Latency((1.0, 1.5, 2.0), 64)
-    found = speedup(dense, small)
-    assert found is not None
-    assert not found.paired
-    assert found.median == 2.0
-    assert (found.low, found.high) == (2.5 / 1.75, 3.5 / 1.25)
-    assert quartiles(small) == (1.25, 1.5, 1.75)
+def test_interval_of_the_mean_is_left_out_where_it_would_not_hold() -> None:
+    curve = best_of_n(np.random.default_rng(0).normal(size=20))
+    assert np.isfinite(curve.mean_low[:5]).all()
+    assert np.isnan(curve.mean_low[5:]).all()
+    assert np.isnan(best_of_n([0.5, 0.5, 0.5, 0.5, 0.5]).mean_low).all()
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        Latency((1.0,), 1),
-        Latency((1.0,), 64, device="cuda"),
-        Latency((1.0,), 64, dtype="bfloat16"),
-        Latency((1.0,), 64, threads=2),
-        Latency((), 64),
-    ],
-)
-def test_timings_of_different_settings_are_not_compared(other: Latency) -> None:
-    assert speedup(Latency((1.0,), 64), other) is None
-
-
-def test_kendall_tau_against_its_definition() -> None:
-    a, b = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]
-    assert kendall_tau(a, b) == pytest.approx((5 - 1) / 6)
-    assert kendall_tau(a, a) == pytest.approx(1.0)
-    assert kendall_tau(a, [1.0, 1.0, 1.0, 1.0]) is None
-    assert kendall_tau([1.0, 2.0], [1.0, 2.0]) is None
+def test_interval_of_the_mean_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(400):
+        curve = best_of_n(rng.random(40), [8])  # the best of 8 uniform numbers: 8 / 9
+        hits += bool(curve.mean_low[0] <= 8 / 9 <= curve.mean_high[0])
+    assert 0.88 <= hits / 400 <= 0.98

@@ -31,7 +31,7 @@ def record():
         "trace_seconds": 1.1,
         "trace_mib": 184,
         "frozen_layers": 1,
-        "frozen": [["the network's output in fc (output)", 1000, ["fc"]]],
+        "frozen": [["the network's output", 1000, ["fc"]]],
         "inexact": [],
         "ratios": [0.5],
         "verify_error": 1e-15,

@@ -99,6 +99,11 @@ class Context:
         assert self.node is not None
         return describe(self.node)
 
+    def reason(self, why: str) -> str:
+        """The reason with the place it arose at; the network's outputs are a place themselves."""
+        assert self.node is not None
+        return why if self.node.op == "output" else f"{why} in {self.where()}"
+
     # ------------------------------------------------------------------ acting on labels
 
     def freeze(self, labels: IntArray | None, why: str, kind: str = "") -> bool:
@@ -107,9 +112,9 @@ class Context:
             return True
         if kind and kind in self.allow:
             if not bool(self.labels.is_frozen(labels).all()):
-                self.inexact.append(f"{why} in {self.where()}")
+                self.inexact.append(self.reason(why))
             return False
-        self.labels.freeze(labels, f"{why} in {self.where()}")
+        self.labels.freeze(labels, self.reason(why))
         return True
 
     def freeze_all(self, values: Iterable[Value], why: str) -> None:
@@ -125,13 +130,13 @@ class Context:
         if b is None:
             self.freeze(a, why)
             return None
-        self.labels.tie(a, b, f"{why} in {self.where()}")
+        self.labels.tie(a, b, self.reason(why))
         return a
 
     def tie_within(self, labels: IntArray, why: str) -> None:
         """Tie the rows of a 2-D array of labels: all entries of a column become one class."""
         for row in labels[1:]:
-            self.labels.tie(labels[0], row, f"{why} in {self.where()}")
+            self.labels.tie(labels[0], row, self.reason(why))
 
     def is_frozen(self, axis: Axis) -> bool:
         """Whether nothing on the axis can be cut."""

@@ -66,6 +66,22 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"## {project()['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_each_file_beside_the_code_is_installed_with_it() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of the repository")
+    listed = ["git", "ls-files", "src/randprune"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    files = {ROOT / line for line in done.stdout.splitlines() if not line.endswith(".py")}
+    assert ROOT / "src" / "randprune" / "report" / "assets" / "page.css" in files
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    installed: set[Path] = set()
+    for package, globs in patterns["package-data"].items():
+        folder = ROOT.joinpath("src", *package.split("."))
+        assert (folder / "__init__.py").exists(), package
+        installed.update(path for glob in globs for path in folder.glob(glob))
+    assert {str(path.relative_to(ROOT)) for path in files - installed} == set()
+
+
 def test_the_license_is_complete() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text

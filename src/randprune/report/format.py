@@ -80,6 +80,13 @@ def times(factor: float) -> str:
     return f"{factor:.{2 if factor < 1.995 else 1}f}×"
 
 
+def speed(factor: float) -> str:
+    """Speed relative to another: 2.13 -> "2.1× faster"; 0.84 -> "1.19× slower"."""
+    if abs(factor - 1) < 0.005:
+        return f"{times(1.0)}{_SPACE}as fast"
+    return f"{times(factor)}{_SPACE}faster" if factor > 1 else f"{times(1 / factor)}{_SPACE}slower"
+
+
 def moment(iso: str) -> str:
     """An ISO 8601 time in UTC -> "2026-11-21 01:51 UTC"."""
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from randprune.provenance import portable
 from randprune.report import figures, tables
 from randprune.report.chart import Chart
-from randprune.report.format import elapsed, moment, number, percent, seconds, si, size, times, tiny
+from randprune.report.format import elapsed, moment, number, percent, seconds, si, size, speed, tiny
 from randprune.report.html import Block, Code, Facts, Folded, Page, Section, Text, Tile, Tone
 from randprune.report.names import METRIC_NAMES, STAGE_NAMES
 from randprune.report.networks import results
@@ -80,7 +80,7 @@ def headline(record: RunRecord) -> str:
             parts.append(f"{percent(row.macs / dense.macs)} of the MACs")
         faster = _speedup(record, row)
         if faster is not None:
-            parts.append(f"{times(faster.median)}\u00a0faster")
+            parts.append(speed(faster.median))
         accuracy = f"{percent(row.test.share)} test accuracy"
         accuracy += "" if row.stage == "finetuned" else " without any training"
         if dense is not None and dense.test is not None:
@@ -165,8 +165,8 @@ def _tiles(record: RunRecord) -> tuple[Tile, ...]:
             found.append(Tile("Parameters kept", ratio, f"{si(row.params)} of {si(dense.params)}"))
         faster = _speedup(record, row)
         if faster is not None:
-            note = f"measured, {faster.low:.2f} – {faster.high:.2f}"
-            found.append(Tile("Faster", times(faster.median), note))
+            note = f"measured speed-up, {faster.low:.2f} – {faster.high:.2f}"
+            found.append(Tile("Speed", speed(faster.median), note))
     artifact = record.milestone(ArtifactInfo)
     if artifact is not None:
         found.append(Tile("File", size(artifact.size_bytes), artifact.file))

@@ -248,7 +248,7 @@ def _train_one_step(small: Any, example: Any) -> None:
 
 
 def _reload(name: str, small: Any, example: Any) -> None:
-    """Save, load in a fresh process that cannot unpickle, compare all tensors to the last bit."""
+    """Save, load in a fresh process that cannot unpickle, and compare to the last bit."""
     import randprune as rp
 
     if ":" not in name:
@@ -257,13 +257,14 @@ def _reload(name: str, small: Any, example: Any) -> None:
         path = rp.save(small, Path(folder) / "small.safetensors")
         script = Path(__file__).resolve()
         found = run_apart(script, name, 300, ("--reload", str(path)))
-    if found.get("outputs") != _output_hash(small, example):
-        why = found.get("error", "its tensors differ")
+    differ = [kind for kind, value in _hashes(small, example).items() if found.get(kind) != value]
+    if differ:
+        why = found.get("error", f"its {' and '.join(differ)} differ")
         raise AssertionError(f"the saved network, loaded in a fresh process: {why}")
 
 
 def reload(name: str, path: Path) -> dict[str, Any]:
-    """What a fresh process makes of a saved network: the hash of its tensors."""
+    """What a fresh process makes of a saved network: hashes of its tensors and outputs."""
     import pickle
 
     import torch
@@ -278,19 +279,21 @@ def reload(name: str, path: Path) -> dict[str, Any]:
 
     pickle.load = pickle.loads = torch.load = refuse  # type: ignore[assignment]
     small = rp.load(path, model=model)
-    return {"model": name, "outputs": _output_hash(small, example)}
+    return {"model": name, **_hashes(small, example)}
 
 
-def _output_hash(model: Any, example: Any) -> str:
-    """Hash of every tensor of the network, which has to run on the example."""
+def _hashes(model: Any, example: Any) -> dict[str, str]:
+    """Hashes of the network's tensors and of its outputs for the example."""
     import torch
 
     with torch.no_grad():
-        model.eval()(example)
-    digest = hashlib.sha256()
+        outputs = _tensors(model.eval()(example))
+    tensors, results = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        tensors.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    for output in outputs:
+        results.update(output.contiguous().numpy().tobytes())
+    return {"tensors": tensors.hexdigest(), "outputs": results.hexdigest()}
 
 
 def _tensors(outputs: Any) -> list[Any]:

@@ -145,6 +145,24 @@ def test_a_memory_layout_comes_back(tmp_path: Path) -> None:
     assert same(small, back)
 
 
+def test_strides_come_back(tmp_path: Path) -> None:
+    """Also those of axes of one, by which a 1x1 convolution chooses its kernel."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 3))
+
+    dense = build().to(memory_format=torch.channels_last)
+    dense[2].weight.data = dense[2].weight.data.t().contiguous().t()
+    assert [p.stride() for p in dense.parameters()] == [(3, 1, 3, 3), (1,), (1, 3), (1,)]
+    assert same(dense, load(save(dense, tmp_path / "x.safetensors"), model=build))
+
+
+def test_loaded_tensors_lie_where_torch_would_put_them(tmp_path: Path) -> None:
+    """Aligned memory of their own: else a matrix product may round differently."""
+    back = load(save(randomise(Small()), tmp_path / "x.safetensors"), model=Small)
+    assert all(t.data_ptr() % 64 == 0 for t in named_tensors(back).values())
+
+
 def test_a_bias_gained_by_recovery_comes_back(tmp_path: Path) -> None:
     small, _ = prune(randomise(Small()))
     small.first.bias = nn.Parameter(torch.rand(small.first.out_channels))

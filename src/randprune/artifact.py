@@ -35,7 +35,6 @@ ModelSource = str | nn.Module | Callable[[], nn.Module]
 
 _FORMAT = 1
 _KEY = "randprune"
-_LAYOUTS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class ArtifactHeader:
         dense: shape of every tensor of the dense network.
         gained: shape of every tensor that came after the last cut, such as a convolution's bias.
         aliases: other names of a stored tensor -> the name it is stored under.
-        layouts: tensors whose memory layout is not the default -> its name.
+        strides: of the tensors that do not lie in memory in the default order, by name.
         metadata: whatever was given to `save`, JSON-ready.
         digest: sha256 of the header and all tensors.
     """
@@ -64,7 +63,7 @@ class ArtifactHeader:
     dense: Shapes
     gained: Shapes = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
-    layouts: Mapping[str, str] = field(default_factory=dict)
+    strides: Shapes = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
@@ -94,7 +93,7 @@ class ArtifactHeader:
             "dense": _lists(self.dense),
             "gained": _lists(self.gained),
             "aliases": dict(self.aliases),
-            "layouts": dict(self.layouts),
+            "strides": _lists(self.strides),
             "metadata": dict(self.metadata),
         }
 
@@ -119,7 +118,7 @@ class ArtifactHeader:
             dense=_shapes(document["dense"]),
             gained=_shapes(document["gained"]),
             aliases=document["aliases"],
-            layouts=document["layouts"],
+            strides=_shapes(document["strides"]),
             metadata=document["metadata"],
             digest=document["digest"],
         )
@@ -164,7 +163,7 @@ def save(
         dense=plan.dense if plan else tensor_shapes(network),
         gained=plan.gained(network) if plan else {},
         aliases=aliases,
-        layouts={name: layout for name, t in tensors.items() if (layout := _layout(t))},
+        strides={name: strides for name, t in tensors.items() if (strides := _odd_strides(t))},
         metadata=dict(metadata or {}),
     )
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -256,16 +255,17 @@ def _distinct_tensors(network: nn.Module) -> tuple[dict[str, torch.Tensor], dict
     return tensors, aliases
 
 
-def _layout(tensor: torch.Tensor) -> str:
-    """The name of a layout other than the default; results may differ in the last bit by layout."""
-    if tensor.is_contiguous():
-        return ""
-    matching = (
-        name
-        for (name, memory_format), ndim in zip(_LAYOUTS.items(), (4, 5), strict=True)
-        if tensor.ndim == ndim and tensor.is_contiguous(memory_format=memory_format)
-    )
-    return next(matching, "")
+def _odd_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a dense tensor where they are not the default; else none.
+
+    Those of axes of one count too: by them a convolution takes its weight for channels_last, and
+    another kernel rounds differently.
+    """
+    dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
+    default = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    strides = tensor.stride()
+    # Overlapping or spread strides (views of larger memory) are not kept by `empty_like` either.
+    return strides if strides == dense.stride() != default.stride() else ()
 
 
 def _reject_inner_cut(network: nn.Module) -> None:
@@ -423,9 +423,11 @@ def _put_tensors(
     placed: dict[str, torch.Tensor] = {}
     for name, stored in source.items():
         if stored not in placed:
-            tensor = tensors[stored]
-            if stored in header.layouts:
-                tensor = tensor.contiguous(memory_format=_LAYOUTS[header.layouts[stored]])
+            # Fresh memory: products of matrices may round differently where torch's alignment is
+            # missing, which the buffers of a file reader do not have.
+            read = tensors[stored]
+            strides = header.strides.get(stored, torch.empty(read.shape, device="meta").stride())
+            tensor = torch.empty_strided(read.shape, strides, dtype=read.dtype).copy_(read)
             if isinstance(own[name], nn.Parameter):
                 trained = own[name].requires_grad and tensor.is_floating_point()
                 tensor = nn.Parameter(tensor, requires_grad=trained)

@@ -118,7 +118,7 @@ class ArtifactHeader:
             dense=_shapes(document["dense"]),
             gained=_shapes(document["gained"]),
             aliases=document["aliases"],
-            strides=_shapes(document["strides"]),
+            strides=_shapes(document.get("strides", {})),
             metadata=document["metadata"],
             digest=document["digest"],
         )

@@ -50,11 +50,14 @@ class ChannelGroup:
     """Channels that occupy the same places and therefore are ranked and cut in one pool.
 
     Channel j of the group is row j of every slot's index; cutting it removes all of its places.
+    `sizes` are places in layers that own no tensor there but keep a number of channels, such as
+    batch norm without parameters: `tensor` then names the layer.
     """
 
     name: str
     width: int
     slots: tuple[Slot, ...]
+    sizes: tuple[Slot, ...] = ()
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in trace order."""
@@ -238,15 +241,8 @@ class Space:
                 {
                     "name": group.name,
                     "width": group.width,
-                    "slots": [
-                        {
-                            "tensor": slot.tensor,
-                            "dim": slot.dim,
-                            "role": slot.role,
-                            "index": _pack(slot.index),
-                        }
-                        for slot in group.slots
-                    ],
+                    "slots": [_slot_to_json(slot) for slot in group.slots],
+                    "sizes": [_slot_to_json(slot) for slot in group.sizes],
                 }
                 for group in self.groups
             ],
@@ -274,10 +270,8 @@ class Space:
                 ChannelGroup(
                     g["name"],
                     g["width"],
-                    tuple(
-                        Slot(s["tensor"], s["dim"], _unpack(s["index"], g["width"]), s["role"])
-                        for s in g["slots"]
-                    ),
+                    tuple(_slot_from_json(slot, g["width"]) for slot in g["slots"]),
+                    tuple(_slot_from_json(slot, g["width"]) for slot in g.get("sizes", ())),
                 )
                 for g in document["groups"]
             ),
@@ -295,6 +289,20 @@ class Space:
                 "the file was altered. Write it again from the network."
             )
         return space
+
+
+def _slot_to_json(slot: Slot) -> dict[str, Any]:
+    return {
+        "tensor": slot.tensor,
+        "dim": slot.dim,
+        "role": slot.role,
+        "index": _pack(slot.index),
+    }
+
+
+def _slot_from_json(document: Mapping[str, Any], width: int) -> Slot:
+    index = _unpack(document["index"], width)
+    return Slot(document["tensor"], document["dim"], index, document["role"])
 
 
 def _pack(index: IntArray) -> list[list[int]]:

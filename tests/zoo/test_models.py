@@ -72,6 +72,10 @@ def test_the_shortcut_is_option_a():
     assert not shortcut.state_dict()
 
 
+def test_the_shortcut_keeps_the_dtype_of_the_images():
+    assert ZeroPadShortcut(1, 1)(torch.zeros(1, 2, 2, 2).bfloat16()).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 3), (2, 0), (0, 0)])
 def test_the_shortcut_works_with_no_channels_left(before, after):
     shortcut = ZeroPadShortcut(before, after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,7 +89,23 @@ def group_channels(found: Propagation) -> Grouping:
     channel_by_root = np.full(len(labels), -1, dtype=np.int64)
     by_root[roots[live]] = group_of[live]
     channel_by_root[roots[live]] = channel_of[live]
-    return Grouping(tuple(groups), by_root[roots], channel_by_root[roots])
+    group_of, channel_of = by_root[roots], channel_by_root[roots]
+    sizes = _sizes(found, group_of, channel_of)
+    sized = [replace(group, sizes=tuple(sizes.get(g, ()))) for g, group in enumerate(groups)]
+    return Grouping(tuple(sized), group_of, channel_of)
+
+
+def _sizes(found: Propagation, group_of: IntArray, channel_of: IntArray) -> dict[int, list[Slot]]:
+    """Per group its places in layers that keep a number of channels but own no tensor."""
+    out: dict[int, list[Slot]] = defaultdict(list)
+    for layer, axis in found.context.counted.items():
+        groups = np.where(axis < 0, -1, group_of[axis])
+        for group in np.unique(groups[groups >= 0]).tolist():
+            positions = np.flatnonzero(groups == group)
+            order = np.argsort(channel_of[axis[positions]], kind="stable")
+            width = int(channel_of[axis[positions]].max()) + 1
+            out[group].append(Slot(layer, 0, positions[order].reshape(width, -1), "pass"))
+    return out
 
 
 def _classes(

@@ -67,18 +67,27 @@ def propagate(
     as_graph: bool = False,
     allow: Collection[str] = (),
     training: Program | None = None,
+    counters: Collection[str] = (),
 ) -> Propagation:
     """Labels on every value of the program; `shapes` are those of parameters and buffers.
 
     `training` is the same network's program in training mode, where parts of it run only there
     (auxiliary classifiers): its operations tie and freeze the same labels, but cost nothing.
+    `counters` names the layers that keep a number of channels but own no tensor.
 
     Where a view splits channels over several axes, the cut runs along one of them (attention:
     within the heads, or whole heads). The longest is tried first; where that leaves the channels
     frozen, the next one is, and the choice that frees more channels stays.
     """
     programs = [program] if training is None else [program, training]
-    best = _propagate_once(programs, shapes, as_graph, allow, {})
+
+    def run(carriers: dict[Node, int]) -> Propagation:
+        ctx = Context(
+            Labels(), as_graph, frozenset(allow), carriers=carriers, counters=frozenset(counters)
+        )
+        return _propagate_once(ctx, programs, shapes)
+
+    best = run({})
     for option in (1, 2):
         stuck = _stuck_splits(best, option)
         # Splits in a row (in-projection, then heads) differ in length: each kind is also turned
@@ -87,7 +96,7 @@ def propagate(
                  dict.fromkeys(stuck.values())]  # fmt: skip
         for names in [list(stuck), *(kinds if 1 < len(kinds) <= 4 else [])]:
             turned = {**best.context.carriers, **dict.fromkeys(names, option)}
-            other = _propagate_once(programs, shapes, as_graph, allow, turned) if names else best
+            other = run(turned) if names else best
             if other.free > best.free:
                 best = other
     return best
@@ -104,13 +113,8 @@ def _stuck_splits(found: Propagation, option: int) -> dict[Node, int]:
 
 
 def _propagate_once(
-    programs: Sequence[Program],
-    shapes: dict[str, tuple[int, ...]],
-    as_graph: bool,
-    allow: Collection[str],
-    carriers: dict[Node, int],
+    ctx: Context, programs: Sequence[Program], shapes: dict[str, tuple[int, ...]]
 ) -> Propagation:
-    ctx = Context(Labels(), as_graph, frozenset(allow), carriers=carriers)
     axes: list[LabelledAxis] = []
     terms: list[CostTerm] = []
     for program in programs:

@@ -50,7 +50,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostTerm:
-    """``coefficient * prod(axis size)`` for one operation; `axes` are the label vectors."""
+    """``coefficient * prod(axis size)`` for one operation; `axes` are the label vectors.
+
+    Terms of a `kind` that no cost counts only tell channels apart that lie in different places.
+    """
 
     kind: str
     coefficient: float
@@ -69,6 +72,8 @@ class Context:
     inexact: list[str] = field(default_factory=list)
     carriers: dict[Node, int] = field(default_factory=dict)
     splits: dict[Node, list[tuple[IntArray, int]]] = field(default_factory=dict)
+    counters: frozenset[str] = frozenset()
+    counted: dict[str, IntArray] = field(default_factory=dict)
     node: Node | None = None
     values: dict[Node, Any] = field(default_factory=dict)
     constant_of: Callable[[Node], torch.Tensor | None] = field(default=lambda node: None)
@@ -151,6 +156,21 @@ class Context:
             if label >= 0 and self.role.setdefault(label, (role, order))[0] != role:
                 self.freeze(axis, "one weight axis both produces and consumes these channels")
                 return
+
+    def count(self, axis: Axis) -> None:
+        """Note the channels of a layer that keeps their number, if the current one does.
+
+        One number for all of its calls: what they get is tied.
+        """
+        assert self.node is not None
+        layer = module_path(self.node)
+        if axis is None or layer not in self.counters:
+            return
+        if layer in self.counted:
+            self.tie(axis, self.counted[layer], "one layer normalises several tensors")
+        else:
+            self.counted[layer] = axis
+            self.terms.append(CostTerm("size", 0.0, (axis,)))
 
     def spend(self, kind: str, coefficient: float, axes: Sequence[tuple[Axis, int]]) -> None:
         """Record a cost: coefficient times the product of (labels, size) axes."""

@@ -22,10 +22,14 @@ def batch_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     from_input = bound.get("training") or bound.get("use_input_stats") or False
     has_stats = ctx.value(bound.get("running_mean")) is not None
     axes = list(x.axes)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        parameter = ctx.value(bound.get(name))
+    parameters = [
+        ctx.value(bound.get(n)) for n in ("weight", "bias", "running_mean", "running_var")
+    ]
+    for parameter in parameters:
         if parameter is not None:
             axes[1] = ctx.tie(axes[1], parameter.axes[0], "normalises channels that are fixed")
+    if not any(parameters):
+        ctx.count(axes[1])
     if from_input or not has_stats:
         for dim, axis in enumerate(axes):
             if dim != 1:
@@ -82,10 +86,12 @@ def group_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     for axis in axes[2:]:
         ctx.freeze(axis, "statistics are taken over these channels")
     channels = axes[1]
-    for name in ("weight", "bias"):
-        parameter = ctx.value(bound[name])
+    parameters = [ctx.value(bound[name]) for name in ("weight", "bias")]
+    for parameter in parameters:
         if parameter is not None:
             channels = ctx.tie(channels, parameter.axes[0], "normalises fixed channels")
+    if not any(parameters):
+        ctx.count(channels)
     if channels is not None:
         table = channels.reshape(groups, -1)
         if "group_norm" in ctx.allow:

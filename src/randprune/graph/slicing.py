@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,17 +19,37 @@ from randprune.space import Selection, Space
 
 def kept_positions(space: Space, selection: Selection) -> dict[str, dict[int, IntArray]]:
     """For every tensor that shrinks: axis -> positions that go, sorted int64."""
+    return _removed(space, selection, "slots")
+
+
+def _removed(
+    space: Space, selection: Selection, places: Literal["slots", "sizes"]
+) -> dict[str, dict[int, IntArray]]:
     removed: dict[str, dict[int, list[IntArray]]] = defaultdict(lambda: defaultdict(list))
     for group, kept in zip(space.groups, selection, strict=True):
         if len(kept) == group.width:
             continue
         gone = np.setdiff1d(np.arange(group.width), kept, assume_unique=True)
-        for slot in group.slots:
+        for slot in getattr(group, places):
             removed[slot.tensor][slot.dim].append(slot.places(gone))
     return {
         tensor: {dim: np.sort(np.concatenate(parts)) for dim, parts in dims.items()}
         for tensor, dims in removed.items()
     }
+
+
+def counting_layers(model: nn.Module) -> frozenset[str]:
+    """Names of the layers that keep a number of channels but own no tensor: bare norms."""
+    return frozenset(
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, (_NormBase, nn.GroupNorm)) and not _tensors(module)
+    )
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    own = [*module._parameters.values(), *module._buffers.values()]
+    return [tensor for tensor in own if tensor is not None]
 
 
 def narrow_tensor(tensor: torch.Tensor, removed: dict[int, IntArray]) -> torch.Tensor:
@@ -66,7 +87,18 @@ def remove_channels(model: nn.Module, space: Space, selection: Selection) -> nn.
             touched[id(owner)] = (owner, dims.get(0))
     for module, gone in touched.values():
         _refresh_attributes(module, gone)
+    for layer, lost in _removed(space, selection, "sizes").items():
+        _shrink_bare_norm(model.get_submodule(layer), lost[0])
     return model
+
+
+def _shrink_bare_norm(module: nn.Module, gone: IntArray) -> None:
+    """Take the lost channels off the numbers of a norm without tensors."""
+    if isinstance(module, nn.GroupNorm):
+        _refresh_group_norm(module, gone)
+        module.num_channels -= len(gone)
+    elif isinstance(module, _NormBase):
+        module.num_features -= len(gone)
 
 
 def _parametrized_owner(model: nn.Module, name: str) -> nn.Module | None:

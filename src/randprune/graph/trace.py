@@ -16,6 +16,7 @@ from randprune.graph.emit import doubled, export_for_emission, named_tensors
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
+from randprune.graph.slicing import counting_layers
 from randprune.graph.trial import failing_groups, failing_in_graph
 from randprune.space import FrozenChannels, Space
 
@@ -69,7 +70,11 @@ def trace(
         program, state = export_program(model, inputs), named_tensors(model)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         found = propagate(
-            program, shapes, allow=allow, training=_training_program(model, program, inputs)
+            program,
+            shapes,
+            allow=allow,
+            training=_training_program(model, program, inputs),
+            counters=counting_layers(model),
         )
     if strict and program.unknown:
         raise UnsupportedModelError(

@@ -179,7 +179,7 @@ def _clone(value: Any) -> Any:
 
 def _home(group: ChannelGroup) -> str:
     """The innermost module that holds all of a group's tensors."""
-    paths = [slot.tensor.split(".")[:-1] for slot in group.slots]
+    paths = [slot.tensor.split(".")[:-1] for slot in (*group.slots, *group.sizes)]
     common = paths[0]
     for path in paths[1:]:
         same = [a == b for a, b in zip(common, path, strict=False)]
@@ -195,6 +195,7 @@ def _subspace(space: Space, numbers: set[int], home: str) -> tuple[Space, list[i
         replace(
             space.groups[g],
             slots=tuple(replace(s, tensor=s.tensor[cut:]) for s in space.groups[g].slots),
+            sizes=tuple(replace(s, tensor=s.tensor[cut:]) for s in space.groups[g].sizes),
         )
         for g in order
     )

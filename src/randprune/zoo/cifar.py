@@ -19,6 +19,7 @@ class ZeroPadShortcut(nn.Module):
     The zeros are expanded from two buffers of shape (1, channels, 1, 1), not padded by a constant,
     so that pad channels are channels of tensors and can be cut like any others; either buffer may
     end up with none. They are not in the state dict: published checkpoints have no such keys.
+    The result has the dtype of the images, also under autocast.
     """
 
     before: Tensor
@@ -33,8 +34,8 @@ class ZeroPadShortcut(nn.Module):
         """(B, C, H, W) -> (B, before + C + after, ceil(H / 2), ceil(W / 2))."""
         images = images[:, :, ::2, ::2]
         batch, _, height, width = images.shape
-        before = self.before.expand(batch, -1, height, width)
-        after = self.after.expand(batch, -1, height, width)
+        zeros = (self.before.to(images.dtype), self.after.to(images.dtype))
+        before, after = (z.expand(batch, -1, height, width) for z in zeros)
         return torch.cat([before, images, after], dim=1)
 
 

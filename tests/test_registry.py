@@ -52,24 +52,65 @@ def test_options_that_do_not_fit():
         make_registry().create("green", shade=2)
 
 
-def test_installed_packages_add_names(monkeypatch):
-    points = [
-        EntryPoint("plain", "builtins:dict", "randprune.test_colours"),
-        # A built-in name cannot be taken over by a package.
-        EntryPoint("red", "builtins:list", "randprune.test_colours"),
-    ]
-    asked = []
-
-    def entry_points(group):
-        asked.append(group)
-        return points
-
-    monkeypatch.setattr(registry_module, "entry_points", entry_points)
+def test_the_constructor_of_a_name():
     found = make_registry()
+    assert found.constructor("red")() == ("red", 1)
+    with pytest.raises(rp.InvalidInputError, match="No colour is called 'blue'"):
+        found.constructor("blue")
+
+
+def test_a_name_that_is_unregistered_is_free():
+    found = make_registry()
+    found.unregister("red")
+    assert found.names() == ("green",)
+    found.register("red")(tuple)
+    assert found.create("red") == ()
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def put(*points):
+        monkeypatch.setattr(
+            registry_module,
+            "entry_points",
+            lambda group: [EntryPoint(name, value, group) for name, value in points],
+        )
+        return make_registry()
+
+    return put
+
+
+def test_installed_packages_add_names(install):
+    found = install(("plain", "builtins:dict"))
     assert found.names() == ("green", "plain", "red")
     assert found.create("plain") == {}
-    assert found.create("red") == ("red", 1)
-    assert asked == ["randprune.test_colours"]
+
+
+def test_an_entry_point_may_name_what_its_module_registers_itself(install):
+    found = install(("plain", "builtins:dict"))
+    found.register("plain")(dict)
+    assert found.create("plain") == {}
+
+
+@pytest.mark.parametrize(
+    ("points", "owner"),
+    [([("red", "builtins:list")], "test_registry"),
+     ([("plain", "builtins:list"), ("plain", "builtins:dict")], "builtins")],
+)  # fmt: skip
+def test_a_name_that_is_taken_is_refused(install, points, owner):
+    found = install(*points)
+    name = points[0][0]
+    message = rf"The colour '{name}' of an installed package .* name that is taken by {owner}"
+    for _ in range(2):
+        with pytest.raises(rp.InvalidInputError, match=message):
+            found.names()
+
+
+def test_a_package_that_does_not_load_is_named(install):
+    found = install(("broken", "no_such_module:thing"))
+    with pytest.raises(rp.InvalidInputError, match="'broken' of an installed package cannot be "
+                       "loaded from 'no_such_module:thing': ModuleNotFoundError"):  # fmt: skip
+        found.create("red")
 
 
 class TestRules:

@@ -36,6 +36,10 @@ class Registry(Generic[T]):
 
         return add
 
+    def unregister(self, name: str) -> None:
+        """Forget a name, so that it can be registered again: for tests and interactive work."""
+        self._constructors.pop(name, None)
+
     def names(self) -> tuple[str, ...]:
         """All known names, sorted."""
         self._load()
@@ -47,11 +51,12 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
-    def create(self, name: str, **options: Any) -> T:
-        """The object called `name`, built with `options`.
+    def constructor(self, name: str) -> Callable[..., T]:
+        """The class or factory called `name`.
 
         Raises:
-            InvalidInputError: unknown name (with close matches) or options that do not fit.
+            InvalidInputError: unknown name, with close matches; or an entry point that cannot be
+                loaded or takes a name that is in use.
         """
         self._load()
         constructor = self._constructors.get(name)
@@ -61,6 +66,15 @@ class Registry(Generic[T]):
             raise InvalidInputError(
                 f"No {self.noun} is called {name!r}.{hint} Known: {', '.join(self.names())}."
             )
+        return constructor
+
+    def create(self, name: str, **options: Any) -> T:
+        """The object called `name`, built with `options`.
+
+        Raises:
+            InvalidInputError: as `constructor`, or options that do not fit.
+        """
+        constructor = self.constructor(name)
         try:
             return constructor(**options)
         except TypeError as error:
@@ -69,9 +83,27 @@ class Registry(Generic[T]):
             ) from error
 
     def _load(self) -> None:
+        """Add what installed packages register, once; nothing is added where one of them fails."""
         if self._loaded:
             return
-        self._loaded = True
+        found: dict[str, Callable[..., T]] = {}
         for point in entry_points(group=self.group):
-            if point.name not in self._constructors:
-                self._constructors[point.name] = point.load()
+            owner = f"the package {point.dist.name!r}" if point.dist else "an installed package"
+            try:
+                constructor = point.load()
+            except Exception as error:
+                raise InvalidInputError(
+                    f"The {self.noun} {point.name!r} of {owner} cannot be loaded from "
+                    f"{point.value!r}: {type(error).__name__}: {error}. Repair or uninstall it."
+                ) from error
+            # A module that is loaded may register its class itself, under the same name.
+            taken = found.get(point.name, self._constructors.get(point.name, constructor))
+            if taken is not constructor:
+                raise InvalidInputError(
+                    f"The {self.noun} {point.name!r} of {owner} ({point.value}) has a name that is "
+                    f"taken by {taken.__module__}. Rename its entry point in the group "
+                    f"{self.group!r}, or uninstall the package."
+                )
+            found[point.name] = constructor
+        self._constructors.update(found)
+        self._loaded = True

@@ -11,7 +11,7 @@ import torch
 from randprune.errors import DataError
 from randprune.pipeline.candidates import best_first, choose_finalists, value_of
 from randprune.pipeline.judge import quality_of, rank
-from randprune.pipeline.recoveries import quick_form
+from randprune.recovery import quick_form
 from randprune.store import PROXY, Candidate
 
 

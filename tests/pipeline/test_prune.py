@@ -542,4 +542,4 @@ def test_candidates_that_fail_are_listed_and_never_win() -> None:
         with pytest.raises(DataError, match=r"All 2 candidates failed, the first with: .*never"):
             job(None, recovery="fragile", finetune=None, candidates=2, settings=settings)
     finally:
-        del recoveries._constructors["fragile"]
+        recoveries.unregister("fragile")

@@ -113,7 +113,7 @@ def _judge(
 def _network(job: Job, candidate: Candidate, make: Make) -> nn.Module:
     widths = job.space.check_widths(candidate.widths)
     name = f"finalist-{candidate.method}-{candidate.index}"
-    return job.network(name, lambda: make(widths, candidate.method).network)
+    return job.kept.network(name, job.model, lambda: make(widths, candidate.method).network)
 
 
 def _finalist(job: Job, candidate: Candidate, make: Make, images: int) -> Finalist:

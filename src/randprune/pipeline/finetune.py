@@ -55,7 +55,7 @@ def _train(
     teacher: Teacher | None,
 ) -> nn.Module:
     name = f"finetune/{method}"
-    finished = (job.work / f"finetuned-{method}.safetensors").exists()
+    finished = job.kept.file(f"finetuned-{method}").exists()
     total = recipe.epochs * _TICKS
     text = f"Fine-tuning {label} for {recipe.epochs} epochs"
 
@@ -79,7 +79,7 @@ def _train(
         return result.model
 
     with job.phase(name, text, total=total, done=total if finished else 0) as running:
-        return job.network(f"finetuned-{method}", run)
+        return job.kept.network(f"finetuned-{method}", job.model, run)
 
 
 def _record(job: Job, method: str, label: str, finalist: Finalist, result: TrainResult) -> None:

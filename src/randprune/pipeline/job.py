@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from randprune.artifact import load, save
-from randprune.atomic import write_file
 from randprune.cost import Budget
-from randprune.errors import ArtifactError, InvalidInputError
+from randprune.errors import InvalidInputError
 from randprune.evaluate import Engine, Evaluator
+from randprune.pipeline.kept import Kept
+from randprune.pipeline.ledger import entry
 from randprune.pipeline.progress import Phase, Progress, phase
 from randprune.recipe import PruneRecipe
 from randprune.space import Selection, Space
 from randprune.store import CostEntry, Run
 from randprune.zoo.data import Data
 from randprune.zoo.splits import Split
-
-# A backward pass computes two products of the size of the forward pass's one.
-BACKWARD_MACS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,31 +95,10 @@ class Job:
             self._held[name] = chosen
         return self._held[name]
 
-    # -- what lasts ----------------------------------------------------------------------------
-
-    def tensors(self, name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors kept under `name`, made and written first where there are none."""
-        path = self.work / f"{name}.safetensors"
-        if path.exists():
-            try:
-                return safetensors.torch.load_file(path)
-            except (SafetensorError, OSError, ValueError):
-                path.unlink(missing_ok=True)  # damaged: make them again
-        made = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
-        write_file(path, safetensors.torch.save(made))
-        return made
-
-    def network(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
-        """The network kept under `name`, made and written first where there is none."""
-        path = self.work / f"{name}.safetensors"
-        if path.exists():
-            try:
-                return load(path, model=self.model).train(self.model.training)
-            except ArtifactError:
-                path.unlink(missing_ok=True)
-        made = make()
-        save(made, path)
-        return made
+    @property
+    def kept(self) -> Kept:
+        """What lasts until the job ends."""
+        return Kept(self.work)
 
     # -- costs ---------------------------------------------------------------------------------
 
@@ -143,19 +117,15 @@ class Job:
         forward: Mapping[float, int] | None = None,
         backward: Mapping[float, int] | None = None,
     ) -> CostEntry:
-        """A ledger entry; `forward` and `backward` map MACs per image to numbers of images."""
-        ahead, back = forward or {}, backward or {}
-        macs = sum(per * n for per, n in ahead.items())
-        macs += BACKWARD_MACS * sum(per * n for per, n in back.items())
-        return CostEntry(
-            phase=phase,
-            key=key,
-            candidates=candidates,
-            images_forward=sum(ahead.values()),
-            images_backward=sum(back.values()),
-            macs_spent=macs,
+        """A ledger entry of this job's device; see `randprune.pipeline.ledger.entry`."""
+        return entry(
+            phase,
+            key,
             seconds=seconds,
-            device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            device=self.device,
+            candidates=candidates,
+            forward=forward,
+            backward=backward,
         )
 
 

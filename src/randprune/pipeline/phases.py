@@ -31,6 +31,7 @@ from randprune.pipeline.search import controls, create_strategy, search
 from randprune.pipeline.workshop import Workshop
 from randprune.plan import plan_of
 from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recovery import images_forward
 from randprune.search import Strategy, reachable
 from randprune.search.feasible import require_reachable
 from randprune.space import Space
@@ -168,7 +169,7 @@ def _phases(job: Job, criterion: Criterion | None, strategy: Strategy | None) ->
         compared,
         lambda widths, method: workshop.make(widths, method, stronger),
         workshop.exact_judge(),
-        workshop.recoveries.images_forward(stronger),
+        images_forward(stronger, len(job.data.calibration_indices)),
     )
     verification = verify_cut(job, found[RANDOM].selection)
     labels = _labels(job)

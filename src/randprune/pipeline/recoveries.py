@@ -1,4 +1,4 @@
-"""Recoveries of one job: quick ones for every candidate, thorough ones for finalists.
+"""Repairs of one dense network's candidates: quick for all of them, thorough for finalists.
 
 Both have the same name, such as "least_squares+bn". The quick form leaves out what needs forward
 passes where the chain repairs by other means too: a batch norm is then recomputed for finalists
@@ -8,6 +8,7 @@ only; alone, it is computed from moments.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,32 +19,39 @@ from randprune.cost import FloatArray
 from randprune.criteria.reconstruction import eliminate
 from randprune.errors import ArtifactError
 from randprune.pipeline.candidates import Repair
-from randprune.pipeline.job import Job
-from randprune.recovery import Moments, Sequential, collect_moments, parse, recover
+from randprune.pipeline.kept import Kept
+from randprune.pipeline.ledger import entry
+from randprune.recovery import Moments, collect_moments, needs_moments, quick_form, recover
 from randprune.recovery.sensitivity import sensitivities, sensitivity_tables
 from randprune.recovery.statistics import reference_tensors
-from randprune.space import Selection
+from randprune.space import Selection, Space
+from randprune.store import CostEntry
+from randprune.zoo.splits import Split
 
 BATCH = 128
 SENSITIVITY_IMAGES = 256
 
 
-def quick_form(name: str) -> str:
-    """The form of a recovery that every candidate gets: no measured batch-norm statistics.
-
-    "least_squares+bn" -> "least_squares", "bn" -> "bn_closed_form"; others stay.
-    """
-    steps = [step.name for step in parse(name)]
-    if steps == ["bn"]:
-        return "bn_closed_form"
-    return "+".join(step for step in steps if step != "bn") or "none"
-
-
 @dataclass(slots=True, eq=False)
 class Recoveries:
-    """Builds the repairs of one job; statistics are made when first needed, and kept."""
+    """Builds repairs; statistics are made when first needed, and kept.
 
-    job: Job
+    Args:
+        model: the dense network.
+        space: its channel groups.
+        calibration: the images that repairs look at.
+        kept: where statistics are kept.
+        seed: of what the statistics draw.
+        spend: is told what the statistics cost.
+    """
+
+    model: nn.Module
+    space: Space
+    calibration: Split
+    kept: Kept
+    seed: int
+    spend: Callable[[CostEntry], None]
+    device: str | None = None
     shared: dict[str, Any] = field(init=False, default_factory=dict)
 
     def quick(self, name: str) -> Repair:
@@ -52,47 +60,29 @@ class Recoveries:
 
     def thorough(self, name: str) -> Repair:
         """The recovery of finalists, as its name says."""
-        job = self.job
-        if self.needs_moments(name):
+        if needs_moments(name):
             self.moments()
 
         def repair(small: nn.Module, selection: Selection) -> nn.Module:
-            calibration = job.data.calibration
             return recover(
                 small,
-                job.model,
-                job.space,
+                self.model,
+                self.space,
                 selection,
-                name or "none",
-                calibration,
+                name,
+                self.calibration,
                 batch_size=BATCH,
                 shared=self.shared,
             )
 
         return repair
 
-    @staticmethod
-    def needs_moments(name: str) -> bool:
-        """Whether the recovery works from moments."""
-        return any("moments" in step.needs for step in parse(name))
-
-    def images_forward(self, name: str) -> int:
-        """Images that one recovery sends through the candidate."""
-        calibration = len(self.job.data.calibration_indices)
-        total = 0
-        for step in parse(name):
-            if isinstance(step, Sequential):
-                total += min(step.images, calibration)
-            elif "data" in step.needs:
-                total += calibration
-        return total
-
     # -- statistics ----------------------------------------------------------------------------
 
     def moments(self) -> Moments:
         """Second moments of the dense network on the calibration images."""
         if "moments" not in self.shared:
-            path = self.job.work / "moments.safetensors"
+            path = self.kept.file("moments")
             found: Moments | None = None
             if path.exists():
                 try:
@@ -107,31 +97,29 @@ class Recoveries:
         return moments
 
     def _collect(self) -> Moments:
-        job = self.job
         start = time.perf_counter()
-        moments = collect_moments(
-            job.model, job.space, job.data.calibration.batches(BATCH), seed=job.seed("moments")
-        )
-        seconds = time.perf_counter() - start
-        forward = {job.macs(): moments.images}
-        job.run.add_cost(job.entry("calibrate", "moments", seconds=seconds, forward=forward))
+        batches = self.calibration.batches(BATCH)
+        moments = collect_moments(self.model, self.space, batches, seed=self.seed)
+        self._spend("moments", start, moments.images)
         return moments
 
     def tables(self) -> list[FloatArray]:
         """What each width of each group costs at the network's outputs, (width + 1,) a group."""
-        job = self.job
 
         def make() -> dict[str, Tensor]:
             start = time.perf_counter()
-            tensors = reference_tensors(job.model, job.space)
-            found = eliminate(job.space, self.moments(), tensors)
-            images = next(job.data.calibration.batches(SENSITIVITY_IMAGES))[0]
-            measured = sensitivities(job.model, job.space, self.moments(), found, images)
-            forward = {job.macs(): len(images) * len(job.space)}
-            seconds = time.perf_counter() - start
-            job.run.add_cost(job.entry("calibrate", "tables", seconds=seconds, forward=forward))
+            tensors = reference_tensors(self.model, self.space)
+            found = eliminate(self.space, self.moments(), tensors)
+            images = next(self.calibration.batches(SENSITIVITY_IMAGES))[0]
+            measured = sensitivities(self.model, self.space, self.moments(), found, images)
+            self._spend("tables", start, len(images) * len(self.space))
             tables = sensitivity_tables(found, measured)
             return {f"{g:05d}": torch.from_numpy(table) for g, table in enumerate(tables)}
 
-        kept = job.tensors("tables", make)
-        return [kept[f"{g:05d}"].numpy() for g in range(len(job.space))]
+        kept = self.kept.tensors("tables", make)
+        return [kept[f"{g:05d}"].numpy() for g in range(len(self.space))]
+
+    def _spend(self, key: str, start: float, images: int) -> None:
+        seconds = time.perf_counter() - start
+        forward = {self.space.cost("macs").dense: images}
+        self.spend(entry("calibrate", key, seconds=seconds, device=self.device, forward=forward))

@@ -66,7 +66,7 @@ def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strate
     """
     min_keep, round_to = section.min_keep, section.round_to
     check_grid("the [search] section", min_keep, round_to)
-    takes = inspect.signature(_constructor(section.strategy)).parameters
+    takes = inspect.signature(strategies.constructor(section.strategy)).parameters
     given: dict[str, Any] = {"round_to": round_to}
     # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
     if section.strategy != "uniform":
@@ -77,12 +77,6 @@ def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strate
         given["tables"] = tables()
     known = {name: value for name, value in given.items() if name in takes}
     return strategies.create(section.strategy, **{**known, **section.options})
-
-
-def _constructor(name: str) -> Callable[..., Strategy]:
-    if name not in strategies:
-        strategies.create(name)  # raises, with close matches
-    return strategies._constructors[name]
 
 
 def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:

@@ -19,6 +19,7 @@ from randprune.pipeline.job import Job
 from randprune.pipeline.judge import Judge
 from randprune.pipeline.recoveries import Recoveries
 from randprune.pipeline.search import Tools
+from randprune.recovery import needs_moments
 from randprune.space import IntArray
 from randprune.store import RANDOM, RANDOM_CHANNELS, UNIFORM, Accuracy
 from randprune.zoo.data import in_memory
@@ -41,9 +42,18 @@ class Workshop:
     _search: Split = field(init=False)
 
     def __post_init__(self) -> None:
-        self.recoveries = Recoveries(self.job)
+        job = self.job
+        self.recoveries = Recoveries(
+            model=job.model,
+            space=job.space,
+            calibration=job.data.calibration,
+            kept=job.kept,
+            seed=job.seed("moments"),
+            spend=job.run.add_cost,
+            device=job.device,
+        )
         # Walked once per candidate: decoded images are kept where they fit.
-        self._search = in_memory(self.job.data.search)
+        self._search = in_memory(job.data.search)
 
     def prepare(self) -> None:
         """The dense network's outputs, calibration statistics and scores, with progress."""
@@ -52,7 +62,7 @@ class Workshop:
             self.judge()
         with job.phase("calibrate", "Collecting statistics", total=2) as running:
             names = (job.recipe.recovery, job.recipe.finalists.recovery)
-            if any(self.recoveries.needs_moments(name) for name in names):
+            if any(needs_moments(name) for name in names):
                 self.recoveries.moments()
             running.step()
             self.scores()
@@ -82,7 +92,7 @@ class Workshop:
             )
             return {"logits": logits}
 
-        return Judge(evaluator, job.tensors(f"dense-{precision}", run_dense)["logits"])
+        return Judge(evaluator, job.kept.tensors(f"dense-{precision}", run_dense)["logits"])
 
     def dense_accuracy(self) -> Accuracy:
         """Of the dense network on the search images, in float32."""
@@ -97,7 +107,7 @@ class Workshop:
         if not self._scores:
             job = self.job
             random = score(job.model, job.space, Random(), seed=job.seed("random_channels"))
-            kept = job.tensors("scores", self._score)
+            kept = job.kept.tensors("scores", self._score)
             ours = [kept[f"{g:05d}"] for g in range(len(job.space))]
             self._scores = {RANDOM: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
         return self._scores

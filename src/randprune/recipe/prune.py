@@ -102,8 +102,8 @@ class SearchSection(Section):
     @field_validator("strategy")
     @classmethod
     def _strategy_is_known(cls, name: str) -> str:
-        if name not in strategies and not name.startswith(CUSTOM):
-            strategies.create(name)  # raises, with close matches
+        if not name.startswith(CUSTOM):
+            strategies.constructor(name)
         return name
 
 
@@ -185,6 +185,6 @@ class PruneRecipe(RecipeBase):
     @field_validator("criterion")
     @classmethod
     def _criterion_is_known(cls, name: str) -> str:
-        if name not in criteria and not name.startswith(CUSTOM):
-            criteria.create(name)  # raises, with close matches
+        if not name.startswith(CUSTOM):
+            criteria.constructor(name)
         return name

@@ -6,10 +6,9 @@ from randprune.recovery.base import (
     Recovery,
     RecoveryContext,
     Sequential,
-    parse,
-    recover,
     recoveries,
 )
+from randprune.recovery.chain import images_forward, needs_moments, parse, quick_form, recover
 from randprune.recovery.statistics import Moments, collect_moments
 
 __all__ = [
@@ -20,7 +19,10 @@ __all__ = [
     "RecoveryContext",
     "Sequential",
     "collect_moments",
+    "images_forward",
+    "needs_moments",
     "parse",
+    "quick_form",
     "recover",
     "recoveries",
 ]

@@ -1,7 +1,7 @@
-"""What a recovery is, and how several are chained by name: "least_squares+bn".
+"""What a recovery is: a weight update of a cut network without training.
 
-A recovery changes the weights of a cut network without training. It edits the network that it is
-given in place (the pruned copy, never the caller's dense one) and returns it. What several
+It edits the network that it is given in place (the pruned copy, never the caller's dense one) and
+returns it. What several
 recoveries of one dense network need - moments, an exported graph - is computed once and kept in
 the context's `shared`.
 """
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError
 from randprune.recovery.batch_norm import closed_form, recalibrate
 from randprune.recovery.least_squares import RIDGE, repair
 from randprune.recovery.sequential import Options, SequentialRepair, images_within
@@ -179,76 +179,3 @@ class Sequential:
             )
         made: SequentialRepair = context.shared[key]
         return made(small, context.selection)
-
-
-def parse(name: str) -> tuple[Recovery, ...]:
-    """The recoveries that a name chains: "least_squares+bn" -> two, "none" -> ().
-
-    Raises:
-        InvalidInputError: an unknown name (with close matches), or one given twice.
-    """
-    names = [] if name in ("", "none") else [part.strip() for part in name.split("+")]
-    if len(set(names)) < len(names):
-        raise InvalidInputError(
-            f"A recovery names each step once, joined by '+', such as 'least_squares+bn'. "
-            f"Got {name!r} instead."
-        )
-    return tuple(recoveries.create(part) for part in names)
-
-
-def recover(
-    small: nn.Module,
-    model: nn.Module,
-    space: Space,
-    selection: Selection,
-    recovery: str | Recovery = "least_squares+bn",
-    data: Any = None,
-    *,
-    batch_size: int = 128,
-    shared: dict[str, Any] | None = None,
-) -> nn.Module:
-    """`small` itself after a recovery or a chain of them; the dense network is left untouched.
-
-    Args:
-        small: the cut network; edited in place.
-        model: the dense network that was traced.
-        space: its channel groups.
-        selection: what `small` keeps.
-        recovery: "none", "bn", "least_squares", "sequential", "bn_closed_form", a chain such as
-            "least_squares+bn", or an object.
-        data: calibration images: an object with `batches(batch_size)` (a data split), a pair of
-            tensors (images, labels), or an iterable of batches that can be walked repeatedly.
-        batch_size: for data that comes as a split or a pair.
-        shared: a dict in which several calls on the same dense network and data share their passes.
-
-    Raises:
-        InvalidInputError: unknown recovery, or a selection of another space.
-        DataError: the recovery needs data and none was given.
-    """
-    space.check_selection(selection)
-    steps = parse(recovery) if isinstance(recovery, str) else (recovery,)
-    context = RecoveryContext(
-        model, space, selection, _batches(data, batch_size), {} if shared is None else shared
-    )
-    for step in steps:
-        small = step.apply(small, context)
-    return small
-
-
-def _batches(data: Any, batch_size: int) -> Callable[[], Iterable[Any]] | None:
-    if data is None:
-        return None
-    if hasattr(data, "batches"):
-        return lambda: data.batches(batch_size)
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        images, labels = data
-        return lambda: zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    if isinstance(data, Tensor):
-        return lambda: torch.split(data, batch_size)
-    if not isinstance(data, Iterable):
-        raise DataError(
-            "The 'data' parameter of recover must be a split, a pair of tensors or an iterable of "
-            f"batches. Got {type(data).__name__} instead."
-        )
-    held = data if hasattr(data, "__len__") else list(data)
-    return lambda: held

@@ -1,0 +1,53 @@
+"""What a job keeps on the disk until it ends, so that a resumed one only reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from randprune.artifact import load, save
+from randprune.atomic import write_file
+from randprune.errors import ArtifactError
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Tensors and pruned networks by name in one folder, each written whole or not at all."""
+
+    folder: Path
+
+    def tensors(self, name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors kept under `name`, made and written first where there are none."""
+        path = self.file(name)
+        if path.exists():
+            try:
+                return safetensors.torch.load_file(path)
+            except (SafetensorError, OSError, ValueError):
+                path.unlink(missing_ok=True)  # damaged: make them again
+        made = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
+        write_file(path, safetensors.torch.save(made))
+        return made
+
+    def network(self, name: str, dense: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+        """The network kept under `name`, made and written first where there is none.
+
+        `dense` is what it was cut from; the network comes with its training flag.
+        """
+        path = self.file(name)
+        if path.exists():
+            try:
+                return load(path, model=dense).train(dense.training)
+            except ArtifactError:
+                path.unlink(missing_ok=True)
+        made = make()
+        save(made, path)
+        return made
+
+    def file(self, name: str) -> Path:
+        """Where `name` is kept."""
+        return self.folder / f"{name}.safetensors"

@@ -1,5 +1,7 @@
 """The fair benchmark: every criterion and method beside the random baseline, under one protocol."""
 
+from randprune.bench.base import Method, Task, methods
+from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import (
     BenchRun,
     DenseRecord,
@@ -10,14 +12,20 @@ from randprune.bench.records import (
     Spent,
     Training,
 )
+from randprune.bench.run import run_bench
 
 __all__ = [
+    "BenchRecipe",
     "BenchRun",
     "DenseRecord",
+    "Method",
     "MethodInfo",
     "Proposal",
     "Protocol",
     "Result",
     "Spent",
+    "Task",
     "Training",
+    "methods",
+    "run_bench",
 ]

@@ -110,7 +110,8 @@ class Protocol(Milestone):
         methods: in the order of the recipe.
         reference: the row that differences are taken to.
         draw_seeds: one per draw; all rows of a draw see the same configurations.
-        training_seeds: one per training.
+        training_seeds: one per training, of the first draw; the other draws have their own, which
+            `Training.seed` gives.
         recovery: of every proposed network, without training.
         rank_by: what candidates are compared by on the search images.
         min_keep, round_to: limits on widths, the same for all methods.
@@ -218,8 +219,7 @@ class Training:
         row, draw: of the proposal. training: number of the training seed, from 0.
         epochs: its length.
         test: accuracy on the test set after the last epoch, in float32.
-        search: accuracy on the search images then. Training has seen them: all training images
-            are used.
+        seed: of order and augmentation, the same for all rows of a draw.
         spent: on the training.
     """
 
@@ -230,7 +230,7 @@ class Training:
     status: CandidateStatus = "ok"
     error: str = ""
     test: Accuracy | None = None
-    search: Accuracy | None = None
+    seed: int | None = None
     spent: Spent = Spent()
 
     @property

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from randprune.cli.bench import bench
 from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
 from randprune.cli.export import export
@@ -61,6 +62,7 @@ app.command()(demo)
 app.command()(inspect)
 app.command()(prune)
 app.command()(report)
+app.command()(bench)
 app.command()(export)
 
 
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:
-        resumable = argv[:1] in (["prune"], ["demo"])
+        resumable = argv[:1] in (["prune"], ["demo"], ["bench"])
         messages().print(f"Interrupted.{_RESUME if resumable else ''}", soft_wrap=True)
     return code
 

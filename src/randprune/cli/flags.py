@@ -7,12 +7,14 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from randprune.cli.options import MODEL_HELP
 from randprune.errors import InvalidInputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +125,39 @@ PRUNE = (
     Flag("output.folder", ("--out", "-o"), str, "FOLDER",
          "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
 )
+
+BENCH = (
+    Flag("model.spec", ("--model",), str, "MODEL", MODEL_HELP, "the recipe's", NETWORK),
+    Flag("model.weights", ("--weights",), str, "FILE",
+         "Trained weights: .safetensors, or .pt/.pth/.bin with tensors only.", "", NETWORK),
+    Flag("data.spec", ("--data",), str, "SOURCE",
+         "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "the recipe's", IMAGES),
+    Flag("design.draws", ("--draws",), int, "N",
+         "Seeds of configurations.", "the recipe's", RUN),
+    Flag("design.trainings", ("--trainings",), int, "N",
+         "Fine-tunings of each proposed network.", "the recipe's", RUN),
+    Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
+    Flag("output.workers", ("--workers",), int, "N",
+         "Processes that work side by side; 0: everything in this one.", "one per core", RUN),
+    Flag("output.folder", ("--out", "-o"), str, "FOLDER",
+         "Where the records, the recipe and the tables go.", "runs/...", RUN),
+)
 # fmt: on
 
 
-def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Decorator that gives a command these flags; its first parameter gets {key: value given}."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         parameters = [flag.parameter for flag in flags]
 
-        def run(**values: Any) -> None:
+        def run(**values: Any) -> T:
             given = {
                 flag.key: values.pop(p.name) for flag, p in zip(flags, parameters, strict=True)
             }
-            command({key: v for key, v in given.items() if v is not None and v != []}, **values)
+            chosen = {key: v for key, v in given.items() if v is not None and v != []}
+            return command(chosen, **values)
 
         signature = inspect.Signature(
             [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]

@@ -1,0 +1,108 @@
+"""What a method of the benchmark is: it proposes which channels stay, and nothing else.
+
+The runner cuts, verifies, repairs, fine-tunes and tests every proposal in the same way, and counts
+what the method looked at. A method never sees a test image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from randprune.cost import Budget, FloatArray
+from randprune.registry import Registry
+from randprune.search import RandomSearch, UniformSearch
+from randprune.space import IntArray, Selection, Space
+from randprune.surgery import select
+from randprune.zoo.splits import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits on widths, the same for all methods of a run."""
+
+    min_keep: float
+    round_to: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What a method gets to propose from; everything that it uses is counted.
+
+    Attributes:
+        model: a copy of the dense network in evaluation mode; methods may do with it what they
+            like.
+        space: its channel groups.
+        budget: what the proposal must meet.
+        limits: on widths.
+        scores: of the row's criterion, one (width,) tensor a group, higher = keep.
+        criterion: its name.
+        rng: decides everything random; the same for all criteria of a draw, so that methods that
+            draw configurations from it, first of all, draw the same ones.
+        fit, calibration, search: disjoint parts of the training images. Each image that a pass
+            yields counts as one forward pass of the dense network, unless `spend` says otherwise.
+        evaluate: widths (G,) -> quality of the network on the search images after the quick
+            repair, higher = better; recorded as a candidate. -inf where it could not be made.
+        proxy: widths (N, G) -> predicted quality (N,) without a forward pass, higher = better.
+        rescore: selection -> scores of the row's criterion for the channels it keeps, of the
+            network that is cut accordingly and repaired; one (kept,) tensor a group.
+        random_scores: one (width,) tensor a group, drawn by the task's own seed.
+    """
+
+    model: nn.Module
+    space: Space
+    budget: Budget
+    limits: Limits
+    scores: Sequence[Tensor]
+    criterion: str
+    rng: np.random.Generator
+    fit: Split
+    calibration: Split
+    search: Split
+    evaluate: Callable[[IntArray], float]
+    proxy: Callable[[IntArray], FloatArray]
+    rescore: Callable[[Selection], list[Tensor]]
+    random_scores: Callable[[], Sequence[Tensor]]
+
+    def select(self, widths: npt.ArrayLike, scores: Sequence[Tensor] | None = None) -> Selection:
+        """The channels that the criterion (or other `scores`) keeps at these widths."""
+        return select(self.space, self.scores if scores is None else scores, widths)
+
+    def random_widths(self, count: int) -> IntArray:
+        """`count` random configurations within budget and limits, int64 (count, G)."""
+        strategy = RandomSearch(self.limits.min_keep, self.limits.round_to)
+        return strategy.ask(self.space, self.budget, count, self.rng)
+
+    def uniform_widths(self) -> IntArray:
+        """The uniform configuration of the budget, int64 (G,)."""
+        # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
+        strategy = UniformSearch(round_to=self.limits.round_to)
+        widths: IntArray = strategy.ask(self.space, self.budget, 1, self.rng)[0]
+        return widths
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Proposes a pruned network. Constructors only store arguments; `repr` rebuilds the object."""
+
+    @property
+    def uses_criterion(self) -> bool:
+        """Whether the row's criterion matters; without it the method has one row, "random"."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """One sentence for the report: what it does."""
+        ...
+
+    def propose(self, task: Task) -> Selection:
+        """The channels that stay, within the task's budget. Called once per row and draw."""
+        ...
+
+
+methods: Registry[Method] = Registry("method", "randprune.methods")

@@ -1,0 +1,111 @@
+"""Counts what a method looks at: the ledger of one proposal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from randprune.bench.records import Spent
+from randprune.pipeline.ledger import entry
+from randprune.store import CostEntry
+from randprune.zoo.splits import Batch, ImageShape, Indices, Split
+
+
+@dataclass(slots=True)
+class Meter:
+    """Adds up candidates and images; seconds run from its making, less what is paused.
+
+    Images count by the MACs that one of them costs.
+    """
+
+    device: str
+    candidates: int = 0
+    forward: Counter[float] = field(default_factory=Counter)
+    backward: Counter[float] = field(default_factory=Counter)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def look(self, macs: float, images: int, *, backward: bool = False) -> None:
+        """Images went through a network of so many MACs an image, and back where told."""
+        self.forward[macs] += images
+        if backward:
+            self.backward[macs] += images
+
+    def entry(self, phase: str, key: str) -> CostEntry:
+        """All so far as a ledger entry."""
+        return entry(
+            phase,
+            key,
+            seconds=time.perf_counter() - self._started,
+            device=self.device,
+            candidates=self.candidates,
+            forward=self.forward,
+            backward=self.backward,
+        )
+
+
+def spent_of(cost: CostEntry) -> Spent:
+    """A ledger entry as the compute of a result."""
+    return Spent(
+        cost.candidates,
+        cost.images_forward,
+        cost.images_backward,
+        cost.macs_spent,
+        cost.seconds,
+        cost.device,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountedSplit:
+    """A split whose passes are counted as forward passes of a network with `macs` an image."""
+
+    split: Split
+    meter: Meter
+    macs: float
+
+    @property
+    def num_classes(self) -> int:
+        """As of the split."""
+        return self.split.num_classes
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """As of the split."""
+        return self.split.image_shape
+
+    @property
+    def labels(self) -> Tensor:
+        """As of the split; not counted."""
+        return self.split.labels
+
+    @property
+    def fingerprint(self) -> str:
+        """As of the split."""
+        return self.split.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def subset(self, indices: Indices) -> CountedSplit:
+        """Counted as well."""
+        return CountedSplit(self.split.subset(indices), self.meter, self.macs)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: torch.Generator | None = None,
+        augment: bool = False,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """A pass of the split; its images are counted as they come."""
+        for images, labels in self.split.batches(
+            batch_size, shuffle=shuffle, augment=augment, drop_last=drop_last
+        ):
+            self.meter.look(self.macs, len(images))
+            yield images, labels

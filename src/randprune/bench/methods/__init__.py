@@ -1,0 +1,17 @@
+"""The package's own methods, one a file."""
+
+from randprune.bench.methods.global_ranking import GlobalRanking
+from randprune.bench.methods.iterative import Iterative
+from randprune.bench.methods.proxy_search import BestByProxy
+from randprune.bench.methods.random_channels import RandomChannels
+from randprune.bench.methods.random_search import RandomSearchMethod
+from randprune.bench.methods.uniform import UniformWidth
+
+__all__ = [
+    "BestByProxy",
+    "GlobalRanking",
+    "Iterative",
+    "RandomChannels",
+    "RandomSearchMethod",
+    "UniformWidth",
+]

@@ -1,0 +1,120 @@
+"""Global ranking: the scores of all groups are made comparable and ranked together.
+
+Method. Scores of a group are divided by a statistic of that group; then the lowest ones anywhere
+are cut until the budget is met, each group keeping its least width. Where one channel more or
+fewer jumps over the tolerance, single groups are stepped onto the budget.
+
+The usual way in which structured pruning allots widths, e.g. Liu et al., "Learning efficient
+convolutional networks through network slimming", ICCV 2017 (raw scale factors), and Molchanov et
+al., "Pruning convolutional neural networks for resource efficient inference", ICLR 2017 (scores
+divided by the layer's l2 norm).
+
+Known shortcomings. Which statistic makes layers comparable is a guess; it decides the widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from randprune.bench.base import Limits, Task, methods
+from randprune.cost import Budget, FloatArray
+from randprune.errors import InfeasibleBudgetError, InvalidInputError
+from randprune.search.feasible import WidthGrid, as_widths, describe, require_reachable
+from randprune.search.shift import Target, step_onto_budget
+from randprune.space import IntArray, Selection, Space
+
+_NORMS: dict[str, Callable[[FloatArray], float]] = {
+    "none": lambda scores: 1.0,
+    "mean": lambda scores: float(np.mean(np.abs(scores))),
+    "max": lambda scores: float(np.max(np.abs(scores))),
+    "l2": lambda scores: float(np.linalg.norm(scores)),
+}
+
+
+@methods.register("global_ranking")
+@dataclass(frozen=True)
+class GlobalRanking:
+    """All channels of the network in one ranking.
+
+    Args:
+        norm: what a group's scores are divided by: "mean", "max", "l2" of their magnitudes, or
+            "none".
+    """
+
+    norm: str = "l2"
+    uses_criterion: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.norm not in _NORMS:
+            raise InvalidInputError(
+                f"The 'norm' parameter of global_ranking must be one of {', '.join(_NORMS)}. "
+                f"Got {self.norm!r} instead."
+            )
+
+    @property
+    def words(self) -> str:
+        """What it does."""
+        return (
+            "All channels in one ranking by the criterion's scores"
+            f"{'' if self.norm == 'none' else f', divided by the {self.norm} of their layer'}; "
+            "the lowest go until the budget is met."
+        )
+
+    def propose(self, task: Task) -> Selection:
+        """The highest-ranking channels that fit."""
+        widths = ranked_widths(task.space, task.budget, task.limits, task.scores, self.norm)
+        return task.select(widths)
+
+
+def ranked_widths(
+    space: Space, budget: Budget, limits: Limits, scores: Sequence[Tensor], norm: str
+) -> IntArray:
+    """Widths (G,) that a common ranking of all channels gives within the budget.
+
+    Args:
+        space: the groups.
+        budget: what the widths meet.
+        limits: least widths and multiples.
+        scores: of the channels that may stay, one tensor a group, higher = keep.
+        norm: see `GlobalRanking`.
+
+    Raises:
+        InfeasibleBudgetError: out of reach, or no steps from the ranking's widths meet the budget.
+    """
+    require_reachable(space, budget, limits.min_keep, limits.round_to)
+    grid = WidthGrid.of(space, limits.min_keep, limits.round_to)
+    target = Target.of(space.cost(budget.metric), budget, grid)
+    # Each group's scores from high to low; its k-th entry goes before its (k-1)-th.
+    descending = [_normed(group, norm) for group in scores]
+    cuts = np.sort(np.concatenate(descending))
+
+    def widths_above(threshold: float) -> FloatArray:
+        kept = [float(np.count_nonzero(group > threshold)) for group in descending]
+        return np.array([kept], dtype=np.float64)
+
+    # The cost falls as the threshold rises: bisection over the sorted scores.
+    low, high = -1, len(cuts) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        dear = target.ratios(grid.snap(widths_above(cuts[middle])))[0] > target.aim
+        low, high = (middle, high) if dear else (low, middle)
+    wanted = widths_above(cuts[high])
+    widths, ratios = step_onto_budget(grid.snap(wanted.copy()), wanted, grid, target)
+    if not target.fits(ratios)[0]:
+        raise InfeasibleBudgetError(
+            f"No feasible widths: {describe(budget)} asked, global ranking comes as near as "
+            f"{float(ratios[0]):.4g}. Raise the tolerance (now {budget.tolerance:g})."
+        )
+    found: IntArray = as_widths(widths)[0]
+    return found
+
+
+def _normed(scores: Tensor, norm: str) -> FloatArray:
+    values = scores.detach().double().cpu().numpy()
+    scale = _NORMS[norm](values)
+    return np.sort(values / scale if scale > 0 else values)[::-1]

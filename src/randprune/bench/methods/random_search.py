@@ -1,0 +1,61 @@
+"""Random search: the baseline that every other method stands beside.
+
+Method. `candidates` random configurations within the budget; in each, the criterion ranks the
+channels of every group; each is cut, repaired without training and evaluated on the search images;
+the best one is proposed. With one candidate it is a random configuration without any search.
+
+Li et al., "Revisiting Random Channel Pruning for Neural Network Compression", CVPR 2022. Differs
+from the paper: sampling law, number of candidates and evaluation are ours, see
+`randprune.search.random`.
+
+Known shortcomings. Candidates are compared after a quick repair, not after training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from randprune.bench.base import Task, methods
+from randprune.errors import DataError, InvalidInputError
+from randprune.space import Selection
+
+
+@methods.register("random_search")
+@dataclass(frozen=True)
+class RandomSearchMethod:
+    """The best of random configurations.
+
+    Args:
+        candidates: how many are evaluated.
+    """
+
+    candidates: int = 50
+    uses_criterion: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.candidates, bool) or self.candidates < 1:
+            raise InvalidInputError(
+                "The 'candidates' parameter of random_search must be an integer of at least 1. "
+                f"Got {self.candidates!r} instead."
+            )
+
+    @property
+    def words(self) -> str:
+        """What it does."""
+        if self.candidates == 1:
+            return "One random configuration within the budget; the criterion ranks the channels."
+        return (
+            f"{self.candidates} random configurations within the budget; the criterion ranks the "
+            "channels; the best one after repair on the search images is proposed."
+        )
+
+    def propose(self, task: Task) -> Selection:
+        """Evaluate all, propose the best; of equally good ones the first."""
+        widths = task.random_widths(self.candidates)
+        values = np.array([task.evaluate(row) for row in widths])
+        if not np.isfinite(values).any():
+            raise DataError(f"All {len(widths)} candidates of random_search failed.")
+        return task.select(widths[int(np.argmax(values))])

@@ -1,0 +1,247 @@
+"""The recipe of `bench`: methods, criteria, seeds and lengths, in one TOML file."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from randprune.bench.base import Method, methods
+from randprune.bench.methods import RandomChannels, RandomSearchMethod, UniformWidth
+from randprune.bench.records import row_of
+from randprune.criteria import criteria
+from randprune.errors import InvalidInputError
+from randprune.recipe import BudgetSection, DataSection, ModelSection, Names, RecipeBase, Section
+from randprune.recipe.prune import Options, Precision, Rank
+from randprune.recovery import parse
+from randprune.search.feasible import check_grid
+from randprune.training.recipe import TrainRecipe
+
+RANDOM_CRITERION = "random"
+"""The criterion of methods that choose channels by themselves."""
+
+Lengths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+
+# A comparison without these three says nothing about search, widths or criteria.
+_REQUIRED: tuple[tuple[str, type[Method], str], ...] = (
+    ("random_search", RandomSearchMethod, "the baseline of random configurations"),
+    ("uniform", UniformWidth, "the control without a search"),
+    ("random_channels", RandomChannels, "the control without a criterion"),
+)
+
+
+class MethodSection(Section):
+    """One method of the comparison; its table's name is what its rows are called."""
+
+    method: str = Field(default="", description="a registered method; default: the table's name.")
+    criteria: Names | None = Field(
+        default=None, description="the criteria of its rows; default: those of the recipe."
+    )
+    epochs: Lengths | None = Field(
+        default=None, description="its fine-tuning lengths; default: those of [design]."
+    )
+    options: Options = Field(default={}, description="what the method's constructor gets.")
+
+
+class DesignSection(Section):
+    """How often everything is repeated, and what counts as a difference."""
+
+    draws: int = Field(
+        default=3, ge=1, description="seeds of configurations; all rows share the draws."
+    )
+    trainings: int = Field(default=1, ge=1, description="fine-tunings of each proposed network.")
+    epochs: Lengths = Field(default=(2,), description="fine-tuning lengths; 0: no training.")
+    reference: str = Field(
+        default="",
+        description="the row that differences are taken to, as method/criterion; default: the "
+        "first row of random_search.",
+    )
+    margin: float = Field(
+        default=0.005, gt=0, lt=1, description="smaller differences of accuracy are equivalent."
+    )
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals.")
+
+
+class ProposalSection(Section):
+    """Limits on widths, and how candidates are compared; the same for all methods."""
+
+    min_keep: float = Field(
+        default=0.1, ge=0, le=1, description="the least share of a group that stays."
+    )
+    round_to: int = Field(default=1, ge=1, description="what widths are multiples of.")
+    rank_by: Rank = Field(
+        default="kl",
+        description="what ranks candidates on the search images: the divergence from the dense "
+        "network's outputs (kl), the loss, or the accuracy.",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
+    )
+
+
+class TrainingSection(TrainRecipe):
+    """How networks are trained; the keys of a `TrainRecipe`."""
+
+    model_config = Section.model_config
+
+    seed: Literal[0] = Field(
+        default=0, exclude=True, description="not given here: it follows from the recipe's seed"
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        # Past TrainRecipe's own message: `RecipeBase.parse` names the key and the file.
+        BaseModel.__init__(self, **fields)
+
+    def recipe(self, epochs: int, seed: int) -> TrainRecipe:
+        """The plain recipe of one training."""
+        return TrainRecipe(**{**self.model_dump(), "epochs": epochs, "seed": seed})
+
+
+class FinetuneSection(TrainingSection):
+    """How every proposed network is fine-tuned, whatever proposed it."""
+
+    epochs: Literal[0] = Field(
+        default=0, exclude=True, description="not given here: the lengths are in design.epochs"
+    )
+
+
+class PretrainSection(TrainingSection):
+    """How the dense network is trained first, where no trained weights are at hand."""
+
+
+class OutputSection(Section):
+    """Where results go and how the machine is shared. Does not decide any result."""
+
+    folder: str = Field(default="", description="the output folder.")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="processes that work side by side, one thread each; default: one per core; "
+        "0: everything in this process.",
+    )
+
+
+class BenchRecipe(RecipeBase):
+    """A whole benchmark."""
+
+    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
+
+    job: Literal["bench"] = "bench"
+    title: str = Field(default="Benchmark", description="what people call it.")
+    study: str = Field(default="", description="the shipped study that it comes from.")
+    setting: Literal["pretrained"] = Field(
+        default="pretrained", description="what networks are made from."
+    )
+    seed: int = Field(default=0, ge=0, description="what decides everything random.")
+    plugins: Names = Field(
+        default=(),
+        description="modules to import first, which register methods, criteria, recoveries.",
+    )
+    criteria: Names = Field(
+        default=("l1",), min_length=1, description="what ranks channels, one row for each."
+    )
+    recovery: str = Field(
+        default="least_squares+bn", description="how networks are repaired without training."
+    )
+    methods: dict[str, MethodSection] = Field(
+        default={"random_search": MethodSection(), "uniform": MethodSection(),
+                 "random_channels": MethodSection()},
+        description="what is compared, one table for each method.",
+    )  # fmt: skip
+    model: ModelSection | None = None
+    data: DataSection | None = None
+    budget: BudgetSection = BudgetSection()
+    proposals: ProposalSection = ProposalSection()
+    design: DesignSection = DesignSection()
+    finetune: FinetuneSection = FinetuneSection.model_validate({})
+    pretrain: PretrainSection | None = None
+    output: OutputSection = OutputSection()
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins_are_imported(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        here = str(Path.cwd())
+        sys.path[:] = [*([] if here in sys.path else [here]), *sys.path]
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise ValueError(
+                    f"the module {name!r} cannot be imported ({error}). Give a module of an "
+                    "installed package or of the current directory, without '.py'."
+                ) from error
+        return names
+
+    @field_validator("criteria")
+    @classmethod
+    def _criteria_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known_criteria(names)
+
+    @field_validator("recovery")
+    @classmethod
+    def _recovery_is_known(cls, name: str) -> str:
+        parse(name)
+        return name
+
+    @model_validator(mode="after")
+    def _methods_are_sound(self) -> BenchRecipe:
+        made = {}
+        for label, section in self.methods.items():
+            if "/" in label or not label:
+                raise ValueError(f"a method's name must not be empty or hold '/'. Got {label!r}.")
+            made[label] = methods.create(section.method or label, **section.options)
+            _known_criteria(section.criteria or ())
+        for name, kind, role in _REQUIRED:
+            if not any(isinstance(method, kind) for method in made.values()):
+                raise ValueError(
+                    f"a comparison needs a row of {name}, {role}. Add an empty table "
+                    f"[methods.{name}]."
+                )
+        check_grid("the [proposals] section", self.proposals.min_keep, self.proposals.round_to)
+        rows = [row for label in self.methods for row in self.rows(label)]
+        if self.design.reference and self.design.reference not in rows:
+            raise ValueError(
+                f"design.reference must be one of the rows {', '.join(rows)}. "
+                f"Got {self.design.reference!r} instead."
+            )
+        return self
+
+    def method(self, label: str) -> Method:
+        """The method called `label`."""
+        section = self.methods[label]
+        return methods.create(section.method or label, **section.options)
+
+    def criteria_of(self, label: str) -> tuple[str, ...]:
+        """The criteria of a method's rows."""
+        if not self.method(label).uses_criterion:
+            return (RANDOM_CRITERION,)
+        own: tuple[str, ...] | None = self.methods[label].criteria
+        return own or self.criteria
+
+    def epochs_of(self, label: str) -> tuple[int, ...]:
+        """The fine-tuning lengths of a method, ascending."""
+        return tuple(sorted(set(self.methods[label].epochs or self.design.epochs)))
+
+    def rows(self, label: str) -> tuple[str, ...]:
+        """The rows of a method."""
+        return tuple(row_of(label, criterion) for criterion in self.criteria_of(label))
+
+    @property
+    def reference(self) -> str:
+        """The row that differences are taken to."""
+        if self.design.reference:
+            return self.design.reference
+        first = next(m for m in self.methods if isinstance(self.method(m), RandomSearchMethod))
+        return self.rows(first)[0]
+
+
+def _known_criteria(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        criteria.constructor(name)
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
+    return names

@@ -1,0 +1,140 @@
+"""`randprune bench`: criteria and methods beside the random baseline, under one protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from randprune.cli import options
+from randprune.cli.console import messages, output, print_json
+from randprune.cli.flags import BENCH, RUN, recipe_document, with_flags
+from randprune.cli.progress import progress
+
+if TYPE_CHECKING:
+    from randprune.bench.recipe import BenchRecipe
+    from randprune.bench.records import BenchRun
+
+# The benchmark is complete, but rows of it failed.
+FAILED_ROWS = 10
+
+
+@with_flags(BENCH)
+def bench(
+    given: Mapping[str, Any],
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A TOML recipe, or a shipped study: smoke, f1, f2, f4, n_curve, spread.",
+            show_default=False,
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other recipe key, such as design.draws=5; repeatable.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
+            rich_help_panel=RUN,
+            show_default="a GPU if there is one",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the plan and its cost, and stop.",
+                     rich_help_panel=RUN),
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:  # fmt: skip
+    """Benchmark criteria and methods beside the random baseline, under one protocol.
+
+    Methods only propose; one runner cuts, verifies, repairs, fine-tunes and tests all of them. Give
+    the same command again after an interruption: it continues where it stopped. Exit code 10: the
+    benchmark is complete, but rows of it failed; they are listed with their errors.
+    """
+    recipe = resolve(given, study, settings or ())
+    if dry_run:
+        from randprune.bench.plan import Plan
+
+        with messages().status("Looking at the network and the images ..."):
+            plan = Plan.of(recipe, device)
+        if json:
+            print_json(plan.to_json())
+        else:
+            output().print("\n".join(plan.lines()), markup=False, soft_wrap=True)
+        return 0
+    with progress(quiet) as shown:
+        from randprune.bench import run_bench
+
+        run = run_bench(recipe, progress=shown, device=device)
+    _print(run, Path(recipe.output.folder), json=json)
+    return FAILED_ROWS if run.failures else 0
+
+
+def resolve(given: Mapping[str, Any], study: str, settings: Sequence[str] = ()) -> BenchRecipe:
+    """The recipe that a study, flags and settings ask for, with an output folder.
+
+    Raises:
+        InvalidInputError: an unknown study or key, or a value that does not fit.
+    """
+    from randprune.bench.recipe import BenchRecipe
+    from randprune.bench.studies import study_file
+
+    file = study_file(study)
+    where = f"{file.name} with these options"
+    recipe = BenchRecipe.parse(recipe_document(file, given, settings), where)
+    if recipe.output.folder:
+        return recipe
+    document = recipe.document()
+    document["output"]["folder"] = default_folder(recipe)
+    return BenchRecipe.parse(document, where)
+
+
+def default_folder(recipe: BenchRecipe) -> str:
+    """A folder of its own for every recipe, the same one each time: runs/f1-1a2b3c."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", recipe.study or recipe.title.lower()) or "bench"
+    return str(Path("runs") / f"{name}-{recipe.hash()[:6]}")
+
+
+def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
+    """The table of results on standard output, with the files to go on with."""
+    from randprune.bench.tables import write_results
+
+    file = write_results(run, folder)
+    if json:
+        print_json(
+            {
+                "results": [
+                    {
+                        "row": r.row,
+                        "draw": r.draw,
+                        "epochs": r.epochs,
+                        "training": r.training,
+                        "status": r.status,
+                        "test": r.test.share if r.test else None,
+                        "error": r.error,
+                    }
+                    for r in run.results
+                ],
+                "test_set_before_final": run.test_set.before_final,
+                "files": {"results": str(file), "records": str(folder)},
+            }
+        )
+        return
+    lines = [f"Failed: {r.row}, draw {r.draw}: {r.error}" for r in run.failures]
+    output().print("\n".join([*lines, f"Results: {file}"]), markup=False, soft_wrap=True)

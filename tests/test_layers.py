@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("space",),
     ("plan",),
     ("graph",),
-    ("search", "criteria", "surgery", "recovery"),
+    ("search", "criteria", "surgery", "widening", "recovery"),
     ("evaluate", "latency", "training", "zoo", "supernet"),
     ("store", "artifact", "export"),
     ("recipe", "pipeline"),

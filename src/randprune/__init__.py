@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from randprune.surgery import cut as cut
     from randprune.surgery import select as select
     from randprune.surgery import verify as verify
+    from randprune.widening import widen as widen
+    from randprune.widening import widening_of as widening_of
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,7 @@ _HOMES = {
     "randprune.search": ("RandomSearch", "UniformSearch"),
     "randprune.space": ("ChannelGroup", "FrozenChannels", "Selection", "Slot", "Space"),
     "randprune.surgery": ("cut", "select", "verify"),
+    "randprune.widening": ("widen", "widening_of"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

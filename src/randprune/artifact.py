@@ -4,10 +4,10 @@
     load("small.safetensors")                          # by the stored name
     load("small.safetensors", model=MyNetwork)         # on the dense architecture's constructor
 
-The header holds the dense architecture's name, the cuts (space and selection) and a checksum of
-everything. Loading builds the dense network, repeats the cuts and puts the stored tensors in
-place: bit for bit, in their dtypes and memory layouts. Nothing in the file is code, and nothing is
-ever unpickled.
+The header holds the dense architecture's name, the cuts (space and selection), the widenings
+(both spaces) and a checksum of everything. Loading builds the dense network, repeats these steps
+and puts the stored tensors in place: bit for bit, in their dtypes and memory layouts. Nothing in
+the file is code, and nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -27,9 +27,19 @@ from torch import nn
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
 from randprune.graph.program import private_copy
-from randprune.plan import CutStep, Shapes, named_tensors, plan_of, tensor_shapes
-from randprune.space import Selection, Space
+from randprune.plan import (
+    CutStep,
+    Shapes,
+    Step,
+    lists_of,
+    named_tensors,
+    plan_of,
+    shapes_of,
+    step_from_json,
+    tensor_shapes,
+)
 from randprune.surgery import cut
+from randprune.widening import widen_again
 
 ModelSource = str | nn.Module | Callable[[], nn.Module]
 
@@ -46,7 +56,8 @@ class ArtifactHeader:
         options: what `build_model` gets besides the name, such as ``{"num_classes": 100}``.
         class_name: of the network that was saved.
         versions: of randprune and torch that wrote the file.
-        steps: the cuts that lead from the dense network to this one; empty for a dense network.
+        steps: the cuts and widenings that lead from the dense network to this one; empty for a
+            dense network.
         dense: shape of every tensor of the dense network.
         gained: shape of every tensor that came after the last cut, such as a convolution's bias.
         aliases: other names of a stored tensor -> the name it is stored under.
@@ -59,7 +70,7 @@ class ArtifactHeader:
     options: Mapping[str, Any]
     class_name: str
     versions: Mapping[str, str]
-    steps: tuple[CutStep, ...]
+    steps: tuple[Step, ...]
     dense: Shapes
     gained: Shapes = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -81,17 +92,9 @@ class ArtifactHeader:
             "class": self.class_name,
             "versions": dict(self.versions),
             "fingerprint": self.fingerprint,
-            "cuts": [
-                {
-                    "space": step.space.to_json(),
-                    "selection": step.selection.to_json(),
-                    "as_graph": step.as_graph,
-                    "gained": _lists(step.gained),
-                }
-                for step in self.steps
-            ],
-            "dense": _lists(self.dense),
-            "gained": _lists(self.gained),
+            "cuts": [step.to_json() for step in self.steps],
+            "dense": lists_of(self.dense),
+            "gained": lists_of(self.gained),
             "aliases": dict(self.aliases),
             "strides": _lists(self.strides),
             "metadata": dict(self.metadata),
@@ -100,23 +103,14 @@ class ArtifactHeader:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ArtifactHeader:
         """The header that `to_json` wrote; raises whatever a malformed document leads to."""
-        steps = tuple(
-            CutStep(
-                Space.from_json(step["space"]),
-                Selection.from_json(step["selection"]),
-                bool(step["as_graph"]),
-                _shapes(step["gained"]),
-            )
-            for step in document["cuts"]
-        )
         return cls(
             model=document["model"],
             options=document["options"],
             class_name=document["class"],
             versions=document["versions"],
-            steps=steps,
-            dense=_shapes(document["dense"]),
-            gained=_shapes(document["gained"]),
+            steps=tuple(step_from_json(step) for step in document["cuts"]),
+            dense=shapes_of(document["dense"]),
+            gained=shapes_of(document["gained"]),
             aliases=document["aliases"],
             strides=_shapes(document.get("strides", {})),
             metadata=document["metadata"],
@@ -207,7 +201,10 @@ def load(
     try:
         for step in header.steps:
             _add_parameters(network, step.gained)
-            network = cut(network, step.space, step.selection, as_graph=step.as_graph)
+            if isinstance(step, CutStep):
+                network = cut(network, step.space, step.selection, as_graph=step.as_graph)
+            else:
+                network = widen_again(network, step)
         _add_parameters(network, header.gained)
     except (RandpruneError, AttributeError) as error:
         raise ArtifactError(f"The cuts in {path} cannot be repeated: {error}") from error
@@ -434,11 +431,3 @@ def _put_tensors(
             placed[stored] = tensor
         prefix, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(prefix), attribute, placed[stored])
-
-
-def _lists(shapes: Shapes) -> dict[str, list[int]]:
-    return {name: list(shape) for name, shape in shapes.items()}
-
-
-def _shapes(lists: Mapping[str, list[int]]) -> Shapes:
-    return {name: tuple(shape) for name, shape in lists.items()}

@@ -1,6 +1,7 @@
-"""What was cut from a network, remembered on the network itself.
+"""What was cut from a network, or added to it, remembered on the network itself.
 
-`cut` leaves a `CutPlan` on the module that it returns, so that `save` needs nothing but the module.
+`cut` and `widen` leave a `CutPlan` on the module that they return, so that `save` needs nothing but
+the module.
 The plan is a plain attribute, no tensor and no submodule: it is in no state dict, and it survives
 `copy.deepcopy`, `.to(...)`, training and pickling. A `torch.fx.GraphModule` copies only what lies
 in its `meta`, so there it is kept.
@@ -39,48 +40,102 @@ class CutStep:
     as_graph: bool
     gained: Shapes = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict that `step_from_json` reads."""
+        return {
+            "space": self.space.to_json(),
+            "selection": self.selection.to_json(),
+            "as_graph": self.as_graph,
+            "gained": lists_of(self.gained),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WidenStep:
+    """One application of `widen`.
+
+    Attributes:
+        space: of the network that was widened.
+        wide: of the network that came out.
+        stayed: groups that had to stay as they were -> why.
+        gained: as in `CutStep`.
+    """
+
+    space: Space
+    wide: Space
+    stayed: Mapping[str, str] = field(default_factory=dict)
+    gained: Shapes = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict that `step_from_json` reads."""
+        return {
+            "space": self.space.to_json(),
+            "wide": self.wide.to_json(),
+            "stayed": dict(self.stayed),
+            "gained": lists_of(self.gained),
+        }
+
+
+Step = CutStep | WidenStep
+
+
+def step_from_json(document: Mapping[str, Any]) -> Step:
+    """The step that `to_json` of either class wrote."""
+    space, gained = Space.from_json(document["space"]), shapes_of(document["gained"])
+    if "wide" in document:
+        return WidenStep(space, Space.from_json(document["wide"]), document["stayed"], gained)
+    selection = Selection.from_json(document["selection"])
+    return CutStep(space, selection, bool(document["as_graph"]), gained)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutPlan:
     """How a network came from its dense architecture.
 
     Attributes:
-        steps: the cuts, in order; more than one where a cut network was cut again.
+        steps: what was done, in order; more than one where a network was widened and then cut, or
+            cut again.
         dense: shape of every tensor of the dense network, by qualified name.
-        cut: shape of every tensor right after the last cut.
+        cut: shape of every tensor right after the last step.
     """
 
-    steps: tuple[CutStep, ...]
+    steps: tuple[Step, ...]
     dense: Shapes
     cut: Shapes
 
+    @property
+    def selection(self) -> Selection:
+        """What the last step kept: everything, where that was a widening."""
+        last = self.steps[-1]
+        return last.selection if isinstance(last, CutStep) else last.wide.dense
+
     def gained(self, network: nn.Module) -> Shapes:
-        """Shape of every tensor that the network has beyond those that the last cut left."""
+        """Shape of every tensor that the network has beyond those that the last step left."""
         return {name: s for name, s in tensor_shapes(network).items() if name not in self.cut}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CutPlan:
         return self  # immutable: copies of a network may share it
 
 
-def remember_cut(dense: nn.Module, small: nn.Module, step: CutStep) -> nn.Module:
-    """`small` itself, with the plan that leads to it; continues the plan of `dense`, if any."""
+def remember_step(dense: nn.Module, changed: nn.Module, step: Step) -> nn.Module:
+    """`changed` itself, with the plan that leads to it; continues the plan of `dense`, if any."""
     before = plan_of(dense)
     if before:
         step = replace(step, gained=before.gained(dense))
     plan = CutPlan(
         steps=(*before.steps, step) if before else (step,),
         dense=before.dense if before else tensor_shapes(dense),
-        cut=tensor_shapes(small),
+        cut=tensor_shapes(changed),
     )
-    if isinstance(small, torch.fx.GraphModule):
-        small.meta[_ATTRIBUTE] = plan
+    if isinstance(changed, torch.fx.GraphModule):
+        changed.meta[_ATTRIBUTE] = plan
     else:
-        object.__setattr__(small, _ATTRIBUTE, plan)
-    return small
+        object.__setattr__(changed, _ATTRIBUTE, plan)
+    return changed
 
 
 def plan_of(model: nn.Module) -> CutPlan | None:
-    """The plan that `cut` left on the network; None for a network that was never cut."""
+    """The plan that `cut` or `widen` left on the network; None for an unchanged one."""
     found = getattr(model, "meta", {}).get(_ATTRIBUTE) if _is_graph(model) else None
     found = model.__dict__.get(_ATTRIBUTE) if found is None else found
     return found if isinstance(found, CutPlan) else None
@@ -96,6 +151,16 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 def tensor_shapes(model: nn.Module) -> Shapes:
     """The shape of every parameter and buffer, by qualified name."""
     return {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+
+
+def lists_of(shapes: Shapes) -> dict[str, list[int]]:
+    """Shapes as JSON holds them."""
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def shapes_of(lists: Mapping[str, list[int]]) -> Shapes:
+    """The shapes that `lists_of` wrote."""
+    return {name: tuple(shape) for name, shape in lists.items()}
 
 
 def _is_graph(model: nn.Module) -> bool:

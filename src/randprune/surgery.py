@@ -19,7 +19,7 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode, private_copy
 from randprune.graph.slicing import kept_positions, narrow_tensor, remove_channels
-from randprune.plan import CutStep, remember_cut
+from randprune.plan import CutStep, remember_step
 from randprune.space import Selection, Space
 
 
@@ -77,8 +77,8 @@ def cut(
     if step.as_graph:
         from randprune.graph.emit import emit  # torch.fx emission is needed by few networks
 
-        return remember_cut(model, emit(model, space, selection), step)
-    return remember_cut(model, remove_channels(private_copy(model), space, selection), step)
+        return remember_step(model, emit(model, space, selection), step)
+    return remember_step(model, remove_channels(private_copy(model), space, selection), step)
 
 
 def verify(

@@ -1,9 +1,9 @@
-"""Remove channels from a module's tensors and bring the layers' attributes in line."""
+"""Remove channels from a module's tensors, or add some, and bring layers' attributes in line."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,12 +19,13 @@ from randprune.space import Selection, Space
 
 def kept_positions(space: Space, selection: Selection) -> dict[str, dict[int, IntArray]]:
     """For every tensor that shrinks: axis -> positions that go, sorted int64."""
-    return _removed(space, selection, "slots")
+    return removed_places(space, selection, "slots")
 
 
-def _removed(
+def removed_places(
     space: Space, selection: Selection, places: Literal["slots", "sizes"]
 ) -> dict[str, dict[int, IntArray]]:
+    """Like `kept_positions`; of "sizes": for every layer that only keeps a number of channels."""
     removed: dict[str, dict[int, list[IntArray]]] = defaultdict(lambda: defaultdict(list))
     for group, kept in zip(space.groups, selection, strict=True):
         if len(kept) == group.width:
@@ -65,34 +66,95 @@ def narrow_tensor(tensor: torch.Tensor, removed: dict[int, IntArray]) -> torch.T
 def remove_channels(model: nn.Module, space: Space, selection: Selection) -> nn.Module:
     """Cut the module in place (callers pass their own copy) and return it."""
     removed = kept_positions(space, selection)
-    holders = _holders(model)
-    missing = [name for name in removed if name not in holders]
+    holders = tensor_holders(model)
+    _check_names(space, removed, holders)
+    touched: dict[int, tuple[nn.Module, IntArray | None]] = {}
+    for name, dims in removed.items():
+        old = _held(holders[name])
+        _check_shape(name, old, dims)
+        for module in _replace(model, name, holders[name], narrow_tensor(old.detach(), dims)):
+            touched[id(module)] = (module, dims.get(0))
+    for module, gone in touched.values():
+        refresh_attributes(module, gone)
+    for layer, lost in removed_places(space, selection, "sizes").items():
+        shrink_bare_norm(model.get_submodule(layer), lost[0])
+    return model
+
+
+def grow_channels(model: nn.Module, space: Space, widths: IntArray) -> nn.Module:
+    """Give every group `widths[g]` channels, in place (callers pass their own copy); returns it.
+
+    Every axis grows by its slots' multiplicity for each new channel. The values of tensors that
+    grow are lost: where the old channels lie in them is known only when the result is traced.
+    """
+    more: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    unit: dict[str, int] = {}
+    for group, width in zip(space.groups, widths.tolist(), strict=True):
+        for slot in group.slots:
+            if width > group.width:
+                more[slot.tensor][slot.dim] += (width - group.width) * slot.index.shape[1]
+                unit[slot.tensor] = slot.index.shape[1]
+    holders = tensor_holders(model)
+    _check_names(space, more, holders)
+    touched: dict[int, tuple[nn.Module, int]] = {}
+    for name, dims in more.items():
+        old = _held(holders[name])
+        shape = [size + dims.get(dim, 0) for dim, size in enumerate(old.shape)]
+        for module in _replace(model, name, holders[name], old.detach().new_zeros(shape)):
+            touched[id(module)] = (module, unit[name])
+    for module, multiplicity in touched.values():
+        if isinstance(module, nn.GroupNorm) and module.weight is not None:
+            size = module.num_channels // module.num_groups
+            if multiplicity % size == 0:  # channels come in whole norm groups
+                module.num_groups = module.weight.shape[0] // size
+        refresh_attributes(module, None)
+    for group, width in zip(space.groups, widths.tolist(), strict=True):
+        for place in group.sizes:
+            per_channel = place.index.shape[1]
+            added = (width - group.width) * per_channel
+            _grow_bare_norm(model.get_submodule(place.tensor), added, per_channel)
+    return model
+
+
+def _grow_bare_norm(module: nn.Module, added: int, per_channel: int) -> None:
+    """Add new channels to the numbers of a norm without tensors."""
+    if isinstance(module, nn.GroupNorm):
+        size = module.num_channels // module.num_groups
+        module.num_channels += added
+        if per_channel % size == 0:
+            module.num_groups += added // size
+    elif isinstance(module, _NormBase):
+        module.num_features += added
+
+
+def _held(places: list[tuple[nn.Module, str]]) -> torch.Tensor:
+    module, attribute = places[0]
+    tensor: torch.Tensor = getattr(module, attribute)
+    return tensor
+
+
+def _replace(
+    model: nn.Module, name: str, places: list[tuple[nn.Module, str]], new: torch.Tensor
+) -> list[nn.Module]:
+    """Put a tensor of another shape into its places; the layers whose attributes depend on it."""
+    old = _held(places)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    for module, attribute in places:
+        setattr(module, attribute, new)
+    return [parametrized_owner(model, name) or module for module, _ in places]
+
+
+def _check_names(space: Space, names: Iterable[str], holders: Mapping[str, object]) -> None:
+    missing = [name for name in names if name not in holders]
     if missing:
         raise InvalidInputError(
             f"The network has no tensor called {missing[0]!r} ({len(missing)} missing): the space "
             f"was traced from another network ({space.model or 'unknown'}). Trace this one."
         )
-    touched: dict[int, tuple[nn.Module, IntArray | None]] = {}
-    for name, dims in removed.items():
-        places = holders[name]
-        module, attribute = places[0]
-        old = getattr(module, attribute)
-        _check_shape(name, old, dims)
-        new = narrow_tensor(old.detach(), dims)
-        if isinstance(old, nn.Parameter):
-            new = nn.Parameter(new, requires_grad=old.requires_grad)
-        for module, attribute in places:
-            setattr(module, attribute, new)
-            owner = _parametrized_owner(model, name) or module
-            touched[id(owner)] = (owner, dims.get(0))
-    for module, gone in touched.values():
-        _refresh_attributes(module, gone)
-    for layer, lost in _removed(space, selection, "sizes").items():
-        _shrink_bare_norm(model.get_submodule(layer), lost[0])
-    return model
 
 
-def _shrink_bare_norm(module: nn.Module, gone: IntArray) -> None:
+def shrink_bare_norm(module: nn.Module, gone: IntArray) -> None:
     """Take the lost channels off the numbers of a norm without tensors."""
     if isinstance(module, nn.GroupNorm):
         _refresh_group_norm(module, gone)
@@ -101,13 +163,13 @@ def _shrink_bare_norm(module: nn.Module, gone: IntArray) -> None:
         module.num_features -= len(gone)
 
 
-def _parametrized_owner(model: nn.Module, name: str) -> nn.Module | None:
+def parametrized_owner(model: nn.Module, name: str) -> nn.Module | None:
     """The layer whose weight is computed from this tensor by a parametrization, if any."""
     layer, mark, _ = name.partition(".parametrizations.")
     return model.get_submodule(layer) if mark else None
 
 
-def _holders(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+def tensor_holders(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     """Qualified tensor name -> every (module, attribute) that holds that very tensor."""
     by_id: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     names: list[tuple[str, int]] = []
@@ -134,7 +196,7 @@ def _check_shape(name: str, tensor: torch.Tensor, dims: dict[int, IntArray]) -> 
             )
 
 
-def _refresh_attributes(module: nn.Module, gone: IntArray | None) -> None:
+def refresh_attributes(module: nn.Module, gone: IntArray | None) -> None:
     """Bring the numbers that a layer keeps about itself in line with its weight."""
     weight = getattr(module, "weight", None)
     if isinstance(module, _NormBase):

@@ -121,7 +121,7 @@ def _finalist(job: Job, candidate: Candidate, make: Make, images: int) -> Finali
     plan = plan_of(network)
     assert plan is not None
     correct = round(candidate.scores[FINALIST_TOP1] * images)
-    return Finalist(candidate, plan.steps[-1].selection, network, Accuracy(correct, images))
+    return Finalist(candidate, plan.selection, network, Accuracy(correct, images))
 
 
 def verify_cut(job: Job, selection: Selection) -> Verification:

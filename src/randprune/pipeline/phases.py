@@ -336,7 +336,7 @@ def _result(job: Job, small: nn.Module) -> PruneResult:
     assert info is not None
     return PruneResult(
         model=small,
-        selection=plan.steps[-1].selection,
+        selection=plan.selection,
         space=job.space,
         budget=job.budget,
         networks=run.networks(),

@@ -96,7 +96,7 @@ class ArtifactHeader:
             "dense": lists_of(self.dense),
             "gained": lists_of(self.gained),
             "aliases": dict(self.aliases),
-            "strides": _lists(self.strides),
+            "strides": lists_of(self.strides),
             "metadata": dict(self.metadata),
         }
 
@@ -112,7 +112,7 @@ class ArtifactHeader:
             dense=shapes_of(document["dense"]),
             gained=shapes_of(document["gained"]),
             aliases=document["aliases"],
-            strides=_shapes(document.get("strides", {})),
+            strides=shapes_of(document.get("strides", {})),
             metadata=document["metadata"],
             digest=document["digest"],
         )

@@ -25,6 +25,19 @@ def test_a_run_gives_the_outputs_and_drops_what_is_used_up(make: Callable[[], nn
     assert set(run.values) == set(replay.outputs)
 
 
+def test_operations_whose_results_nobody_reads_are_passed_over() -> None:
+    class Converting(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.to(self.a.weight.dtype))
+
+    network = build(Converting)
+    replay = Replay(network, (images(1),))
+    assert any("_assert" in node.name and not node.users for node in replay.nodes)
+    x = images(5)
+    with torch.no_grad():
+        torch.testing.assert_close(replay.run(detached_tensors(network), x).finish(), network(x))
+
+
 def test_layers_know_their_tensors_and_geometry() -> None:
     replay = Replay(build(Chain), (images(1),))
     a, b, c, head = replay.layers.values()

@@ -173,6 +173,10 @@ class Run:
 
     def value(self, node: Node) -> Any:
         """The value of a node; computes what it needs and lacks."""
+        self._reach(node)
+        return self._look_up(node)
+
+    def _reach(self, node: Node) -> None:
         stack = [node]
         while stack:
             current = stack[-1]
@@ -193,7 +197,6 @@ class Run:
                 self.before(current, self)
             self._compute(current)
             stack.pop()
-        return self._look_up(node)
 
     def pin(self, node: Node) -> None:
         """Keep a node's value until `release`, whatever its readers."""
@@ -209,7 +212,7 @@ class Run:
         """Compute everything that is left, in the graph's order; the first output."""
         for node in self.replay.nodes:
             if node.op in ("call_function", "get_attr") and node not in self._done:
-                self.value(node)
+                self._reach(node)
         result = self.values[self.replay.outputs[0]]
         assert isinstance(result, Tensor)
         return result

@@ -184,6 +184,40 @@ def test_cutting_a_cut_network_again_is_repeated(tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
+class Literal(nn.Module):
+    """A forward with constants: cut only in its graph. One weight is computed from another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.utils.parametrizations.weight_norm(nn.Linear(8 * 36, 4))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.norm(self.first(images))).view(-1, 8 * 36))
+
+
+def test_a_network_cut_as_a_graph_comes_back(tmp_path: Path) -> None:
+    dense = randomise(Literal()).eval()
+    space = trace(dense, IMAGES[:1], as_graph=True)
+    kept = tuple(np.arange(0, group.width, 3) for group in space.groups)
+    small = cut(dense, space, Selection(kept, space.fingerprint))
+    assert small.first.out_channels == 3
+    path = save(small, tmp_path / "x.safetensors")
+    back = load(path, model=Literal)
+    assert isinstance(back, torch.fx.GraphModule)
+    assert same(small, back)
+    assert torch.equal(small(IMAGES), back(IMAGES))
+    loss = back.train()(IMAGES).square().sum()
+    loss.backward()
+    torch.optim.SGD(back.parameters(), 0.1).step()
+    again = load(save(back, tmp_path / "y.safetensors"), model=Literal)
+    assert same(back, again)
+    assert torch.equal(back.eval()(IMAGES), again(IMAGES))
+    exported = torch.export.export(again, (IMAGES,)).module()
+    assert torch.equal(exported(IMAGES), again(IMAGES))
+
+
 def test_shared_tensors_are_stored_once_and_stay_shared(tmp_path: Path) -> None:
     small, _ = prune(randomise(Tied()))
     path = save(small, tmp_path / "x.safetensors")

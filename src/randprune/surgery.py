@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from randprune.errors import InvalidInputError, VerificationError
 from randprune.graph.oracle import (
@@ -166,9 +167,8 @@ def _outputs(
     """Both networks' outputs, in float64 where their forward allows it."""
 
     def run(dtype: torch.dtype) -> tuple[object, object]:
-        cast = tuple(
-            x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-            for x in inputs
+        cast = tree_map_only(
+            torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs
         )
         with torch.no_grad(), evaluation_mode(dense), evaluation_mode(reduced):
             return dense.to(dtype)(*cast), reduced.to(dtype)(*cast)

@@ -133,6 +133,15 @@ class TestComputedWeights:
         net = nn.Sequential(Standardised(3, 8, 3), nn.ReLU(), Standardised(8, 6, 3), classifier(6))
         assert both(net, image()) == ({"2": 6}, {"0": 8, "2": 6})
 
+    def test_spectral_norm(self):
+        """Folded under the weight's own name, although another vector is as long."""
+        norm = torch.nn.utils.parametrizations.spectral_norm
+        net = nn.Sequential(norm(Conv(3, 8, 3)), nn.ReLU(), nn.Flatten(), norm(nn.Linear(288, 1)))
+        module, graph = both(net, image())
+        assert (module, list(graph.values())) == ({}, [8])
+        slots = {s.tensor for g in rp.trace(net, image(), as_graph=True).groups for s in g.slots}
+        assert slots <= {name for name, _ in net.named_parameters()}
+
     def test_weight_norm(self):
         norm = torch.nn.utils.parametrizations.weight_norm
         net = nn.Sequential(norm(Conv(3, 8, 3)), nn.ReLU(), norm(Conv(8, 6, 3)), classifier(6))

@@ -51,6 +51,13 @@ class TestInputs:
         )
         assert widths_of(check(net, (image(), drawn(2, 4)))) == {"a": 6}
 
+    def test_a_dict_of_tensors(self):
+        net = Net(lambda s, x: s.end(s.a(x["image"]).relu()), a=Conv(3, 6, 1), end=classifier(6))
+        inputs = ({"image": image()},)
+        assert widths_of(check(net, inputs)) == {"a": 6}
+        with pytest.raises(rp.InvalidInputError, match="inputs must be tensors"):
+            rp.trace(net, inputs, as_graph=True)
+
     def test_integers_and_plain_numbers(self):
         net = Net(
             lambda s, x, i, factor: s.end(s.a(x) * s.e(i)[:, :, None, None] * factor),
@@ -312,15 +319,17 @@ class TestUnknownOperators:
             l=layer(5, 4, batch_first=True),
             o=nn.Linear(4, 2),
         )
-        space = rp.trace(net, drawn(2, 2, 9))
+        space = check(net, drawn(2, 2, 9))
         assert widths_of(space) == {"c": 6}
         assert "d" in reasons_of(space)
-        selection = rp.Selection((np.array([0, 2, 5]),))
-        small = rp.cut(net, space, selection)
-        assert rp.verify(net, small, space, selection, drawn(2, 2, 9)) < 1e-6
 
 
 class TestRefusals:
+    def test_a_tensor_as_large_as_values_say(self):
+        net = Net(lambda s, x: s.end(s.a(x)) + x[x > 0].sum(), a=Conv(3, 4, 1), end=classifier(4))
+        with pytest.raises(rp.UnsupportedModelError, match=r"the network \(index\) gives a tensor"):
+            rp.trace(net, image())
+
     def test_a_forward_that_branches_on_values(self):
         net = Net(lambda s, x: s.a(x) if x.sum() > 0 else s.b(x), a=Conv(3, 4, 1), b=Conv(3, 4, 1))
         with pytest.raises(rp.UnsupportedModelError, match="cannot be exported"):

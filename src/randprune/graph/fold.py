@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from randprune.graph.program import Program
-from randprune.graph.rules import operator_name
+from randprune.graph.rules import operator_name, rule_for
 
 _MIXES = frozenset(
     {
@@ -38,7 +38,8 @@ def fold_weights(program: Program, state: Mapping[str, torch.Tensor]) -> Program
     for node in program.graph.nodes:
         if node in constant and node.op == "call_function":
             inputs = node.all_input_nodes
-            if inputs and (operator_name(node) in _MIXES or any(n in mixed for n in inputs)):
+            mixes = operator_name(node) in _MIXES or rule_for(node) is None
+            if inputs and (mixes or any(n in mixed for n in inputs)):
                 mixed.add(node)
     roots = [
         node
@@ -107,8 +108,8 @@ def _name(program: Program, root: Node, folded: Mapping[str, torch.Tensor]) -> s
         if node.op == "placeholder" and node.name in program.tensors:
             ancestors.append(node)
         stack.extend(node.all_input_nodes)
-    numel = [n.meta["val"].numel() for n in ancestors]
-    primary = ancestors[numel.index(max(numel))]
+    # The weight itself, not a vector beside it that is as long (spectral norm keeps two).
+    primary = max(ancestors, key=lambda n: (n.meta["val"].shape == shape, n.meta["val"].numel()))
     name = program.tensors[primary.name]
     taken = name in folded or primary.meta["val"].shape != shape
     return f"{name}_folded_{root.name}" if taken else name

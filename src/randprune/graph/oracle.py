@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_map_only
 
 from randprune.graph.labels import IntArray
 from randprune.graph.slicing import kept_positions, narrow_tensor
@@ -98,19 +99,16 @@ def random_like(
 ) -> tuple[Any, ...]:
     """Inputs of the same shapes and dtypes with random content; integers are kept."""
     generator = torch.Generator().manual_seed(seed)
-    out: list[Any] = []
-    for value in inputs:
-        if not isinstance(value, torch.Tensor):
-            out.append(value)
-            continue
+
+    def draw(value: torch.Tensor) -> torch.Tensor:
         if batch is not None and value.ndim and value.shape[0] > batch:
             value = value[:batch]
-        if value.is_floating_point():
-            drawn = torch.randn(value.shape, generator=generator).to(value)
-            out.append(drawn)
-        else:
-            out.append(value)
-    return tuple(out)
+        if not value.is_floating_point():
+            return value
+        return torch.randn(value.shape, generator=generator).to(value)
+
+    drawn: tuple[Any, ...] = tree_map_only(torch.Tensor, draw, inputs)
+    return drawn
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -20,11 +20,11 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Node
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph import rules_contraction, rules_elementwise, rules_movement, rules_norm
-from randprune.graph.rules import operator_name, rule_for
+from randprune.graph.rules import describe, operator_name, rule_for
 
 _RULE_FAMILIES = (rules_contraction, rules_elementwise, rules_movement, rules_norm)
 
@@ -60,13 +60,14 @@ def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
     """The positional inputs of the network as a tuple; raises where there is no tensor."""
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,)
-    if isinstance(example_inputs, (list, tuple)):
-        inputs = tuple(example_inputs)
-        if any(isinstance(x, torch.Tensor) for x in inputs):
-            return inputs
+    if isinstance(example_inputs, (list, tuple)) and any(
+        isinstance(x, torch.Tensor) for x in tree_leaves(example_inputs)
+    ):
+        return tuple(example_inputs)
     raise InvalidInputError(
         "The 'example_inputs' parameter must be a tensor, or a tuple with the positional inputs of "
-        f"the network. Got {type(example_inputs).__name__} instead."
+        "the network (a dict of tensors is one of them: ({'image': ...},)). "
+        f"Got {type(example_inputs).__name__} instead."
     )
 
 
@@ -121,7 +122,22 @@ def export_program(
             "Its forward must not branch on tensor values; trace the part of the network "
             "that holds the convolutions, or rewrite that branch."
         ) from error
+    _refuse_open_sizes(exported.graph, name)
     return _program(exported, _first_names(frozen_copy))
+
+
+def _refuse_open_sizes(graph: Graph, name: str) -> None:
+    """Raise where a tensor is as large as the values of another say: it has no fixed cost."""
+    for node in graph.nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, (tuple, list)) else [values]:
+            sizes = value.shape if isinstance(value, torch.Tensor) else ()
+            if any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes):
+                raise UnsupportedModelError(
+                    f"{name} cannot be traced: {describe(node)} gives a tensor whose size depends "
+                    "on values, so that no cost can be stated. Trace the part of the network that "
+                    "holds the convolutions."
+                )
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

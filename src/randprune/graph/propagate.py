@@ -180,15 +180,15 @@ def _call(ctx: Context, node: Node) -> Any:
         return found_rule(ctx, node)
     operands = ctx.tensors([*node.args, *node.kwargs.values()])
     ctx.freeze_all(operands, "an operator without a rule")
-    return _unlabelled(node.meta.get("val"))
+    return _unlabelled(node.meta.get("val"), all(value.const for value in operands))
 
 
-def _unlabelled(meta: Any) -> Any:
+def _unlabelled(meta: Any, const: bool) -> Any:
     if isinstance(meta, torch.Tensor):
         shape = concrete_shape(meta)
-        return Value(shape, (None,) * len(shape))
+        return Value(shape, (None,) * len(shape), const)
     if isinstance(meta, (tuple, list)):
-        return tuple(_unlabelled(m) for m in meta)
+        return tuple(_unlabelled(m, const) for m in meta)
     return None
 
 

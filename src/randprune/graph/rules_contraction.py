@@ -156,7 +156,7 @@ def linear(ctx: Context, node: Node) -> Value:
     return ctx.result(axes, x.const and w.const)
 
 
-@rule("mm", "bmm", "matmul")
+@rule("mm", "bmm", "matmul", "mv", "dot", "vdot")
 def matmul(ctx: Context, node: Node) -> Value:
     bound = list(arguments(node).values())
     a, b = ctx.value(bound[0]), ctx.value(bound[1])
@@ -203,7 +203,8 @@ def _matmul(ctx: Context, a: Value, b: Value) -> Value:
         lead,
         "batched product over fixed channels",
     )
-    ctx.spend("matmul", 1.0, [*zip(batch, lead, strict=True), *m, *n, (k, a.shape[-1])])
+    if b.ndim > 1:  # torch's counter does not see products with a vector
+        ctx.spend("matmul", 1.0, [*zip(batch, lead, strict=True), *m, *n, (k, a.shape[-1])])
     axes = [*batch, *[axis for axis, _ in m], *[axis for axis, _ in n]]
     return ctx.result(axes, a.const and b.const)
 
@@ -239,6 +240,22 @@ def attention(ctx: Context, node: Node) -> Value:
     ctx.spend(kind, float(tokens), [*sizes, (None, q.shape[-1])])
     ctx.spend(kind, float(tokens), [*sizes, (v.axes[-1], v.shape[-1])])
     return ctx.result([*batch, None, v.axes[-1]])
+
+
+@rule("gru", "rnn_tanh", "rnn_relu")
+def recurrent(ctx: Context, node: Node) -> tuple[Value, ...]:
+    """Recurrent layers keep their sizes: a state meets all weights in every step.
+
+    (torch computes an LSTM in one operator that its counter does not see; it has no rule.)
+    """
+    bound = arguments(node)
+    x = ctx.tensors(node.args)[0]
+    ctx.freeze_all(ctx.tensors(node.args), "a recurrent layer keeps its sizes")
+    steps = prod(x.shape[:2])
+    for weight in ctx.tensors([bound["params"]]):
+        if weight.ndim == 2:
+            ctx.spend("matmul", float(steps * prod(weight.shape)), [])
+    return tuple(ctx.fixed(shape=ctx.shape(i)) for i in range(len(node.meta["val"])))
 
 
 @rule("embedding")

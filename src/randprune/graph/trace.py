@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
 from randprune.graph.emit import doubled, export_for_emission, named_tensors
@@ -37,8 +38,9 @@ def trace(
 
     Args:
         model: any module that `torch.export` accepts; left bit-identical.
-        example_inputs: one tensor, or a tuple of the positional inputs. Costs are counted for
-            exactly these inputs: give a batch of one for costs per image.
+        example_inputs: one tensor, or a tuple of the positional inputs, which may be dicts or
+            lists of tensors. Costs are counted for exactly these inputs: give a batch of one for
+            costs per image.
         freeze: names of layers whose output channels stay (shell patterns such as ``"layer4.*"``).
         strict: raise instead of freezing where an operator has no rule.
         as_graph: also offer groups that can be cut only in the emitted graph, where constants of
@@ -63,6 +65,11 @@ def trace(
             f"Got {unknown_kinds[0]!r} instead."
         )
     check_finite(model)
+    if as_graph and not all(isinstance(x, torch.Tensor) for x in inputs):
+        raise InvalidInputError(
+            "With as_graph=True the network's inputs must be tensors: a graph is emitted for their "
+            "shapes alone. Wrap the network so that it takes only tensors, or trace it as a module."
+        )
     if as_graph:
         exported = export_for_emission(model, inputs, frozenset(allow), free_batch=False)
         program, found, state = exported.program, exported.found, exported.state
@@ -121,7 +128,7 @@ class _Template:
             model=type(self.model).__name__,
             inputs=tuple(
                 (tuple(x.shape), str(x.dtype).removeprefix("torch."))
-                for x in self.inputs
+                for x in tree_leaves(self.inputs)
                 if isinstance(x, torch.Tensor)
             ),
             allow=self.allow,

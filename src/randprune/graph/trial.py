@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from randprune.graph.emit import Emission
 from randprune.graph.oracle import (
@@ -112,7 +112,7 @@ def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
             private_copy(model).eval()(*single)
     except Exception:
         batch = None  # the first axis is no batch, or its size is a constant of the forward
-    elements = sum(x.numel() for x in single if isinstance(x, torch.Tensor))
+    elements = sum(x.numel() for x in tree_leaves(single) if isinstance(x, torch.Tensor))
     return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
 
 

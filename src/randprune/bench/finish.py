@@ -93,7 +93,7 @@ def _network(lab: Lab, kind: str, key: str) -> nn.Module:
 def _macs(lab: Lab, network: nn.Module) -> float:
     """MACs of one image through a network cut from the dense one."""
     plan = plan_of(network)
-    widths = plan.steps[-1].selection.widths if plan else lab.space.widths
+    widths = plan.selection.widths if plan else lab.space.widths
     return float(lab.space.cost("macs")(widths))
 
 

@@ -9,10 +9,11 @@ from randprune.training.loop import train
 from randprune.training.recipe import TrainRecipe
 from randprune.training.results import TrainProgress, TrainResult
 from randprune.training.state import Checkpoint
-from randprune.training.steps import StepOutput, SupervisedStep, TrainStep
+from randprune.training.steps import AttachedStep, StepOutput, SupervisedStep, TrainStep
 from randprune.training.teacher import Teacher
 
 __all__ = [
+    "AttachedStep",
     "Checkpoint",
     "StepOutput",
     "SupervisedStep",

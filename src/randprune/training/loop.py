@@ -37,7 +37,7 @@ from randprune.training.state import (
     save_state,
     weights_digest,
 )
-from randprune.training.steps import StepOutput, SupervisedStep, TrainStep
+from randprune.training.steps import AttachedStep, StepOutput, SupervisedStep, TrainStep
 from randprune.training.teacher import Teacher, as_teacher
 from randprune.zoo.splits import Batch, Split
 
@@ -141,9 +141,10 @@ class _Run:
             )
         self.network = self._working_copy()
         # Prepared by accelerate: on one device the same module, else wrapped for its processes.
-        self.wrapped, self.optimizer = self.accelerator.prepare(
-            self.network, make_optimizer(self.network, recipe)
-        )
+        optimizer = make_optimizer(self.network, recipe)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        if isinstance(step, AttachedStep):
+            step.attach(self.network, optimizer)
         self.average = WeightAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.identity = self._identity(split) if checkpoint else {}
         self.epoch, self.step = 0, 0
@@ -169,7 +170,9 @@ class _Run:
             "weights": weights_digest(self.model),
             "data": split.fingerprint,
             "teacher": self.teacher.digest if self.teacher else None,
-            "step": type(self.compute).__qualname__,
+            "step": self.compute.identity
+            if isinstance(self.compute, AttachedStep)
+            else type(self.compute).__qualname__,
         }
 
     # -- one epoch -----------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from randprune.evaluate.inference import logits_of
 from randprune.training.teacher import Teacher
@@ -46,6 +48,20 @@ class TrainStep(Protocol):
             generator: a CPU generator seeded by (recipe seed, epoch, step) alone: draw from it and
                 an interrupted run continues exactly.
         """
+        ...
+
+
+@runtime_checkable
+class AttachedStep(TrainStep, Protocol):
+    """A step that works on the loop's own network or optimizer, or has parameters of its own."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What of the step decides the result, JSON-ready: a checkpoint continues only its like."""
+        ...
+
+    def attach(self, network: nn.Module, optimizer: Optimizer) -> None:
+        """Called once, before the first step, with the loop's copy of the network."""
         ...
 
 

@@ -1,0 +1,13 @@
+"""Weight sharing for pruning from scratch: one set of weights, every configuration a slice of it.
+
+shared = Supernet(wide, widening_of(wide).wide)
+step = SharedStep(pool, widest=..., options=SharedOptions(...))
+trained = train(shared, data.full_train, recipe, step=step).model
+small = trained.subnetwork(widths)
+"""
+
+from randprune.supernet.initialise import initialise
+from randprune.supernet.network import Supernet, first_channels
+from randprune.supernet.step import SharedStep
+
+__all__ = ["SharedStep", "Supernet", "first_channels", "initialise"]

@@ -1,12 +1,14 @@
-# make demo     prune a small network and write its report
-# make test     run the whole test suite
-# make check    lint, check the formatting and the types
+# make demo      prune a small network and write its report
+# make test      run the whole test suite
+# make check     lint, check the formatting and the types
+# make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
+#                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
 # Each of them sets up .venv the first time, which takes some minutes.
 # PYTHON=/path/to/python3.12 make test    sets up with that interpreter
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check
+.PHONY: help setup demo test check coverage
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -27,6 +29,9 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict src/randprune
+
+coverage: setup
+	@$(BIN)/python benchmarks/coverage.py $(if $(MODELS),--models $(MODELS)) $(OPTIONS)
 
 setup: .venv/.installed
 

@@ -7,7 +7,8 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from coverage import RATIO, failures
+from coverage import failures
+from coverage_network import RATIO
 
 Record = dict[str, Any]
 

@@ -14,16 +14,18 @@ compare with.
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-from coverage import build, emit_record, run_apart
+from coverage_network import build, emit_record, run_apart
 
 VERSION = "1.6.1"
 RATIO = 0.5
+MEMORY_GIB = 8
 
 
 def prune(model: Any, example: Any) -> dict[str, Any]:
@@ -113,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
+        # On some networks (Swin) it takes tens of gigabytes; let that fail instead of the machine.
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_GIB << 30,) * 2)
         try:
             import torch_pruning  # noqa: F401
         except ModuleNotFoundError:

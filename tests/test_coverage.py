@@ -16,6 +16,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 
 import coverage  # noqa: E402 - a script beside the package, not an installed module
+import coverage_network  # noqa: E402
 import coverage_page  # noqa: E402
 
 
@@ -45,11 +46,11 @@ def record():
 @pytest.mark.parametrize("name", ["tv:resnet18", "tv:shufflenet_v2_x0_5", "timm:regnetx_002"])
 def test_networks_hold(name):
     """At half of the MACs, three times: runs, exact, costs what is said, trains, exports."""
-    model, _ = coverage.build(name)
+    model, _ = coverage_network.build(name)
     example = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = coverage.measure_model(name, model, example, graph=False)
+    found = coverage_network.measure_model(name, model, example, graph=False)
     assert coverage.failures(found) == []
-    assert found["module"]["lowest"] <= coverage.RATIO
+    assert found["module"]["lowest"] <= coverage_network.RATIO
     assert found["module"]["ratios"] == pytest.approx([0.5] * 3, abs=0.01)
     assert found["module"]["prunable_macs"] > 0.5
 
@@ -58,7 +59,7 @@ def test_a_frozen_network_is_cut_as_a_graph_too():
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), Halves()
     )
-    found = coverage.measure_model("halves", net, torch.randn(1, 3, 8, 8))
+    found = coverage_network.measure_model("halves", net, torch.randn(1, 3, 8, 8))
     assert coverage.failures(found) == []
     assert found["module"]["groups"] == 1
     assert found["graph"]["groups"] > 1
@@ -88,17 +89,17 @@ def test_the_list_is_the_shared_one(shared_data):
 def test_one_broken_network_ends_nothing(tmp_path):
     """Each runs in its own process: an exception and a time-out become records."""
     script = Path(coverage.__file__)
-    broken = coverage.run_apart(script, "tv:no_such_network", 120)
+    broken = coverage_network.run_apart(script, "tv:no_such_network", 120)
     assert broken["model"] == "tv:no_such_network"
     assert "no_such_network" in broken["error"]
     sleepy = tmp_path / "sleepy.py"
     sleepy.write_text("import time; time.sleep(60)")
-    assert coverage.run_apart(sleepy, "x", 0.5)["error"] == "no result within 0 s"
+    assert coverage_network.run_apart(sleepy, "x", 0.5)["error"] == "no result within 0 s"
     good = tmp_path / "good.py"
     good.write_text(
         "import sys; print('noise'); print('RECORD {\"model\": \"' + sys.argv[2] + '\"}')"
     )
-    assert coverage.run_apart(good, "y", 60) == {"model": "y"}
+    assert coverage_network.run_apart(good, "y", 60) == {"model": "y"}
 
 
 class TestFailures:
@@ -136,6 +137,26 @@ class TestRecords:
         assert found["tv:resnet18"]["note"] == "new"
         assert "note" not in found["tv:alexnet"]
         assert [p.name for p in path.parent.iterdir()] == ["coverage.json"]
+
+    def test_missing_ones_are_those_without_a_sound_record(self, tmp_path, monkeypatch, record):
+        seen = []
+        monkeypatch.setattr(coverage, "sweep", lambda names, *a, **k: seen.extend(names) or [])
+        monkeypatch.setattr(coverage, "RECORDS", tmp_path / "coverage.json")
+        broken = {"model": "tv:alexnet", "error": "no result within 600 s"}
+        coverage.merge_records(coverage.RECORDS, [record, broken])
+        names = ["tv:resnet18", "tv:alexnet", "tv:vgg11"]
+        assert coverage.main(["--missing", "--dry-run", "--models", *names]) == 0
+        assert seen == ["tv:alexnet", "tv:vgg11"]
+
+    def test_an_earlier_result_of_the_peer_stays_where_it_does_not_run(
+        self, tmp_path, monkeypatch, record
+    ):
+        monkeypatch.setattr(coverage, "RECORDS", tmp_path / "coverage.json")
+        coverage.merge_records(coverage.RECORDS, [record])
+        theirs = record.pop("torch_pruning")
+        monkeypatch.setattr(coverage, "run_apart", lambda *a: {"model": a[1], **record})
+        coverage.sweep(["tv:resnet18"], 60, peer=False)
+        assert coverage.load_records(coverage.RECORDS)[0]["torch_pruning"] == theirs
 
     def test_thirds_cover_the_list(self, monkeypatch, capsys):
         seen = []

@@ -88,7 +88,7 @@ def test_the_license_is_complete() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "setup"])
+@pytest.mark.parametrize("target", ["demo", "test", "check", "setup", "coverage"])
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,6 +1,6 @@
 """The fair benchmark: every criterion and method beside the random baseline, under one protocol."""
 
-from randprune.bench.base import Method, Task, methods
+from randprune.bench.methods.base import Method, Task
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import (
     BenchRun,
@@ -26,6 +26,5 @@ __all__ = [
     "Spent",
     "Task",
     "Training",
-    "methods",
     "run_bench",
 ]

@@ -22,6 +22,7 @@ from randprune.atomic import write_file
 from randprune.bench.recipe import RANDOM_CRITERION, BenchRecipe
 from randprune.bench.records import Spent
 from randprune.criteria import Random, criteria, score
+from randprune.errors import InvalidInputError
 from randprune.evaluate import Engine, Evaluator
 from randprune.graph.trace import trace
 from randprune.pipeline.judge import Judge
@@ -142,6 +143,8 @@ class Lab:
         """A criterion's scores, one (width,) tensor a group; random ones differ between draws."""
         if criterion == RANDOM_CRITERION:
             return score(self.model, self.space, Random(), seed=self.seed("channels", draw))
+        if (failure := self.document("failed").get(criterion)) is not None:
+            raise InvalidInputError(f"The criterion {criterion!r} failed. {failure}")
         return [self.all_scores[f"{criterion}/{g:05d}"] for g in range(len(self.space))]
 
     def scores_of(self, criterion: str, model: nn.Module, space: Space, draw: int) -> list[Tensor]:

@@ -98,7 +98,7 @@ class Processes:
     Args:
         recipe: what they work on.
         work: the folder for what units leave to each other.
-        count: how many; each uses one thread, a single unit uses as many as there are processes.
+        count: how many; each uses one thread; a unit that is alone uses all cores.
         device: where networks are evaluated and trained; None: the GPU if there is one.
     """
 
@@ -119,7 +119,7 @@ class Processes:
         """See `Pool`. A unit whose process dies is given to another one."""
         waiting = deque(units)
         attempts = dict.fromkeys(units, 0)
-        threads = self._count if len(units) == 1 else 1
+        threads = min(self._count, _cores()) if len(units) == 1 else 1
         while waiting or self._busy:
             while waiting and len(self._busy) < self._count:
                 worker = self._idle.pop() if self._idle else self._new()
@@ -130,6 +130,7 @@ class Processes:
             worker, message = self._messages.get()
             unit_or_none = self._busy.get(worker)
             if unit_or_none is None:  # an idle one was killed
+                worker.stop()
                 self._idle = [w for w in self._idle if w is not worker]
                 continue
             unit = unit_or_none
@@ -138,6 +139,7 @@ class Processes:
                 continue
             del self._busy[worker]
             if message is None:
+                worker.stop()
                 if attempts[unit] < _ATTEMPTS:
                     waiting.appendleft(unit)
                 else:
@@ -208,6 +210,7 @@ class _Worker:
                 messages.put((self, json.loads(line)))
             except ValueError:
                 break  # cut off as the process died
+        answers.close()
         self._process.wait()
         messages.put((self, None))
 

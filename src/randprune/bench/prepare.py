@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +12,21 @@ import safetensors.torch
 import torch
 
 from randprune.atomic import write_file
+from randprune.bench.counting import MacCounter, cost_alone
 from randprune.bench.lab import Lab
-from randprune.bench.meter import spent_of
 from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.records import DenseRecord, Spent
 from randprune.bench.units import Outcome, Tell
-from randprune.criteria import Criterion, criteria, score_all
+from randprune.criteria import Criterion, criteria, score, score_all
+from randprune.errors import StorageError
 from randprune.pipeline.ledger import entry
 from randprune.recovery import needs_moments
 from randprune.store import Accuracy, CostEntry
 from randprune.training import TrainProgress, train
 from randprune.training.state import Checkpoint
 from randprune.zoo.weights import weights_hash
+
+_log = logging.getLogger(__name__)
 
 
 def prepare(lab: Lab, tell: Tell) -> Outcome:
@@ -89,35 +93,59 @@ def _score(lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) ->
 
     def make() -> dict[str, torch.Tensor]:
         start = time.perf_counter()
-        found = score_all(
-            lab.model,
-            lab.space,
-            chosen.values(),
-            calibration,
-            seed=lab.seed("scores"),
-            shared=shared,
+        with MacCounter() as counter:
+            found, failed = _scores(lab, chosen, shared)
+        looked_at = [c.needs - {"weights"} for c in chosen.values()]
+        lab.ledger.append(
+            CostEntry(
+                "scores",
+                "scores",
+                images_forward=len(calibration) if any(looked_at) else 0,
+                images_backward=len(calibration)
+                if any("gradients" in needs for needs in looked_at)
+                else 0,
+                macs_spent=counter.macs,
+                seconds=time.perf_counter() - start,
+                device=lab.device,
+            )
         )
-        seconds = time.perf_counter() - start
-        costs = {name: _cost(lab, criterion, 0.0) for name, criterion in chosen.items()}
-        most = max(costs.values(), key=lambda cost: cost.macs_spent, default=None)
-        if most is not None:
-            whole = dataclasses.replace(most, phase="scores", key="scores", seconds=seconds)
-            lab.ledger.append(whole)
-        documents = {name: dataclasses.asdict(spent_of(cost)) for name, cost in costs.items()}
-        lab.keep_document("costs", {RANDOM_CRITERION: dataclasses.asdict(Spent()), **documents})
+        costs = {RANDOM_CRITERION: Spent(device=lab.device)}
+        for name in found:
+            costs[name] = cost_alone(lab.model, lab.space, chosen[name], calibration, lab.device)
+        lab.keep_document("costs", {name: dataclasses.asdict(c) for name, c in costs.items()})
+        lab.keep_document("failed", failed)
         return {
             f"{name}/{g:05d}": torch.as_tensor(values)
-            for name, criterion in chosen.items()
-            for g, values in enumerate(found[criterion.name])
+            for name, all_ in found.items()
+            for g, values in enumerate(all_)
         }
 
     lab.kept.tensors("scores", make)
 
 
-def _cost(lab: Lab, criterion: Criterion, seconds: float) -> CostEntry:
-    """What one criterion's scores cost, by what it says that it looks at."""
-    images = len(lab.recoveries.calibration) if criterion.needs - {"weights"} else 0
-    backward = {lab.macs: images} if "gradients" in criterion.needs else {}
-    forward = {lab.macs: images}
-    return entry("scores", criterion.name, seconds=seconds, device=lab.device, forward=forward,
-                 backward=backward)  # fmt: skip
+def _scores(
+    lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]
+) -> tuple[dict[str, list[torch.Tensor]], dict[str, str]]:
+    """Scores by criterion, and the errors of those that failed."""
+    calibration, seed = lab.recoveries.calibration, lab.seed("scores")
+    try:
+        together = score_all(
+            lab.model, lab.space, chosen.values(), calibration, seed=seed, shared=dict(shared)
+        )
+        return {name: together[criterion.name] for name, criterion in chosen.items()}, {}
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:
+        _log.warning("Scoring together failed (%s): each criterion alone.", error)
+    found: dict[str, list[torch.Tensor]] = {}
+    failed: dict[str, str] = {}
+    for name, criterion in chosen.items():
+        try:
+            found[name] = score(
+                lab.model, lab.space, criterion, calibration, seed=seed, shared=dict(shared)
+            )
+        except (StorageError, MemoryError):
+            raise
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return found, failed

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from randprune.artifact import save
-from randprune.bench.base import Limits, Task
 from randprune.bench.lab import Lab
 from randprune.bench.meter import CountedSplit, Meter, spent_of
+from randprune.bench.methods.base import Limits, Task
 from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.records import PROPOSE, SCORES, Proposal
 from randprune.bench.units import Outcome, Tell, Unit

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from randprune.bench.base import Method, methods
 from randprune.bench.methods import RandomChannels, RandomSearchMethod, UniformWidth
+from randprune.bench.methods.base import Method, methods
 from randprune.bench.records import row_of
 from randprune.criteria import criteria
 from randprune.errors import InvalidInputError

@@ -111,7 +111,8 @@ def _explain(recipe: type[BaseModel], error: ErrorDetails, where: str) -> str:
     if error["type"] == "missing":
         return f"The key {key!r} is missing in {where}. {_describe(recipe, path)}".rstrip()
     if error["type"] == "value_error":
-        return f"The key {key!r} in {where}: {error['ctx']['error']}"
+        subject = f"The key {key!r} in {where}" if key else where[:1].upper() + where[1:]
+        return f"{subject}: {error['ctx']['error']}"
     # "Input should be greater than 0" -> "must be greater than 0"
     wanted = error["msg"].replace("Input should be", "must be").rstrip(".")
     wanted = _KINDS.get(error["type"], wanted)

@@ -10,12 +10,16 @@ Every check raises `AssertionError` with a sentence that says what is wrong.
 
 from randprune.testing.bench_runs import write_bench_run
 from randprune.testing.criteria import check_criterion
+from randprune.testing.methods import check_method
 from randprune.testing.networks import Normed, Plain, labelled_images, seeded
+from randprune.testing.strategies import check_strategy
 
 __all__ = [
     "Normed",
     "Plain",
     "check_criterion",
+    "check_method",
+    "check_strategy",
     "labelled_images",
     "seeded",
     "write_bench_run",

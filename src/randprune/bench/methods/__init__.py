@@ -1,5 +1,6 @@
-"""The package's own methods, one a file."""
+"""What proposes pruned networks in a benchmark: the package's own methods, one a file."""
 
+from randprune.bench.methods.base import Limits, Method, Task, methods
 from randprune.bench.methods.global_ranking import GlobalRanking
 from randprune.bench.methods.iterative import Iterative
 from randprune.bench.methods.proxy_search import BestByProxy
@@ -11,7 +12,11 @@ __all__ = [
     "BestByProxy",
     "GlobalRanking",
     "Iterative",
+    "Limits",
+    "Method",
     "RandomChannels",
     "RandomSearchMethod",
+    "Task",
     "UniformWidth",
+    "methods",
 ]

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from randprune.bench.base import Limits, Task, methods
+from randprune.bench.methods.base import Limits, Task, methods
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
 from randprune.search.feasible import WidthGrid, as_widths, describe, require_reachable

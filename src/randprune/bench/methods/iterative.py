@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randprune.bench.base import Task, methods
+from randprune.bench.methods.base import Task, methods
 from randprune.bench.methods.global_ranking import ranked_widths
 from randprune.errors import InvalidInputError
 from randprune.space import IntArray, Selection

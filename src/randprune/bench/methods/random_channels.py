@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from randprune.bench.base import Task, methods
+from randprune.bench.methods.base import Task, methods
 from randprune.errors import InvalidInputError
 from randprune.space import Selection
 

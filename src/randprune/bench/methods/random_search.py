@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from randprune.bench.base import Task, methods
+from randprune.bench.methods.base import Task, methods
 from randprune.errors import DataError, InvalidInputError
 from randprune.space import Selection
 

@@ -1,0 +1,73 @@
+"""Recipes of benchmarks: what is refused, and the studies that are shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_bench
+from tiny_bench import ROWS
+
+from randprune.bench import BenchRecipe
+from randprune.bench.studies import study_file, study_names
+from randprune.bench.units import proposals, trainings
+from randprune.errors import InvalidInputError
+
+
+@pytest.mark.parametrize("name", ["random_search", "uniform", "random_channels"])
+def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
+    rows = {label: section for label, section in ROWS.items() if label != name}
+    rows.pop("one_random")
+    message = rf"a comparison needs a row of {name}, .*Add an empty table \[methods.{name}\]"
+    with pytest.raises(InvalidInputError, match=message):
+        tiny_bench.recipe(methods=rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"criteria": ["l3"]}, "No criterion is called 'l3'. Did you mean"),
+        ({"criteria": ["l1", "l1"]}, "criteria are named once each"),
+        ({"criteria": []}, "at least 1 item"),
+        ({"methods": {**ROWS, "magic": {}}}, "No method is called 'magic'"),
+        ({"methods": {**ROWS, "a/b": {"method": "uniform"}}}, "must not be empty or hold '/'"),
+        ({"methods": {**ROWS, "uniform": {"options": {"x": 1}}}}, "'uniform' rejects"),
+        ({"design": {"reference": "uniform/l2"}}, r"must be one of the rows .*uniform/l1"),
+        ({"design": {"epochs": []}}, "at least 1 item"),
+        ({"finetune": {"epochs": 3}}, r"finetune.epochs.*It means: not given here: the lengths"),
+        ({"finetune": {"seed": 3}}, "finetune.seed"),
+        ({"plugins": ["no_such_module"]}, "'no_such_module' cannot be imported"),
+        ({"recovery": "bn+bn"}, "each step once"),
+        ({"desing": {}}, "Did you mean 'design'"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        tiny_bench.recipe(**changes)
+
+
+def test_units_are_rows_times_draws_times_lengths_times_trainings() -> None:
+    recipe = tiny_bench.recipe(design={"draws": 3, "trainings": 2, "epochs": [4, 0, 1]})
+    asked = list(proposals(recipe))
+    assert len(asked) == len({unit.key for unit in asked}) == 3 * 5
+    assert asked[0].row == recipe.reference == "random_search/l1"
+    found = list(trainings(recipe, asked[0]))
+    assert [(u.epochs, u.training) for u in found] == [(1, 0), (4, 0), (1, 1), (4, 1)]
+
+
+def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
+    recipe = tiny_bench.recipe()
+    assert BenchRecipe.load(recipe.save(tmp_path / "bench.toml")) == recipe
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_the_shipped_studies_are_sound(name: str) -> None:
+    recipe = BenchRecipe.load(study_file(name))
+    assert recipe.study == name
+    assert list(proposals(recipe))
+
+
+def test_a_study_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidInputError, match=r"called 'smoek'\. Did you mean 'smoke'"):
+        study_file("smoek")

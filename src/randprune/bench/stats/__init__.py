@@ -8,6 +8,7 @@ interval is ever of width zero.
 from randprune.bench.stats.best_of_n import BestOfN, best_of_n
 from randprune.bench.stats.comparison import (
     Comparison,
+    Pair,
     Verdict,
     compare_with_baseline,
     holm,
@@ -23,6 +24,7 @@ __all__ = [
     "BestOfN",
     "Comparison",
     "Estimate",
+    "Pair",
     "VarianceSplit",
     "Verdict",
     "at_equal_compute",

@@ -239,7 +239,7 @@ def test_ledger_sums_by_phase_and_in_all(run: Run) -> None:
         run.add_cost(CostEntry("search", f"s/{i}", 1, 100, 0, 1e9, 0.5, "cpu"))
     run.add_cost(CostEntry("search", "s/3", 1, 100, 0, 1e9, 0.5, "cuda"))
     run.add_cost(CostEntry("finetune", "f", 0, 1000, 1000, 3e12, 60.0, "cuda"))
-    table = ledger(RunRecord.of(run))
+    table = ledger(RunRecord.of(run).ledger)
     assert [[cell.value or cell.text for cell in row] for row in (*table.rows, table.total)] == [
         ["search", 4, 400, "–", 4e9, 2.0, "cpu + cuda"],
         ["finetune", "–", 1000, 1000, 3e12, 60.0, "cuda"],

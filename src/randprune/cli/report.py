@@ -11,6 +11,7 @@ from randprune.cli import options
 from randprune.cli.console import messages, output, print_json, table
 
 if TYPE_CHECKING:
+    from randprune.bench.records import BenchRun
     from randprune.report import RunRecord
     from randprune.report.table import Cell, Column, Table
 
@@ -35,25 +36,32 @@ def report(
 
     Works while the run goes on and after it failed, too.
     """
-    from randprune.report import RunRecord, summary, write_report
+    from randprune.bench.records import BenchRun
+    from randprune.report import open_run, summary, write_report
+    from randprune.report.bench import bench_summary
 
-    record = RunRecord.load(out)
+    record = open_run(out)
     with messages().status("Writing the report ..."):
         paths = write_report(record, to or out)
     if json:
+        found = bench_summary(record) if isinstance(record, BenchRun) else summary(record)
         print_json(
             {
-                **summary(record),
+                **found,
                 "report": str(paths.html),
-                "tables": [str(path) for path in paths.csv],
+                "tables": [str(path) for path in (*paths.csv, *paths.tex)],
                 "figures": [str(path) for path in paths.png],
             }
         )
         return
-    print_results(record)
+    if isinstance(record, BenchRun):
+        print_benchmark(record)
+    else:
+        print_results(record)
+    latex = f" and {len(paths.tex)} LaTeX files" if paths.tex else ""
     output().print(
         f"\nReport: {paths.html}\n"
-        f"Tables: {len(paths.csv)} CSV files in {paths.html.parent / 'tables'}\n"
+        f"Tables: {len(paths.csv)} CSV files{latex} in {paths.html.parent / 'tables'}\n"
         f"Figures: {len(paths.png)} PNG files in {paths.html.parent / 'figures'}",
         soft_wrap=True,
     )
@@ -70,6 +78,35 @@ def print_results(record: RunRecord) -> None:
     if networks is not None:
         console.print()
         console.print(as_text(networks))
+
+
+def print_benchmark(run: BenchRun) -> None:
+    """What a benchmark says in a sentence, and its leaderboard."""
+    from randprune.report.bench import leaderboard_of
+
+    console = output()
+    sentence, leaderboard = leaderboard_of(run)
+    console.print(sentence, markup=False)
+    if leaderboard is not None:
+        console.print()
+        names = ("name", "test_top1", "difference", "verdict", "before", "candidates", "compute")
+        kept = [i for i, column in enumerate(leaderboard.columns) if column.name in names]
+        columns = [leaderboard.columns[i] for i in kept]
+        console.print(
+            table(
+                [(">" if c.numeric else "") + (c.title or c.name) for c in columns],
+                [[_with_interval(row[i]) for i in kept] for row in leaderboard.rows],
+            )
+        )
+
+
+def _with_interval(cell: Cell) -> str:
+    interval = cell.note.partition("\n")[0]
+    return (
+        f"{cell.text} ({interval})"
+        if interval and cell.link and interval[-1].isdigit()
+        else cell.text
+    )
 
 
 def as_text(page_table: Table) -> object:

@@ -6,6 +6,7 @@
 tables, charts and sections as data and calls `write_page`.
 """
 
+from randprune.report.open import open_run
 from randprune.report.page import build_page, headline, summary
 from randprune.report.records import RunRecord
 from randprune.report.write import ReportPaths, write_page, write_report
@@ -15,6 +16,7 @@ __all__ = [
     "RunRecord",
     "build_page",
     "headline",
+    "open_run",
     "summary",
     "write_page",
     "write_report",

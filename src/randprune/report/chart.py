@@ -31,6 +31,8 @@ class Axis:
     """Only whole numbers are labelled: epochs, counts."""
     large: bool = False
     """Numbers carry SI prefixes: 62.9 M."""
+    order: tuple[str, ...] = ()
+    """Names of a category axis in their order; default: as the marks bring them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class Line:
     dashed: bool = False
     markers: bool = False
     step: bool = False
+    width: float = 2.5
+    labels: Sequence[str] = ()
+    legend: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,17 @@ class Rule:
     dashed: bool = False
 
 
-Mark = Points | Line | Band | Bars | Rule
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The whole height of the figure between two values of the x axis, behind everything else."""
+
+    name: str
+    low: float
+    high: float
+    color: str
+
+
+Mark = Points | Line | Band | Bars | Rule | Zone
 
 
 @dataclass(frozen=True, slots=True)

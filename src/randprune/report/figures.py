@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from randprune.bench.stats import best_of_n, kendall_tau
+from randprune.bench.stats import kendall_tau
 from randprune.report import tables
-from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
-from randprune.report.format import number, percent, points, seconds, si
+from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
+from randprune.report.format import number, percent, seconds, si
 from randprune.report.names import METRIC_NAMES, STAGE_NAMES, color_of, method_name
 from randprune.report.networks import networks
+from randprune.report.pools import SEARCH_AXIS, at_most, best_of_chart, spread_chart
 from randprune.report.records import RunRecord
 from randprune.store import (
     DENSE,
@@ -23,7 +24,7 @@ from randprune.store import (
     TRAIN_TOP1,
     UNIFORM,
     BudgetInfo,
-    Candidate,
+    CostEntry,
     NetworkRow,
     SpaceInfo,
     Stage,
@@ -36,8 +37,6 @@ _STAGE_MARKS: tuple[tuple[Stage, str, bool, float], ...] = (
     ("repaired", "circle", True, 10),
     ("finetuned", "circle", False, 11),
 )
-_SEARCH_AXIS = "search accuracy"
-_MOST_POINTS = 3000
 
 
 def figures(record: RunRecord) -> tuple[Chart, ...]:
@@ -52,9 +51,8 @@ def figures(record: RunRecord) -> tuple[Chart, ...]:
         widths,
         accuracy,
         loss,
-        ledger,
     )
-    charts = (build(record) for build in builders)
+    charts = [*(build(record) for build in builders), ledger(record.ledger)]
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -175,98 +173,22 @@ def _references(record: RunRecord) -> list[tuple[str, str, float]]:
 def spread(record: RunRecord) -> Chart | None:
     """Histogram and strip of the candidates' search accuracy, with the references marked."""
     candidates = record.scored(RANDOM)
-    if len(candidates) < 2:
-        return None
-    values = np.array([c.scores[SEARCH_TOP1] for c in candidates])
-    bins = np.histogram_bin_edges(values, bins=min(40, max(8, round(len(values) ** 0.5) * 2)))
-    counts, edges = np.histogram(values, bins)
-    centers = (edges[:-1] + edges[1:]) / 2
-    bottom = -0.09 * float(counts.max())
-    shown = _at_most(candidates)
-    marks: list[Mark] = [
-        Bars(
-            f"{len(values):,} random configurations",
-            centers.tolist(),
-            counts.tolist(),
-            "candidate",
-            width=float(edges[1] - edges[0]) * 0.94,
-        ),
-        Points(
-            "each candidate",
-            [c.scores[SEARCH_TOP1] for c in shown],
-            [bottom / 2] * len(shown),
-            "random",
-            symbol="tick",
-            size=9,
-            labels=[f"candidate {c.index}" for c in shown],
-        ),
-    ]
     references = _references(record)
     winner = record.winner
     if winner is not None and SEARCH_TOP1 in winner.scores:
         references.append(("chosen", RANDOM, winner.scores[SEARCH_TOP1]))
-    marks += [
-        Rule(f"{name} {percent(value)}", value, color, dashed=color == DENSE)
-        for name, color, value in references
-    ]
-    shown_at = [value for _, _, value in references]
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return Chart(
-        "spread",
-        "Spread of the random candidates",
-        f"Accuracy of {len(values):,} random configurations on the search images: median "
-        f"{percent(middle)}, best {percent(values.max())}, the middle 80\u00a0% between "
-        f"{percent(low)} and {percent(high)}. Lines mark the networks to compare with.",
-        Axis(_SEARCH_AXIS, percent=True, span=_padded([*edges.tolist(), *shown_at])),
-        Axis("candidates", span=(bottom, 1.08 * float(counts.max())), whole=True),
-        tuple(marks),
+    return spread_chart(
+        [c.scores[SEARCH_TOP1] for c in candidates],
+        [f"candidate {c.index}" for c in candidates],
+        references,
         tables.candidates(record),
     )
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """The range of the values with a little room, so that nothing lies on the frame."""
-    room = 0.04 * (max(values) - min(values)) or 0.01
-    return min(values) - room, max(values) + room
-
-
 def best_of(record: RunRecord) -> Chart | None:
     """Expected best of n candidates with its band, and the best so far in the order drawn."""
-    candidates = record.scored(RANDOM)
-    if len(candidates) < 3:
-        return None
-    values = [c.scores[SEARCH_TOP1] for c in candidates]
-    curve = best_of_n(values)
-    n = curve.counts.tolist()
-    marks: list[Mark] = [
-        Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), RANDOM),
-        Line(
-            "best so far, in the order drawn",
-            n,
-            np.maximum.accumulate(values)[curve.counts - 1].tolist(),
-            "muted",
-            step=True,
-        ),
-        Line("expected best of n", n, curve.mean.tolist(), RANDOM),
-    ]
-    marks += [
-        Rule(f"{name} {percent(value)}", value, color, horizontal=True)
-        for name, color, value in _references(record)
-        if color == UNIFORM
-    ]
-    tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(values)))])
-    gain = points(float(curve.mean[-1]) - tenth)
-    return Chart(
-        "best-of-n",
-        "How many candidates are enough",
-        f"Expected search accuracy of the best of n candidates, over all choices of n from the "
-        f"{len(values):,}; going from 10 to {len(values):,} candidates brings {gain}. "
-        "The band narrows near the right end because large draws share their candidates.",
-        Axis("n, candidates compared", kind="log" if len(values) >= 20 else "linear", whole=True),
-        Axis(_SEARCH_AXIS, percent=True),
-        tuple(marks),
-        tables.best_of_n_table(curve),
-    )
+    references = [entry for entry in _references(record) if entry[1] == UNIFORM]
+    return best_of_chart([c.scores[SEARCH_TOP1] for c in record.scored(RANDOM)], references)
 
 
 def candidate_costs(record: RunRecord) -> Chart | None:
@@ -276,7 +198,7 @@ def candidate_costs(record: RunRecord) -> Chart | None:
     named = METRIC_NAMES.get(metric, metric)
     marks: list[Mark] = []
     for method in record.methods:
-        shown = _at_most([c for c in record.scored(method) if metric in c.costs])
+        shown = at_most([c for c in record.scored(method) if metric in c.costs])
         if not shown:
             continue
         color = "candidate" if method == RANDOM else color_of(record, method)
@@ -309,7 +231,7 @@ def candidate_costs(record: RunRecord) -> Chart | None:
         f"Candidates: accuracy against {named}",
         f"Every evaluated candidate.{asked}",
         Axis(f"{named} per image" if metric == "macs" else named, large=True),
-        Axis(_SEARCH_AXIS, percent=True),
+        Axis(SEARCH_AXIS, percent=True),
         tuple(marks),
     )
 
@@ -329,14 +251,14 @@ def proxy(record: RunRecord) -> Chart | None:
             low, high = (f"{end:.2f}".replace("-", "−") for end in tau.interval)
             said += f" (95\u00a0% interval {low} to {high})"
         said += "."
-    shown = _at_most(both)
+    shown = at_most(both)
     return Chart(
         "proxy",
         "Predicted against measured",
         "The proxy, which needs no forward pass, over the accuracy measured on the search images."
         + said,
         Axis("proxy (higher is better)"),
-        Axis(_SEARCH_AXIS, percent=True),
+        Axis(SEARCH_AXIS, percent=True),
         (
             Points(
                 "random configurations",
@@ -384,7 +306,7 @@ def widths(record: RunRecord) -> Chart | None:
 
 def accuracy(record: RunRecord) -> Chart | None:
     """Accuracy on the search images (else on the training images) after each epoch."""
-    for key, said in ((SEARCH_TOP1, _SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
+    for key, said in ((SEARCH_TOP1, SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
         lines = _epoch_lines(record, key)
         if lines:
             return Chart(
@@ -431,9 +353,9 @@ def _epoch_lines(record: RunRecord, key: str) -> tuple[Line, ...]:
     )
 
 
-def ledger(record: RunRecord) -> Chart | None:
+def ledger(entries: Sequence[CostEntry]) -> Chart | None:
     """Seconds by phase."""
-    phases = tables.ledger_phases(record)
+    phases = tables.ledger_phases(entries)
     if not phases:
         return None
     names = list(phases)
@@ -464,11 +386,3 @@ def ledger(record: RunRecord) -> Chart | None:
         wide=True,
         height=100 + 34 * len(names),
     )
-
-
-def _at_most(candidates: Sequence[Candidate], most: int = _MOST_POINTS) -> list[Candidate]:
-    """Evenly chosen ones of very many, so that a page stays light; the CSV has all of them."""
-    if len(candidates) <= most:
-        return list(candidates)
-    picked = np.linspace(0, len(candidates) - 1, most).round().astype(int)
-    return [candidates[i] for i in picked]

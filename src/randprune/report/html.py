@@ -16,7 +16,7 @@ from typing import Literal
 
 from randprune.report.chart import Chart
 from randprune.report.plotly_chart import to_plotly
-from randprune.report.table import Cell, Column, Table
+from randprune.report.table import Cell, Column, Table, row_anchor
 
 Tone = Literal["good", "busy", "warn", "bad", "plain"]
 
@@ -53,10 +53,11 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Names and values, side by side."""
+    """Names and values, side by side; `wide` ones take the full width."""
 
     title: str
     items: Mapping[str, str]
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,8 @@ def _block(block: Block) -> str:
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
             for name, value in block.items.items()
         )
-        return f'<div class="card facts"><h3>{escape(block.title)}</h3><dl>{items}</dl></div>'
+        wide = " wide" if block.wide else ""
+        return f'<div class="card facts{wide}"><h3>{escape(block.title)}</h3><dl>{items}</dl></div>'
     if isinstance(block, Code):
         return (
             f'<div class="card code wide"><h3>{escape(block.title)}</h3>'
@@ -214,8 +216,8 @@ def _table(table: Table, *, caption: bool = True) -> str:
     columns = [table.columns[i] for i in shown]
     head = "".join(_heading(column) for column in columns)
     body = "".join(
-        f"<tr>{''.join(_cell(row[i], table.columns[i], i == shown[0]) for i in shown)}</tr>"
-        for row in table.rows
+        f"<tr{anchor}>{''.join(_cell(row[i], table.columns[i], i == shown[0]) for i in shown)}</tr>"
+        for row, anchor in zip(table.rows, _anchors(table), strict=True)
     )
     foot = ""
     if table.total:
@@ -250,10 +252,25 @@ def _cell(cell: Cell, column: Column, is_head: bool) -> str:
     note = f"<small>{escape(cell.note)}</small>" if cell.note else ""
     tag = 'th scope="row"' if is_head else "td"
     text = escape(cell.text)
+    if cell.link:
+        text = f'<a href="#{escape(cell.link)}">{text}</a>'
     if cell.tone:
         mark = f'<i class="mark" style="--c:var(--{_name(cell.tone)})"></i>'
         text = f'<span class="named">{mark}{text}</span>'
     return f"<{tag}{numeric}{value}>{text}{note}</{tag.split()[0]}>"
+
+
+def _anchors(table: Table) -> list[str]:
+    """Attributes of each row: the name of its group, and the anchor at the group's first row."""
+    if not table.groups:
+        return [""] * len(table.rows)
+    seen: set[str] = set()
+    found = []
+    for group in table.groups:
+        anchor = escape(row_anchor(table.id, group))
+        found.append(f' data-group="{anchor}"' + ("" if group in seen else f' id="{anchor}"'))
+        seen.add(group)
+    return found
 
 
 def _name(tone: str) -> str:

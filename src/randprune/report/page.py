@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from randprune.provenance import portable
 from randprune.report import figures, tables
 from randprune.report.chart import Chart
-from randprune.report.format import elapsed, moment, number, percent, seconds, si, size, speed, tiny
-from randprune.report.html import Block, Code, Facts, Folded, Page, Section, Text, Tile, Tone
+from randprune.report.format import moment, number, percent, seconds, si, size, speed, tiny
+from randprune.report.html import Block, Facts, Folded, Page, Section, Text, Tile, Tone
 from randprune.report.names import METRIC_NAMES, STAGE_NAMES
 from randprune.report.networks import results
 from randprune.report.records import RunRecord
+from randprune.report.reproduce import reproduce, version, versions_used
 from randprune.report.table import Table
 from randprune.report.timing import Speedup, speedup
 from randprune.store import (
@@ -31,12 +31,13 @@ from randprune.store import (
     Verification,
 )
 
-_STATUS: dict[RunStatus, tuple[str, Tone]] = {
+STATUS: dict[RunStatus, tuple[str, Tone]] = {
     "finished": ("finished", "good"),
     "running": ("still running", "busy"),
     "interrupted": ("interrupted", "warn"),
     "failed": ("failed", "bad"),
 }
+"""A run's status as a word and its tone."""
 _KINDS = {
     "prune": "Pruning a pre-trained network",
     "scratch": "Pruning from scratch",
@@ -47,24 +48,25 @@ _KINDS = {
 def build_page(record: RunRecord) -> Page:
     """The page of one run, with whatever it has recorded so far."""
     charts = {chart.id: chart for chart in figures.figures(record)}
+    info = record.info
+    again = reproduce(info, record.milestone(Reproduce), record.sessions)
     sections = (
         Section("result", "Result", _result(record, charts)),
         Section("search", "Search", _search(record, charts)),
         Section("network", "Network", _network(record, charts)),
         Section("training", "Fine-tuning", _pick(charts, "epochs-accuracy", "epochs-loss")),
         Section("cost", "Cost", _cost(record, charts)),
-        Section("reproduce", "Reproduce", _reproduce(record)),
+        Section("reproduce", "Reproduce", again),
     )
-    info = record.info
     return Page(
         title=f"{record.title} – randprune report",
         kicker=f"{_KINDS[info.kind]} · {record.title} · seed {info.seed} · {moment(info.started)}",
         headline=headline(record),
-        status=_STATUS[record.status],
+        status=STATUS[record.status],
         sections=tuple(section for section in sections if section.blocks),
         tiles=_tiles(record),
         notices=_notices(record),
-        footer=f"Written by randprune {_version(record)} from run {info.id} of "
+        footer=f"Written by randprune {version(info)} from run {info.id} of "
         f"{record.runs_in_folder} in its folder (recipe {info.recipe_hash}). One MAC is one "
         "multiply-add; FLOPs are twice the MACs. "
         "Ratios say what remains.",
@@ -135,11 +137,6 @@ def _speedup(record: RunRecord, row: NetworkRow) -> Speedup | None:
     if not timed or dense is None or not dense.latency:
         return None
     return speedup(dense.latency[0], timed[-1].latency[0])
-
-
-def _version(record: RunRecord) -> str:
-    versions = record.info.provenance.get("versions")
-    return str(versions.get("randprune", "")) if isinstance(versions, dict) else ""
 
 
 # -- top of the page ---------------------------------------------------------------------------
@@ -225,7 +222,7 @@ def _notices(record: RunRecord) -> tuple[Text, ...]:
         )
     notes = record.milestone(Notes)
     found += [Text(line, "warn") for line in (notes.lines if notes else ())]
-    if len(_versions_used(record)) > 1:
+    if len(versions_used(record.sessions)) > 1:
         found.append(
             Text("The sessions of this run used different versions; see Reproduce.", "warn")
         )
@@ -335,77 +332,8 @@ def _verification_facts(verification: Verification) -> dict[str, str]:
 
 
 def _cost(record: RunRecord, charts: dict[str, Chart]) -> tuple[Block, ...]:
-    table: Table = tables.ledger(record)
+    table: Table = tables.ledger(record.ledger)
     return (table, *_pick(charts, "ledger")) if table.rows else ()
-
-
-def _reproduce(record: RunRecord) -> tuple[Block, ...]:
-    info, how = record.info, record.milestone(Reproduce)
-    blocks: list[Block] = []
-    if how is not None:
-        blocks.append(Code("Command", how.command))
-    if how is not None and how.recipe:
-        blocks.append(Code(f"Recipe ({how.recipe_file})", how.recipe))
-    else:
-        recipe = json.dumps(info.recipe, indent=2, ensure_ascii=False)
-        blocks.append(Code("Recipe (JSON)", recipe))
-    blocks.append(
-        Facts(
-            "Hashes",
-            {
-                "Recipe": info.recipe_hash,
-                "Seed": str(info.seed),
-                "Channel groups": info.fingerprint or "not recorded",
-                "Base weights": info.weights_hash or "not recorded",
-                "Data": info.data_fingerprint or "not recorded",
-            },
-        )
-    )
-    blocks.append(Facts("Made with", _provenance_facts(record)))
-    if len(record.sessions) > 1:
-        facts = {}
-        for i, session in enumerate(record.sessions, 1):
-            lasted = elapsed(session.started, session.ended)
-            how_long = seconds(lasted) if lasted is not None else (session.ended or "not ended")
-            versions = ", ".join(f"{k} {v}" for k, v in _versions(session.provenance).items())
-            facts[f"Session {i}"] = f"{moment(session.started)}, {how_long}. {versions}"
-        blocks.append(Facts("Sessions", facts))
-    return tuple(blocks)
-
-
-def _provenance_facts(record: RunRecord) -> dict[str, str]:
-    made = record.info.provenance
-    cpu, git = made.get("cpu"), made.get("git")
-    facts = {
-        "Started": moment(record.info.started),
-        "Ended": moment(record.info.finished),
-        "Command line": str(made.get("command", "")),
-        "Versions": ", ".join(f"{k} {v}" for k, v in _versions(made).items()),
-        "Platform": str(made.get("platform", "")),
-        "GPU": ", ".join(map(str, made.get("gpus") or ())),
-    }
-    if isinstance(cpu, dict):
-        features = ", ".join(map(str, cpu.get("features") or ()))
-        facts["CPU"] = f"{cpu.get('model', '')}, {cpu.get('cores', '?')} cores"
-        facts["CPU features"] = features
-        facts["Threads"] = str(cpu.get("threads") or "")
-    if isinstance(made.get("memory_bytes"), int):
-        facts["Memory"] = size(made["memory_bytes"])
-    if isinstance(git, dict):
-        changed = " with uncommitted changes" if git.get("dirty") else ""
-        facts["Source"] = f"commit {git.get('commit', '')}{changed}"
-    return {name: value for name, value in facts.items() if value}
-
-
-def _versions(made: object) -> dict[str, str]:
-    versions = made.get("versions") if isinstance(made, dict) else None
-    return {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
-
-
-def _versions_used(record: RunRecord) -> set[str]:
-    return {
-        json.dumps(_versions(session.provenance), sort_keys=True) for session in record.sessions
-    }
 
 
 def _pick(charts: dict[str, Chart], *names: str) -> tuple[Chart, ...]:

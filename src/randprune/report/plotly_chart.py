@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
+from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule, Zone
 
 Json = dict[str, Any]
 
@@ -32,6 +32,8 @@ def to_plotly(chart: Chart) -> Json:
     for mark in chart.marks:
         if isinstance(mark, Rule):
             shapes.append(_rule(mark))
+        elif isinstance(mark, Zone):
+            shapes.append(_zone(mark))
         else:
             data.extend(_traces(mark, chart))
     layout: Json = {
@@ -73,12 +75,15 @@ def _axis(axis: Axis, extent: float) -> Json:
     }
     if axis.kind == "category":
         layout["tickfont"] = {"size": 11}
+        if axis.order:
+            layout.update(categoryorder="array", categoryarray=_names(axis.order))
         if not axis.title:  # names down the side, the first on top
             layout.update(autorange="reversed", tickfont={"size": 13})
     elif axis.percent:
         layout["tickformat"] = ".3~%"
     elif axis.kind == "log":
-        layout.update(tickformat="~s", **({"dtick": "D2"} if axis.whole else {}))
+        layout.update(tickformat="~s", tickangle=0, nticks=6)
+        layout.update({"dtick": "D2"} if axis.whole else {})
     elif axis.large:
         layout["tickformat"] = "~s"
     elif axis.whole:
@@ -114,16 +119,18 @@ def _traces(mark: Mark, chart: Chart) -> Iterable[Json]:
             "type": "scatter",
             "mode": "lines+markers" if mark.markers else "lines",
             "name": name,
+            "showlegend": mark.legend,
             "x": list(mark.x),
             "y": list(mark.y),
             "line": {
                 "color": f"@{mark.color}",
-                "width": 2.5,
+                "width": mark.width,
                 "dash": "dot" if mark.dashed else "solid",
                 "shape": "hv" if mark.step else "linear",
             },
             "marker": {"size": 7},
-            "hovertemplate": _hover(chart, ()),
+            **_labels(mark.labels),
+            "hovertemplate": _hover(chart, mark.labels),
         }
     elif isinstance(mark, Bars):
         along, across = list(mark.x), list(mark.y)
@@ -191,6 +198,23 @@ def _rule(mark: Rule) -> Json:
         f"{along}0": 0,
         f"{along}1": 1,
         "line": {"color": f"@{mark.color}", "width": 2, "dash": "dash" if mark.dashed else "solid"},
+        "name": _text(mark.name),
+        "showlegend": True,
+    }
+
+
+def _zone(mark: Zone) -> Json:
+    return {
+        "type": "rect",
+        "layer": "below",
+        "xref": "x",
+        "yref": "paper",
+        "x0": mark.low,
+        "x1": mark.high,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": f"@{mark.color}/0.16",
+        "line": {"width": 0},
         "name": _text(mark.name),
         "showlegend": True,
     }

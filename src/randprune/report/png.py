@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
+from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.format import tick
 
 # The page's light scheme (assets/page.css); a test keeps the two alike.
@@ -130,7 +130,7 @@ def _tick(value: float, _: int) -> str:
 
 def _categories(chart: Chart) -> list[str]:
     """The names along the category axis, in the order in which marks bring them up."""
-    names: dict[str, None] = {}
+    names: dict[str, None] = dict.fromkeys((*chart.x.order, *chart.y.order))
     for mark in chart.marks:
         if isinstance(mark, (Points, Bars)):
             names.update({v: None for v in (*mark.x, *mark.y) if isinstance(v, str)})
@@ -170,16 +170,18 @@ def _mark(axes: Axes, mark: Mark, chart: Chart) -> None:
             mark.x,
             mark.y,
             color=color,
-            linewidth=1.8,
+            linewidth=0.72 * mark.width,
             linestyle=":" if mark.dashed else "-",
             marker="o" if mark.markers else None,
             markersize=4,
             drawstyle="steps-post" if mark.step else "default",
-            label=name,
+            label=name if mark.legend else None,
         )
     elif isinstance(mark, Rule):
         draw = axes.axhline if mark.horizontal else axes.axvline
         draw(mark.value, color=color, linewidth=1.6, ls="--" if mark.dashed else "-", label=name)
+    elif isinstance(mark, Zone):
+        axes.axvspan(mark.low, mark.high, color=color, alpha=0.16, lw=0, label=name)
     elif isinstance(mark, Bars):
         places, width = _positions(mark.x, chart), 0.8 if mark.width is None else mark.width
         if mark.horizontal:

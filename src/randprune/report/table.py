@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Value = str | int | float | None
 
@@ -27,13 +27,15 @@ class Column:
 class Cell:
     """`text` for people, `value` for sorting and CSV, `note` a second, quieter line.
 
-    `tone`: "" or a role whose colour marks the cell, as in the figures.
+    `tone`: "" or a role whose colour marks the cell, as in the figures. `link`: "" or the anchor
+    on the page that the text leads to, see `row_anchor`.
     """
 
     text: str
     value: Value = None
     note: str = ""
     tone: str = ""
+    link: str = ""
 
 
 EMPTY = Cell("–")
@@ -41,7 +43,10 @@ EMPTY = Cell("–")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`id` names the CSV file and the anchor; `note` is printed under the table."""
+    """`id` names the CSV file and the anchor; `note` is printed under the table.
+
+    `groups`: () or one name a row. Links lead to all rows of a group.
+    """
 
     id: str
     caption: str
@@ -49,13 +54,30 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     total: tuple[Cell, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.rows):
+            raise ValueError(
+                f"Table {self.id!r} has {len(self.rows)} rows, but {len(self.groups)} groups."
+            )
         for row in (*self.rows, *((self.total,) if self.total else ())):
             if len(row) != len(self.columns):
                 raise ValueError(
                     f"Table {self.id!r} has {len(self.columns)} columns, a row {len(row)} cells."
                 )
+
+    def without_empty(self) -> Table:
+        """The same table with the columns in which nothing stands in the CSV file only."""
+        empty = [
+            bool(self.rows) and all(row[i] == EMPTY for row in self.rows)
+            for i in range(len(self.columns))
+        ]
+        columns = tuple(
+            replace(column, shown="csv") if hide and column.shown == "both" else column
+            for column, hide in zip(self.columns, empty, strict=True)
+        )
+        return replace(self, columns=columns)
 
     def to_csv(self) -> str:
         """The rows as CSV (RFC 4180): floats with all their digits, missing values empty."""
@@ -66,6 +88,11 @@ class Table:
         for row in self.rows:
             writer.writerow([_raw(row[i]) for i in wanted])
         return out.getvalue()
+
+
+def row_anchor(table_id: str, group: str) -> str:
+    """The anchor of a table's rows of this group, without the "#"."""
+    return f"{table_id}-{group}"
 
 
 def _raw(cell: Cell) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from randprune.bench.stats import BestOfN
@@ -32,7 +33,7 @@ def csv_tables(record: RunRecord) -> tuple[Table, ...]:
         candidates(record, most=None),
         widths(record),
         epochs(record),
-        ledger_entries(record),
+        ledger_entries(record.ledger),
         frozen(record),
     )
     return tuple(table for table in found if table is not None and table.rows)
@@ -121,16 +122,16 @@ def best_of_n_table(curve: BestOfN) -> Table:
         Column("expected_best", "Expected best", True),
         Column("low", "Lower edge", True),
         Column("high", "Upper edge", True),
+        Column("mean_low", "Interval of the expectation, from", True),
+        Column("mean_high", "to", True),
     )
+    values = (curve.mean, curve.low, curve.high, curve.mean_low, curve.mean_high)
     rows = tuple(
-        (Cell(number(n), n), *(Cell(percent(v, 2), v) for v in (mean, low, high)))
-        for n, mean, low, high in zip(
-            curve.counts.tolist(),
-            curve.mean.tolist(),
-            curve.low.tolist(),
-            curve.high.tolist(),
-            strict=True,
+        (
+            Cell(number(n), n),
+            *(EMPTY if v != v else Cell(percent(v, 2), v) for v in row),  # NaN: no interval
         )
+        for n, *row in zip(curve.counts.tolist(), *(v.tolist() for v in values), strict=True)
     )
     return Table("best_of_n", "Best of n candidates", columns, rows)
 
@@ -238,10 +239,10 @@ def _metric_cell(key: str, value: float | None) -> Cell:
     return Cell(seconds(value) if key == "seconds" else text, value)
 
 
-def ledger_phases(record: RunRecord) -> dict[str, CostEntry]:
+def ledger_phases(entries: Sequence[CostEntry]) -> dict[str, CostEntry]:
     """Sums of the ledger by phase, in the order in which phases began."""
     sums: dict[str, CostEntry] = {}
-    for entry in record.ledger:
+    for entry in entries:
         before = sums.get(entry.phase, CostEntry(entry.phase, device=entry.device))
         devices = dict.fromkeys([*before.device.split(" + "), entry.device])
         sums[entry.phase] = replace(
@@ -256,7 +257,7 @@ def ledger_phases(record: RunRecord) -> dict[str, CostEntry]:
     return sums
 
 
-def ledger(record: RunRecord) -> Table:
+def ledger(entries: Sequence[CostEntry]) -> Table:
     """What each phase cost, and the sum."""
     columns = (
         Column("phase", "Phase"),
@@ -267,7 +268,7 @@ def ledger(record: RunRecord) -> Table:
         Column("seconds", "Time", True),
         Column("device", "Device"),
     )
-    phases = ledger_phases(record)
+    phases = ledger_phases(entries)
     whole = CostEntry("total")
     for phase in phases.values():
         whole = replace(
@@ -303,7 +304,7 @@ def _ledger_cells(entry: CostEntry) -> tuple[Cell, ...]:
     )
 
 
-def ledger_entries(record: RunRecord) -> Table:
+def ledger_entries(entries: Sequence[CostEntry]) -> Table:
     """Every ledger entry as recorded."""
     names = ("phase", "key", "candidates", "images_forward", "images_backward", "macs_spent")
     columns = tuple(Column(name) for name in (*names, "seconds", "device"))
@@ -311,6 +312,6 @@ def ledger_entries(record: RunRecord) -> Table:
         tuple(
             Cell(str(value), value) for value in (getattr(entry, column.name) for column in columns)
         )
-        for entry in record.ledger
+        for entry in entries
     )
     return Table("ledger", "Ledger entries", columns, rows)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randprune.atomic import write_file
+from randprune.bench.records import BenchRun
 from randprune.report import figures, tables
 from randprune.report.chart import Chart
 from randprune.report.html import Page, render
+from randprune.report.latex import to_latex
+from randprune.report.open import open_run
 from randprune.report.page import build_page
 from randprune.report.records import RunRecord
 from randprune.report.table import Table
@@ -24,37 +27,50 @@ class ReportPaths:
     html: Path
     csv: tuple[Path, ...]
     png: tuple[Path, ...]
+    tex: tuple[Path, ...] = ()
 
 
 def write_report(
-    source: RunRecord | Run | str | os.PathLike[str], out: str | os.PathLike[str]
+    source: RunRecord | BenchRun | Run | str | os.PathLike[str], out: str | os.PathLike[str]
 ) -> ReportPaths:
     """Write the report of a run: `out`/report.html, `out`/tables/*.csv, `out`/figures/*.png.
 
-    Works for running, interrupted and failed runs too, and says so. The page needs no other file
-    and no network.
+    A benchmark gets the page of benchmarks, see `randprune.report.bench`. Works for running,
+    interrupted and failed runs too, and says so. The page needs no other file and no network.
 
     Args:
-        source: an output folder (the run worked on last), an open run, or a record.
+        source: an output folder (the run worked on last), an open run, or its records.
         out: folder for the files, made where missing; an `out` that ends in ".html" names the page,
             and the other files lie beside it.
 
     Raises:
         StorageError: no records in the folder, or `out` cannot be written.
     """
-    if isinstance(source, RunRecord):
+    if isinstance(source, Run):
+        record = BenchRun.of(source) if source.info.kind == "bench" else RunRecord.of(source)
+    elif isinstance(source, (RunRecord, BenchRun)):
         record = source
-    elif isinstance(source, Run):
-        record = RunRecord.of(source)
     else:
-        record = RunRecord.load(source)
+        record = open_run(source)
+    if isinstance(record, BenchRun):
+        # It is made of what this module writes.
+        from randprune.report.bench import write_bench_report
+
+        return write_bench_report(record, out)
     return write_page(build_page(record), tables.csv_tables(record), figures.figures(record), out)
 
 
 def write_page(
-    page: Page, csv: Iterable[Table], charts: Iterable[Chart], out: str | os.PathLike[str]
+    page: Page,
+    csv: Iterable[Table],
+    charts: Iterable[Chart],
+    out: str | os.PathLike[str],
+    latex: Iterable[Table] = (),
 ) -> ReportPaths:
-    """Write any page with its tables and charts; see `write_report` for where the files go."""
+    """Write any page with its tables and charts; see `write_report` for where the files go.
+
+    `latex`: the tables that are written as `tables/*.tex` too, for papers.
+    """
     target = Path(out)
     is_page = target.suffix.lower() in (".html", ".htm")
     folder, name = (target.parent, target.name) if is_page else (target, "report.html")
@@ -65,6 +81,7 @@ def write_page(
         _write_text(folder / name, render(page)),
         tuple(_write_text(folder / "tables" / f"{t.id}.csv", t.to_csv()) for t in csv),
         tuple(write_file(folder / "figures" / f"{c.id}.png", to_png(c)) for c in charts),
+        tuple(_write_text(folder / "tables" / f"{t.id}.tex", to_latex(t)) for t in latex),
     )
 
 

@@ -103,6 +103,23 @@
     }));
   }
 
+  // -- links from a number to its records: unfold them, and mark all rows of the group --
+  const follow = () => {
+    const target = decodeURIComponent(location.hash.slice(1));
+    let first = null;
+    for (const row of document.querySelectorAll("tr[data-group]")) {
+      const here = target !== "" && row.dataset.group === target;
+      row.classList.toggle("target", here);
+      first ??= here ? row : null;
+    }
+    if (!first) return;
+    const folded = first.closest("details");
+    if (folded) folded.open = true;
+    first.scrollIntoView({ block: "center" });
+  };
+  addEventListener("hashchange", follow);
+  follow();
+
   for (const copy of document.querySelectorAll(".copy")) {
     copy.addEventListener("click", async () => {
       const text = copy.parentElement.querySelector("code").textContent;

@@ -1,0 +1,168 @@
+"""What the rows of a benchmark are called on its page, and how figures show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from randprune.bench.records import BenchRun
+from randprune.bench.stats import Comparison, Estimate, Verdict
+from randprune.report.chart import SERIES
+from randprune.report.format import number, percent, points, tiny
+from randprune.store import RANDOM, RANDOM_CHANNELS, UNIFORM
+
+SCORE_NAMES = {
+    "proxy": "proxy, no forward pass",
+    "minus_kl": "divergence from the dense network",
+    "minus_loss": "loss",
+    "search": "search accuracy",
+    "search_top1": "search accuracy",
+    "test_before": "test accuracy before training",
+    "test_after": "test accuracy after training",
+}
+VERDICT_COLORS: dict[Verdict, str] = {
+    "better": "series_5",
+    "equivalent": "random",
+    "undecided": "dense",
+    "worse": "series_4",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a row is drawn: name of its kind in the legend, colour, symbol."""
+
+    legend: str
+    color: str
+    symbol: str
+    is_reference: bool = False
+
+
+class Names:
+    """Short, unique names of a run's rows.
+
+    Rows of the reference's method go by their criterion, a method with a single row by its own
+    name, any other row by both.
+    """
+
+    def __init__(self, run: BenchRun) -> None:
+        rows = run.protocol.rows
+        self.reference = run.protocol.reference
+        self.reference_label = self.reference.partition("/")[0]
+        labels = [row.partition("/")[0] for row in rows]
+        short = {}
+        for row, label in zip(rows, labels, strict=True):
+            criterion = row.partition("/")[2]
+            if labels.count(label) == 1:
+                short[row] = spaced(label)
+            elif label == self.reference_label:
+                short[row] = "random ranking" if criterion == "random" else spaced(criterion)
+            else:
+                short[row] = f"{spaced(label)}, {spaced(criterion)}"
+        taken = list(short.values())
+        self._short = {row: name if taken.count(name) == 1 else row for row, name in short.items()}
+        methods = {info.label: info.method for info in run.protocol.methods}
+        others = [
+            label
+            for label in dict.fromkeys(labels)
+            if label != self.reference_label
+            and methods.get(label) not in (UNIFORM, RANDOM_CHANNELS)
+        ]
+        self._looks: dict[str, Look] = {}
+        for row, label in zip(rows, labels, strict=True):
+            method = methods.get(label)
+            if row == self.reference:
+                look = Look(f"reference: {self.reference_name}", RANDOM, "star", is_reference=True)
+            elif label == self.reference_label:
+                look = Look(f"{spaced(label)}, other criteria", "candidate", "circle")
+            elif method == UNIFORM:
+                look = Look(spaced(label), UNIFORM, "diamond")
+            elif method == RANDOM_CHANNELS:
+                look = Look(spaced(label), RANDOM_CHANNELS, "triangle")
+            else:
+                look = Look(spaced(label), SERIES[others.index(label) % len(SERIES)], "square")
+            self._looks[row] = look
+
+    def of(self, row: str) -> str:
+        """The short name of a row."""
+        return self._short.get(row, row)
+
+    def detail(self, row: str) -> str:
+        """The part of a row's full name that its short name leaves out."""
+        label, criterion = (spaced(part) for part in row.split("/", 1))
+        short = self.of(row)
+        if short == label:
+            return f"with {criterion}"
+        return label if label not in short else ""
+
+    @property
+    def reference_name(self) -> str:
+        """The reference in full: "random search with l1"."""
+        label, _, criterion = self.reference.partition("/")
+        return f"{spaced(label)} with {spaced(criterion)}"
+
+    def look(self, row: str) -> Look:
+        """How a row is drawn."""
+        return self._looks[row]
+
+
+def spaced(name: str) -> str:
+    """A recipe's name as people read it."""
+    return name.replace("_", " ")
+
+
+def accuracy_text(estimate: Estimate | None) -> tuple[str, str]:
+    """A mean accuracy and its interval, or why it has none."""
+    if estimate is None:
+        return "–", ""
+    if estimate.interval is None:
+        return percent(estimate.value, 2), f"n = {estimate.count}, no interval"
+    low, high = estimate.interval
+    return percent(estimate.value, 2), f"{100 * low:.2f} – {100 * high:.2f}"
+
+
+def difference_text(estimate: Estimate) -> tuple[str, str]:
+    """A difference in points and its interval, or that it has none."""
+    if estimate.interval is None:
+        return points(estimate.value, 2), "no interval"
+    return points(estimate.value, 2), span_of_points(estimate)
+
+
+def span_of_points(estimate: Estimate) -> str:
+    """The interval of a difference: "−0.12 to +0.31"."""
+    if estimate.interval is None:
+        return "no interval"
+    return " to ".join(points(end, 2).partition("\u00a0")[0] for end in estimate.interval)
+
+
+def magnitude(difference: float) -> str:
+    """A difference without its sign: "1.30 points"."""
+    return points(abs(difference), 2).removeprefix("+")
+
+
+def signed(tau: float) -> str:
+    """A rank correlation: "0.53", "−0.12"; never "−0.00"."""
+    return f"{tau:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def p_text(value: float | None) -> str:
+    """A p-value: "p = 0.012", "p < 0.001", "no test"."""
+    if value is None:
+        return "no test"
+    return ("p < 0.001" if value < 0.001 else f"p = {value:.3f}").replace(" ", "\u00a0")
+
+
+def p_number(value: float) -> str:
+    """A p-value alone: "0.012", "3·10⁻⁶"."""
+    return f"{value:.3f}" if value >= 0.001 else tiny(value)
+
+
+def epochs_text(epochs: int) -> str:
+    """ "after 2 epochs", "without training"."""
+    if epochs == 0:
+        return "without training"
+    return f"after {number(epochs)} {'epoch' if epochs == 1 else 'epochs'}"
+
+
+def verdict_counts(comparisons: tuple[Comparison, ...]) -> dict[Verdict, int]:
+    """How many comparisons came to each verdict, in the order better to worse."""
+    return {verdict: sum(c.verdict == verdict for c in comparisons) for verdict in VERDICT_COLORS}

@@ -1,0 +1,113 @@
+"""The protocol of a benchmark in words, made from its record."""
+
+from __future__ import annotations
+
+from randprune.bench.analysis import Analysis
+from randprune.report.bench.names import Names, magnitude, spaced
+from randprune.report.format import number, percent, seconds, si
+from randprune.report.html import Block, Facts, Text
+from randprune.report.names import METRIC_NAMES
+from randprune.report.table import Cell, Column, Table
+
+_RANKED = {
+    "kl": "the divergence of their outputs from the dense network's",
+    "loss": "their loss",
+    "accuracy": "their accuracy",
+}
+_SETTINGS = {
+    "pretrained": "One pre-trained network is pruned by every method, always from the same "
+    "checkpoint.",
+    "scratch": "Widths are searched without a pre-trained network; every result is trained from "
+    "random initialisation.",
+}
+
+
+def protocol_blocks(analysis: Analysis, names: Names) -> tuple[Block, ...]:
+    """What was fixed before the first result, for readers and for a paper's appendix."""
+    return (
+        *sentences(analysis, names),
+        Facts("Fixed for all rows", _facts(analysis)),
+        methods(analysis),
+    )
+
+
+def sentences(analysis: Analysis, names: Names) -> tuple[Text, ...]:
+    """The rules, one paragraph each."""
+    run, protocol = analysis.run, analysis.run.protocol
+    metric = METRIC_NAMES.get(run.budget.metric, run.budget.metric)
+    images = run.model.images
+    draws, trainings = len(protocol.draw_seeds), len(protocol.training_seeds)
+    lengths = ", ".join(number(epochs) for epochs in protocol.epochs)
+    split = ", ".join(f"{number(count)} {name}" for name, count in images.items())
+    use = run.test_set
+    return (
+        Text(
+            f"{_SETTINGS[protocol.setting]} A method only proposes a network; the runner alone "
+            f"repairs it ({protocol.recovery}), trains it and tests it, in the same way for all. "
+            f"Each network keeps {percent(run.budget.ratio)} ± {percent(run.budget.tolerance)} of "
+            f"the {metric}, each group at least {percent(protocol.min_keep, 0)} of its channels"
+            + (f", in multiples of {protocol.round_to}." if protocol.round_to > 1 else ".")
+        ),
+        Text(
+            f"{draws} {'draw' if draws == 1 else 'draws'} of configurations, the same for all "
+            f"rows, and {trainings} {'training' if trainings == 1 else 'trainings'} of each "
+            f"network for {lengths} epochs (0 = repaired only). Candidates are compared by "
+            f"{_RANKED.get(protocol.rank_by, protocol.rank_by)} on the search images. The last "
+            "epoch counts, never the best one."
+        ),
+        Text(
+            (f"Images: {split}. " if split else "")
+            + f"The test set was read {number(use.before_final)} times before the final evaluation"
+            + (
+                f" and {number(use.final)} times in it."
+                if use.final
+                else "; the final evaluation is still to come."
+            )
+        ),
+        Text(
+            f"Differences are taken to {names.reference_name} within each "
+            f"draw. Smaller ones than {magnitude(protocol.margin)} count as equivalent; "
+            f"intervals and tests are at {percent(protocol.confidence, 0)} confidence."
+        ),
+    )
+
+
+def _facts(analysis: Analysis) -> dict[str, str]:
+    run, protocol = analysis.run, analysis.run.protocol
+    spent = sum(entry.seconds for entry in run.ledger)
+    facts = {
+        "Network": run.model.title,
+        "Data": run.model.data,
+        "Checkpoint": protocol.weights_hash,
+        "Dense MACs": si(run.dense.macs),
+        "Dense parameters": si(run.dense.params),
+        "Seeds of draws": ", ".join(map(str, protocol.draw_seeds)),
+        "Seeds of trainings": ", ".join(map(str, protocol.training_seeds)),
+        **{f"Fine-tuning, {spaced(key)}": str(value) for key, value in protocol.finetune.items()},
+        "Time spent": seconds(spent) if spent else "",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def methods(analysis: Analysis) -> Table:
+    """The methods with what they do and how they were set."""
+    columns = (
+        Column("label", "Method"),
+        Column("words", "What it does"),
+        Column("criteria", "Criteria"),
+        Column("options", "Options"),
+        Column("epochs", "Epochs"),
+    )
+    rows = tuple(
+        (
+            Cell(info.label, info.label, info.method if info.method != info.label else ""),
+            Cell(info.words or "–"),
+            Cell(", ".join(map(spaced, info.criteria))),
+            Cell(
+                ", ".join(f"{key} = {value}" for key, value in info.options.items()) or "defaults"
+            ),
+            Cell(", ".join(map(str, info.epochs))),
+        )
+        for info in analysis.run.protocol.methods
+    )
+    return Table("methods", "Methods", columns, rows)

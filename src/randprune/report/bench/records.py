@@ -1,0 +1,173 @@
+"""Every single record of a benchmark as tables: what each number of the page leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from randprune.bench.analysis import Analysis
+from randprune.bench.records import Result
+from randprune.report.bench.names import Names
+from randprune.report.cells import amount, plain
+from randprune.report.format import percent, seconds
+from randprune.report.table import EMPTY, Cell, Column, Table, row_anchor
+from randprune.store import Accuracy
+
+RECORDS = "results"
+"""The table that every number links to."""
+
+
+def records_link(row: str, epochs: int) -> str:
+    """The anchor of a row's results at a length."""
+    return row_anchor(RECORDS, _group(row, epochs))
+
+
+def _group(row: str, epochs: int) -> str:
+    return f"{row}/epochs-{epochs}"
+
+
+def results(analysis: Analysis, names: Names) -> Table:
+    """Every single result, also what failed."""
+    protocol = analysis.run.protocol
+    columns = (
+        Column("name", "Method"),
+        Column("row", shown="csv"),
+        Column("draw", "Draw", True),
+        Column("draw_seed", shown="csv"),
+        Column("epochs", "Epochs", True),
+        Column("training", "Training", True),
+        Column("test_top1", "Test accuracy", True),
+        Column("test_correct", shown="csv"),
+        Column("test_images", shown="csv"),
+        Column("test_before", "before training", True),
+        Column("search_top1", "Search accuracy", True, hint="before training"),
+        Column("proxy", "Proxy", True),
+        Column("macs", "MACs", True),
+        Column("params", "Parameters", True),
+        Column("ratio", shown="csv"),
+        Column("candidates", "Candidates", True),
+        Column("compute_macs", "Compute", True, hint="MACs"),
+        Column("seconds", "Time", True),
+        Column("device", shown="csv"),
+        Column("selection", "Selection", hint="hash"),
+        Column("status", "Status"),
+        Column("error", shown="csv"),
+        Column("widths", shown="csv"),
+    )
+    found = analysis.run.results
+    rows = tuple(_result(r, names, protocol.draw_seeds) for r in found)
+    groups = tuple(_group(r.row, r.epochs) for r in found)
+    note = "One line per draw, fine-tuning length and training; results.csv has the widths too."
+    return Table(RECORDS, "Every result", columns, rows, note, groups=groups)
+
+
+def _result(result: Result, names: Names, seeds: Sequence[int]) -> tuple[Cell, ...]:
+    proposal, total = result.proposal, result.total
+    seed = seeds[result.draw] if result.draw < len(seeds) else None
+    return (
+        Cell(names.of(result.row), names.of(result.row), tone=names.look(result.row).color),
+        Cell(result.row),
+        plain(result.draw),
+        plain(seed),
+        plain(result.epochs),
+        plain(result.training),
+        _share(result.test),
+        plain(result.test.correct if result.test else None),
+        plain(result.test.images if result.test else None),
+        _share(result.test_before),
+        _share(proposal.search),
+        plain(proposal.proxy),
+        amount(proposal.macs),
+        amount(proposal.params),
+        plain(proposal.ratio),
+        plain(total.candidates),
+        amount(total.macs or None),
+        Cell(seconds(total.seconds), total.seconds),
+        Cell(total.device) if total.device else EMPTY,
+        Cell(proposal.selection[:8], proposal.selection) if proposal.selection else EMPTY,
+        Cell(result.status, result.status, result.error),
+        Cell(result.error) if result.error else EMPTY,
+        Cell(" ".join(map(str, proposal.widths))) if proposal.widths else EMPTY,
+    )
+
+
+def _share(accuracy: Accuracy | None) -> Cell:
+    return EMPTY if accuracy is None else Cell(percent(accuracy.share, 2), accuracy.share)
+
+
+def failures(analysis: Analysis, names: Names) -> Table | None:
+    """What could not be had, and why; None where all went well."""
+    failed = analysis.run.failures
+    if not failed:
+        return None
+    columns = (
+        Column("name", "Method"),
+        Column("row", shown="csv"),
+        Column("draw", "Draw", True),
+        Column("epochs", "Epochs"),
+        Column("error", "Error"),
+    )
+    lengths: dict[tuple[str, int, str], list[int]] = {}
+    for result in failed:
+        lengths.setdefault((result.row, result.draw, result.error), []).append(result.epochs)
+    rows = tuple(
+        (
+            Cell(names.of(row), tone=names.look(row).color),
+            Cell(row),
+            plain(draw),
+            Cell(", ".join(map(str, dict.fromkeys(epochs)))),
+            Cell(error),
+        )
+        for (row, draw, error), epochs in lengths.items()
+    )
+    note = "The other results of these rows and all other rows went on."
+    return Table("failures", "What failed", columns, rows, note)
+
+
+def candidates(analysis: Analysis) -> Table:
+    """Every candidate of every search, for CSV."""
+    keys: dict[str, None] = {}
+    for pool in analysis.run.candidates.values():
+        for candidate in pool:
+            keys.update(dict.fromkeys(candidate.scores))
+    columns = (
+        Column("proposal"),
+        Column("candidate", numeric=True),
+        *(Column(f"score_{key}", numeric=True) for key in keys),
+        Column("macs", numeric=True),
+        Column("status"),
+        Column("error"),
+        Column("widths"),
+    )
+    rows = tuple(
+        (
+            Cell(key),
+            plain(c.index),
+            *(plain(c.scores.get(score)) for score in keys),
+            plain(c.costs.get("macs")),
+            Cell(c.status),
+            Cell(c.error) if c.error else EMPTY,
+            Cell(" ".join(map(str, c.widths))),
+        )
+        for key, pool in analysis.run.candidates.items()
+        for c in pool
+    )
+    return Table("candidates", "Candidates", columns, rows)
+
+
+def training_epochs(analysis: Analysis) -> Table:
+    """Every metric of every epoch, for CSV."""
+    run = analysis.run
+    keys = list(
+        dict.fromkeys(k for rows in run.epochs.values() for row in rows for k in row.metrics)
+    )
+    columns = (
+        Column("training"),
+        Column("epoch", numeric=True),
+        *(Column(key, numeric=True) for key in keys),
+    )
+    rows = tuple(
+        (Cell(name), plain(row.epoch), *(plain(row.metrics.get(key)) for key in keys))
+        for name, epochs in run.epochs.items()
+        for row in epochs
+    )
+    return Table("epochs", "Epochs", columns, rows)

@@ -1,0 +1,144 @@
+"""Figures of a pool of candidates: how their accuracies spread, and how good the best of n is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from randprune.bench.stats import best_of_n
+from randprune.report import tables
+from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
+from randprune.report.format import percent, points
+from randprune.report.table import Table
+from randprune.store import DENSE, RANDOM
+
+T = TypeVar("T")
+
+Reference = tuple[str, str, float]
+"""(label, colour, search accuracy) of a network that candidates are compared with."""
+
+SEARCH_AXIS = "search accuracy"
+_MOST_POINTS = 3000
+
+
+def spread_chart(
+    values: Sequence[float],
+    labels: Sequence[str],
+    references: Sequence[Reference] = (),
+    data: Table | None = None,
+) -> Chart | None:
+    """Histogram and strip of search accuracies (N,), with references; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    bins = np.histogram_bin_edges(values, bins=min(40, max(8, round(len(values) ** 0.5) * 2)))
+    counts, edges = np.histogram(values, bins)
+    centers = (edges[:-1] + edges[1:]) / 2
+    bottom = -0.09 * float(counts.max())
+    shown = at_most(range(len(values)))
+    marks: list[Mark] = [
+        Bars(
+            f"{len(values):,} random configurations",
+            centers.tolist(),
+            counts.tolist(),
+            "candidate",
+            width=float(edges[1] - edges[0]) * 0.94,
+        ),
+        Points(
+            "each candidate",
+            [values[i] for i in shown],
+            [bottom / 2] * len(shown),
+            "random",
+            symbol="tick",
+            size=9,
+            labels=[labels[i] for i in shown],
+        ),
+    ]
+    marks += [
+        Rule(f"{name} {percent(value)}", value, color, dashed=color == DENSE)
+        for name, color, value in references
+    ]
+    shown_at = [value for _, _, value in references]
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    lines = " Lines mark the networks to compare with." if references else ""
+    return Chart(
+        "spread",
+        "Spread of the random candidates",
+        f"Accuracy of {len(values):,} random configurations on the search images: median "
+        f"{percent(middle)}, best {percent(max(values))}, the middle 80\u00a0% between "
+        f"{percent(low)} and {percent(high)}.{lines}",
+        Axis(SEARCH_AXIS, percent=True, span=_padded([*edges.tolist(), *shown_at])),
+        Axis("candidates", span=(bottom, 1.08 * float(counts.max())), whole=True),
+        tuple(marks),
+        data,
+    )
+
+
+def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ()) -> Chart | None:
+    """Expected best of n of search accuracies (N,), in the order drawn; None for fewer than three.
+
+    Two bands: where a single draw of n ends, and the interval of the expectation itself.
+    """
+    if len(values) < 3:
+        return None
+    curve = best_of_n(values)
+    n = curve.counts.tolist()
+    known = np.isfinite(curve.mean_low)
+    marks: list[Mark] = [
+        Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), RANDOM)
+    ]
+    if known.sum() > 1:
+        marks.append(
+            Band(
+                "95 % interval of the expectation",
+                curve.counts[known].tolist(),
+                curve.mean_low[known].tolist(),
+                curve.mean_high[known].tolist(),
+                "series_1",
+            )
+        )
+    marks += [
+        Line(
+            "best so far, in the order drawn",
+            n,
+            np.maximum.accumulate(values)[curve.counts - 1].tolist(),
+            "muted",
+            step=True,
+        ),
+        Line("expected best of n", n, curve.mean.tolist(), RANDOM),
+    ]
+    marks += [
+        Rule(f"{name} {percent(value)}", value, color, horizontal=True)
+        for name, color, value in references
+    ]
+    tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(values)))])
+    gain = ""
+    if len(values) > 10:
+        more = points(float(curve.mean[-1]) - tenth)
+        gain = f"; going from 10 to {len(values):,} candidates brings {more}"
+    return Chart(
+        "best-of-n",
+        "How many candidates are enough",
+        f"Expected search accuracy of the best of n candidates, over all choices of n from the "
+        f"{len(values):,}{gain}. "
+        "The band narrows near the right end because large draws share their candidates.",
+        Axis("n, candidates compared", kind="log" if len(values) >= 20 else "linear", whole=True),
+        Axis(SEARCH_AXIS, percent=True),
+        tuple(marks),
+        tables.best_of_n_table(curve),
+    )
+
+
+def at_most(items: Sequence[T], most: int = _MOST_POINTS) -> list[T]:
+    """Evenly chosen ones of very many, so that a page stays light; the CSV has all of them."""
+    if len(items) <= most:
+        return list(items)
+    picked = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return [items[i] for i in picked]
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values with a little room, so that nothing lies on the frame."""
+    room = 0.04 * (max(values) - min(values)) or 0.01
+    return min(values) - room, max(values) + room

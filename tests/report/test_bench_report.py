@@ -1,0 +1,252 @@
+"""The page of a benchmark: what it says of planted effects, its links, tables and files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from randprune.bench import BenchRun
+from randprune.bench.analysis import Analysis
+from randprune.cli.app import app
+from randprune.report import ReportPaths
+from randprune.report.bench import bench_summary, write_bench_report
+from randprune.report.bench.figures import figures
+from randprune.report.bench.findings import findings, headline
+from randprune.report.bench.names import Names
+from randprune.report.bench.page import build_bench_page
+from randprune.report.html import render
+from randprune.testing import write_bench_run
+
+EFFECTS = {
+    "random_search/l1": 0.0,
+    "random_search/l2": 0.0003,
+    "random_search/kl": -0.0002,
+    "random_search/random": -0.03,
+    "uniform/l1": -0.012,
+    "random_channels/random": -0.05,
+    "iterative/l1": 0.015,
+    "global_ranking/taylor": -0.03,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five draws, two trainings, three lengths; one row failed at one draw."""
+    out = tmp_path_factory.mktemp("planted")
+    write_bench_run(
+        out,
+        EFFECTS,
+        epochs=(0, 1, 4),
+        draws=5,
+        trainings=2,
+        candidates=12,
+        training_sd=0.001,
+        failed=["global_ranking/taylor"],
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def planted(folder: Path) -> BenchRun:
+    return BenchRun.load(folder)
+
+
+@pytest.fixture(scope="module")
+def page(planted: BenchRun) -> str:
+    return render(build_bench_page(Analysis(planted))).replace("\u00a0", " ")
+
+
+@pytest.fixture(scope="module")
+def written(planted: BenchRun, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    return write_bench_report(planted, tmp_path_factory.mktemp("report"))
+
+
+def said(run: BenchRun) -> dict[str, str]:
+    found = findings(Analysis(run), Names(run))
+    return {f.question.partition(":")[0]: f.answer.replace("\u00a0", " ") for f in found}
+
+
+# ---------------------------------------------------------------------------- what it says
+
+
+def test_headline_counts_the_verdicts(planted: BenchRun) -> None:
+    assert headline(Analysis(planted), Names(planted)) == (
+        "Compared with random search with l1 after 4 epochs, of 7 rows 1 is better, 2 are "
+        "equivalent and 4 are worse (margin 0.5 points)"
+    )
+
+
+def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
+    answers = said(planted)
+    f1 = answers["F1"]
+    assert f1.startswith("Of 2 criteria under the same draws, against l1: 2 equivalent: l2 (")
+    assert "Jointly, with 95 % confidence, none of them differs from l1 by more than 0." in f1
+    assert "There is no clear winner, and that is shown" in f1
+    assert "Control: ranking channels at random is worse (−3." in f1 or "is worse (−2." in f1
+    f2 = answers["F2"]
+    assert "1 better: iterative (+1." in f2
+    assert "3 worse: uniform (−1." in f2
+    assert "p < 0.001" in f2
+    f4 = answers["F4"]
+    gain = re.match(r"From 1 to 4 epochs random search with l1 gains \+1\.(\d+) points", f4)
+    assert gain is not None  # planted: 0.01 * log2(5 / 2), 1.32 points
+    assert "the length changes results more than the criterion" in f4
+
+
+def test_an_ahead_criterion_is_said_to_contradict(tmp_path: Path) -> None:
+    effects = {"random_search/l1": 0.0, "random_search/kl": 0.02, "random_search/l2": 0.0}
+    run = write_bench_run(tmp_path, effects, draws=6, trainings=2, training_sd=0.001)
+    assert "contradicts “no clear winner”: kl came out ahead" in said(run)["F1"]
+
+
+def test_all_equivalent_is_a_result(tmp_path: Path) -> None:
+    effects = {"random_search/l1": 0.0, "random_search/kl": 0.0, "uniform/l1": 0.0}
+    run = write_bench_run(tmp_path, effects, draws=8, training_sd=0.001)
+    text = headline(Analysis(run), Names(run))
+    assert text.startswith("No clear winner: 2 of 2 rows equivalent to random search with l1")
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_few_draws_decide_little_and_the_page_says_so(draws: int, tmp_path: Path) -> None:
+    effects = {"random_search/l1": 0.0, "uniform/l1": -0.001}
+    run = write_bench_run(tmp_path, effects, draws=draws, candidates=1)
+    assert headline(Analysis(run), Names(run)).startswith("Undecided after 2 epochs: none of 1 row")
+    text = render(build_bench_page(Analysis(run)))
+    assert ("One draw of configurations" if draws == 1 else "Two draws of configurations") in text
+    if draws == 1:
+        assert "n = 1, no interval" in text
+
+
+def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
+    run = write_bench_run(tmp_path, {"random_search/l1": 0.0}, draws=1, failed=["random_search/l1"])
+    text = render(build_bench_page(Analysis(run)))
+    assert "1 of 1 networks proposed, nothing tested yet" in text
+    assert "DataError: planted" in text
+
+
+# ---------------------------------------------------------------------------- the page
+
+
+def test_each_link_leads_to_records(page: str) -> None:
+    links = set(re.findall(r'<a href="#(results-[^"]+)"', page))
+    rows = re.findall(r'<tr data-group="([^"]+)" id="([^"]+)"', page)
+    assert {group for group, _ in rows} == {anchor for _, anchor in rows}
+    assert links
+    assert links <= {anchor for _, anchor in rows}
+    # All results of a row are in its group: five draws with two trainings each.
+    assert page.count('data-group="results-random_search/l1/epochs-4"') == 10
+
+
+def test_page_has_everything(planted: BenchRun, page: str) -> None:
+    charts = {chart.id: chart for chart in figures(Analysis(planted), Names(planted))}
+    assert list(charts) == [
+        "forest",
+        "accuracy-macs",
+        "accuracy-compute",
+        "lengths",
+        "best-of-n",
+        "spread",
+        "before-after",
+        "ledger",
+    ]
+    assert [m.name for m in charts["forest"].marks][:2] == [
+        "equivalence margin ±0.5 points",
+        "better",
+    ]
+    for text in (
+        "failed; their errors are listed",
+        "Paired tests against random search with l1",
+        "At equal total compute",
+        "Where the spread comes from",
+        "Does a cheap score order networks as the test does?",
+        "The test set was read 0 times before the final evaluation",
+        "Fine-tuning, batch size",
+        "Published",
+    ):
+        assert (text in page) == (text != "Published"), text
+
+
+def test_equal_compute_lets_cheaper_methods_train_longer(planted: BenchRun) -> None:
+    analysis = Analysis(planted)
+    longest = analysis.compute_levels[4]
+    dear = analysis.at_compute("random_search/l2", longest)
+    assert dear is not None
+    assert dear.value == pytest.approx(
+        analysis.mean_of(analysis.results("random_search/l2", 4)).value  # type: ignore[union-attr]
+    )
+    # For what the reference spends without training, uniform widths have no training either.
+    cheap = analysis.at_compute("uniform/l1", analysis.compute_levels[0])
+    assert cheap is not None
+    assert cheap.value < 0.6
+    assert analysis.at_compute("random_search/l1", 1.0) is None
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def test_files_of_a_report(planted: BenchRun, written: ReportPaths) -> None:
+    folder = written.html.parent / "tables"
+    tables = {path.name for path in written.csv}
+    assert {
+        "leaderboard.csv",
+        "results.csv",
+        "candidates.csv",
+        "epochs.csv",
+        "ledger.csv",
+    } <= tables
+    assert {path.stem for path in written.tex} == {
+        "leaderboard",
+        "comparisons",
+        "lengths",
+        "equal_compute",
+        "variances",
+        "ranks",
+    }
+    assert len(written.png) == 8
+    with (folder / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(planted.results)
+    shares = [
+        float(line["test_top1"])
+        for line in lines
+        if line["row"] == "random_search/l1" and line["epochs"] == "4"
+    ]
+    with (folder / "leaderboard.csv").open() as file:
+        board = {line["row"]: line for line in csv.DictReader(file)}
+    assert float(board["random_search/l1"]["test_top1"]) == pytest.approx(sum(shares) / len(shares))
+    low, high = (float(board["random_search/l1"][f"test_{end}"]) for end in ("low", "high"))
+    assert low < sum(shares) / len(shares) < high
+    assert board["iterative/l1"]["verdict"] == "better"
+
+
+def test_latex_is_what_booktabs_sets(written: ReportPaths) -> None:
+    text = (written.html.parent / "tables" / "leaderboard.tex").read_text()
+    body = text[text.index(r"\begin{tabular}") :]
+    columns = re.match(r"\\begin\{tabular\}\{([lr]+)\}", body)
+    assert columns is not None
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(columns[1])}
+    assert not re.search(r"(?<!\\)[%#_]", body)
+    assert all(character.isascii() for character in body)
+
+
+def test_summary_is_json(planted: BenchRun) -> None:
+    found = json.loads(json.dumps(bench_summary(planted), allow_nan=False))
+    rows = {row["row"]: row for row in found["rows"]}
+    assert rows["iterative/l1"]["verdict"] == "better"
+    assert rows["random_search/l1"]["verdict"] is None
+    assert found["reference"] == "random_search/l1"
+
+
+def test_report_command_finds_out_the_kind_of_run(folder: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(folder), "--to", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "Compared with random search with l1" in done.output
+    assert "iterative" in done.output
+    assert "LaTeX files in" in done.output
+    assert "Leaderboard" in (tmp_path / "report.html").read_text()

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun, Proposal, Result, Spent
 from randprune.bench.stats import (
     Comparison,
@@ -228,6 +229,12 @@ class Analysis:
         limit = macs * COMPUTE_SLACK
         confidence = self.run.protocol.confidence
         return at_equal_compute(list(curves.values()), limit, confidence, self.resolution)
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """What is published for the run's network and data, the best first."""
+        model = self.run.model
+        return published_for(model.name.rpartition(":")[2], model.data)
 
     # -- candidates and ranks ------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from randprune.bench.analysis import Analysis
-from randprune.bench.published import published_for
 from randprune.bench.stats import Comparison, best_of_n, kendall_tau, largest_difference
 from randprune.report.bench.names import (
     SCORE_NAMES,
@@ -138,7 +137,7 @@ def methods(analysis: Analysis, names: Names) -> Finding | None:
 
 def published(analysis: Analysis, names: Names) -> Finding | None:
     """F2: published numbers beside."""
-    others = published_for(analysis.run)
+    others = analysis.published
     if not others or analysis.main is None:
         return None
     mean = analysis.mean_of(analysis.results(names.reference, analysis.main))
@@ -152,7 +151,7 @@ def published(analysis: Analysis, names: Names) -> Finding | None:
         f"{names.reference_name} reaches {percent(mean.value, 2)}{span} "
         f"{epochs_text(analysis.main)} with {percent(ratio, 0)} of the "
         f"{'MACs' if analysis.run.budget.metric == 'macs' else analysis.run.budget.metric}. "
-        f"Of {len(others)} published results for {others[0].network} on {others[0].dataset}, "
+        f"Of {len(others)} published results for {analysis.run.model.title} on {others[0].data}, "
         f"{len(below)} are not higher; they lie between {percent(others[-1].top1, 2)} and "
         f"{percent(others[0].top1, 2)}. Base networks, budgets and training lengths differ: "
         "this is context and no test.",

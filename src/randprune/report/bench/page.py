@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from randprune.bench.analysis import Analysis
-from randprune.bench.published import published_for
 from randprune.report import tables as run_tables
 from randprune.report.bench import records, tables
 from randprune.report.bench.figures import figures
@@ -182,14 +181,14 @@ def _records(analysis: Analysis, names: Names) -> tuple[Block, ...]:
 
 def published_table(analysis: Analysis) -> Table | None:
     """Published numbers for this network and data, with their sources."""
-    others = published_for(analysis.run)
+    others = analysis.published
     if not others:
         return None
     columns = (
         Column("method", "Published method"),
         Column("top1", "Test accuracy", True),
         Column("macs", "MACs", True),
-        Column("reduction", "Reduction", True, hint="about"),
+        Column("ratio", "MACs kept", True, hint="about"),
         Column("dense", "Dense", True),
         Column("epochs", "Epochs", True),
         Column("source", "Source"),
@@ -199,21 +198,22 @@ def published_table(analysis: Analysis) -> Table | None:
             Cell(p.method),
             Cell(percent(p.top1, 2), p.top1),
             amount(p.macs),
-            Cell(f"{p.reduction:g}×", p.reduction),
-            EMPTY if p.dense_top1 is None else Cell(percent(p.dense_top1, 2), p.dense_top1),
+            EMPTY if p.ratio is None else Cell(percent(p.ratio, 0), p.ratio),
+            EMPTY if p.top1_dense is None else Cell(percent(p.top1_dense, 2), p.top1_dense),
             EMPTY if p.epochs is None else Cell(number(p.epochs), p.epochs),
             Cell(p.source),
         )
         for p in others
     )
-    return Table(
+    table = Table(
         "published",
-        f"Published for {others[0].network} on {others[0].dataset}",
+        f"Published for {analysis.run.model.title} on {others[0].data}",
         columns,
         rows,
         "As their authors or others state them, with other base networks, budgets, lengths of "
         "training and ways to choose an epoch: for context, not for ranking.",
     )
+    return table.without_empty()
 
 
 def _blocks(table: Table | None) -> tuple[Table, ...]:

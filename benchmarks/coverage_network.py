@@ -39,7 +39,8 @@ def build(name: str, seed: int = 0) -> tuple[Any, Any]:
         model = timm().create_model(model_name, pretrained=False)
         config = getattr(model, "default_cfg", None) or {}
         size = config.get("input_size", (3, 224, 224))
-        return model.eval(), torch.randn(1, *size, generator=images)
+        model.eval()  # which returns nothing where a network overrides `train` carelessly
+        return model, torch.randn(1, *size, generator=images)
     if source == "tv":
         options: dict[str, Any] = {"weights": None}
         if model_name in ("inception_v3", "googlenet"):
@@ -185,9 +186,16 @@ def _counted_macs(model: Any, example: Any) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    # With gradients on: without them torch swaps multi-head attention for an uncounted operator.
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        model.eval()(example)
+    # Without gradients, as in deployment; without torch's fused multi-head attention module, whose
+    # linear layers the counter does not see.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() / 2
 
 
@@ -254,8 +262,9 @@ def _hashes(model: Any, example: Any) -> dict[str, str]:
     """Hashes of the network's tensors and of its outputs for the example."""
     import torch
 
+    model.eval()
     with torch.no_grad():
-        outputs = _tensors(model.eval()(example))
+        outputs = _tensors(model(example))
     tensors, results = hashlib.sha256(), hashlib.sha256()
     for name, tensor in model.state_dict().items():
         tensors.update(name.encode() + tensor.contiguous().numpy().tobytes())

@@ -20,9 +20,11 @@ Every network with random weights, at its default input size, one image, one thr
 share of the MACs that prunable channels take part in. *Lowest*: ratio of the MACs that remain with
 every group at 10 % of its width (`min_keep=0.1`), cut in the module / in the emitted graph
 (`as_graph=True`; not run where nothing but the classifier is frozen in the module). *Error*: the
-largest relative difference between cut and masked dense network at three random configurations, at
-50 % of the MACs or at the lowest reachable ratio. *Cost*: largest difference between the cost
-polynomials and what torch's FLOP counter (gradients on) and `numel` say, in MACs and parameters.
+largest relative difference between cut and masked dense network at three random configurations
+(one for networks that are not on the list), at 50 % of the MACs or at the lowest reachable ratio.
+*Cost*: largest difference between the cost polynomials and what torch's FLOP counter and `numel`
+say, in MACs and parameters; products inside fused attention, which the counter does not see, are a
+cost of their own.
 A cut network also reloads from its file in a fresh process, without pickle and with the same
 output to the last bit, trains for a step, and is traced again. *Memory*: growth of the resident set
 during the trace. Times were measured beside other work on a shared machine.

@@ -26,7 +26,7 @@ from torch import nn
 
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.plan import (
     CutStep,
     Shapes,
@@ -209,7 +209,7 @@ def load(
     except (RandpruneError, AttributeError) as error:
         raise ArtifactError(f"The cuts in {path} cannot be repeated: {error}") from error
     _put_tensors(header, network, tensors, Path(path))
-    return network.to(device).eval()
+    return in_mode(network.to(device))
 
 
 def read_header(path: str | os.PathLike[str]) -> ArtifactHeader:

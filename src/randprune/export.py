@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 
 from randprune.atomic import write_file
 from randprune.errors import InvalidInputError, UnsupportedModelError, VerificationError
-from randprune.graph.program import Inputs, as_inputs, private_copy
+from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
 
 Format = Literal["onnx", "pt2"]
 
@@ -89,7 +89,7 @@ def export(
     if form == "onnx":
         _require_extra()
     inputs = as_inputs(example_inputs)
-    frozen = private_copy(network).eval()
+    frozen = in_mode(private_copy(network))
     with _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         program = _program(frozen, inputs, any_batch)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
-from randprune.graph.program import Inputs, as_inputs, private_copy
+from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
 
 # A sample repeats the network until it takes about this long, so that the clock's grain and one
 # interrupt do not matter.
@@ -109,7 +109,7 @@ def measure_latency(
     place = tensors[0].device
     clock = _gpu_ms if place.type == "cuda" else _cpu_ms
     with _threads(threads), torch.inference_mode():
-        networks = {name: private_copy(model).eval() for name, model in models.items()}
+        networks = {name: in_mode(private_copy(model)) for name, model in models.items()}
         first = {name: clock(network, arguments, 1) for name, network in networks.items()}
         loops = {}
         for name, network in networks.items():

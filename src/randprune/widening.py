@@ -23,7 +23,7 @@ from torch import nn
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError, RandpruneError, UnsupportedModelError
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import grow_channels, kept_positions
 from randprune.graph.trace import trace
 from randprune.plan import WidenStep, named_tensors, plan_of, remember_step
@@ -163,7 +163,7 @@ def _that_run(model: nn.Module, space: Space, asked: IntArray) -> tuple[IntArray
 
 def _problem(model: nn.Module, space: Space, widths: IntArray) -> str:
     """Why the wide network does not run on the traced inputs; "" where it does."""
-    network = grow_channels(private_copy(model), space, widths).eval()
+    network = in_mode(grow_channels(private_copy(model), space, widths))
     with torch.no_grad():
         try:
             network(*_example(network, space))

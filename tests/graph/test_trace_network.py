@@ -324,6 +324,26 @@ class TestUnknownOperators:
         assert "d" in reasons_of(space)
 
 
+class Careless(nn.Module):
+    """Overrides `train` as much published code does: without returning itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.end = Conv(3, 6, 1), Conv(6, 8, 1), classifier(8)
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def forward(self, x):
+        y = self.a(x).view(-1, 6, 8, 8)  # a constant, so that the trial looks at submodules
+        return self.end(self.b(y))
+
+
+def test_a_train_method_that_returns_nothing():
+    net = nn.Sequential(Careless(), nn.ReLU())
+    assert widths_of(check(net, image())) == {"0.b": 8}
+
+
 class TestRefusals:
     def test_a_tensor_as_large_as_values_say(self):
         net = Net(lambda s, x: s.end(s.a(x)) + x[x > 0].sum(), a=Conv(3, 4, 1), end=classifier(4))

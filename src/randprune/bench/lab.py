@@ -24,6 +24,7 @@ from randprune.bench.records import Spent
 from randprune.criteria import Random, criteria, score
 from randprune.errors import InvalidInputError
 from randprune.evaluate import Engine, Evaluator
+from randprune.graph.program import in_mode
 from randprune.graph.trace import trace
 from randprune.pipeline.judge import Judge
 from randprune.pipeline.kept import Kept
@@ -87,7 +88,7 @@ class Lab:
             model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
         if asked.weights:
             load_weights(model, asked.weights)
-        return model.eval()
+        return in_mode(model)
 
     @cached_property
     def model(self) -> nn.Module:

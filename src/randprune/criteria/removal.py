@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from randprune.criteria.channels import CONVOLUTIONS, ChannelGraph, Site, Step, batch_axis
 from randprune.errors import UnsupportedModelError
 from randprune.graph.emit import emit
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.graph.rules import arguments, concrete_shape, operator_name
 from randprune.plan import named_tensors
 from randprune.space import Space
@@ -47,7 +47,7 @@ class Masked:
     def __init__(self, model: nn.Module, space: Space) -> None:
         self.space = space
         dense = emit(model, space, space.dense) if space.as_graph else private_copy(model)
-        self.network = dense.eval()
+        self.network = in_mode(dense)
         self._tensors = named_tensors(self.network)
 
     def outputs(self, images: Tensor, group: int | None = None, channel: int = 0) -> Tensor:

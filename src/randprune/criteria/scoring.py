@@ -10,7 +10,7 @@ from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
 from randprune.errors import DataError, InvalidInputError
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.space import Space
 
 
@@ -116,7 +116,7 @@ def _shared_copy(model: nn.Module, space: Space, shared: dict[str, Any]) -> nn.M
     seen = (space.fingerprint, versions)
     if "copy" not in shared:
         # The caller's model is held too: the ids above are its tensors' as long as it lives.
-        shared["copy"] = (seen, model, private_copy(model).eval())
+        shared["copy"] = (seen, model, in_mode(private_copy(model)))
     if shared["copy"][0] != seen:
         raise InvalidInputError(
             "The 'shared' parameter of score holds passes over another network, or over this one "

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, RandpruneError
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # By name, so that neither library is imported. timm's runs drop and act after the norm.
@@ -73,7 +73,7 @@ def inference_copy(
         InvalidInputError: the network does not return logits (B, K) for these images.
         UnsupportedModelError: the network cannot be copied.
     """
-    network = private_copy(model).eval().requires_grad_(False)
+    network = in_mode(private_copy(model)).requires_grad_(False)
     network = network.to(device=device, dtype=torch.float32)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # Module.to knows only channels_last of the two orders, and leaves other than 4-d weights alone.

@@ -71,6 +71,12 @@ def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
     )
 
 
+def in_mode(model: nn.Module, training: bool = False) -> nn.Module:
+    """`model` itself, switched; many networks override `train` and forget to return themselves."""
+    model.train(training)
+    return model
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; every module's own training flag restored after."""
@@ -95,7 +101,7 @@ def export_program(
         UnsupportedModelError: the forward pass fails on these inputs or cannot be exported.
     """
     name = type(model).__name__
-    frozen_copy = private_copy(model).train(training)
+    frozen_copy = in_mode(private_copy(model), training)
     with torch.no_grad():
         try:
             frozen_copy(*inputs)

@@ -24,7 +24,7 @@ from randprune.graph.oracle import (
     randomise_scales,
     relative_error,
 )
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import remove_channels
 from randprune.space import ChannelGroup, Selection, Space
 
@@ -109,7 +109,7 @@ def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     batch: int | None = 1
     try:
         with torch.no_grad():
-            private_copy(model).eval()(*single)
+            in_mode(private_copy(model))(*single)
     except Exception:
         batch = None  # the first axis is no batch, or its size is a constant of the forward
     elements = sum(x.numel() for x in tree_leaves(single) if isinstance(x, torch.Tensor))
@@ -122,7 +122,7 @@ def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> dict[in
     Together this costs about one forward pass, however many blocks fail.
     """
     space = trial.space
-    dense = private_copy(model).eval()
+    dense = in_mode(private_copy(model))
     randomise_scales(dense, dense, space, space.dense)
     called = _record(dense, trial.calls[0], None)
     homes: dict[str, set[int]] = defaultdict(set)
@@ -205,8 +205,8 @@ def _subspace(space: Space, numbers: set[int], home: str) -> tuple[Space, list[i
 def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     space = trial.space
     selection = Selection(random_selection(space.widths, seed=7, groups=groups))
-    small = trial.cutter(selection).eval()
-    dense = trial.cutter(space.dense).eval()
+    small = in_mode(trial.cutter(selection))
+    dense = in_mode(trial.cutter(space.dense))
     randomise_scales(dense, small, space, selection)
     mask_consumers(dense, space, selection)
     path: list[str] = []

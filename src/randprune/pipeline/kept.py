@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from randprune.artifact import load, save
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError
+from randprune.graph.program import in_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Kept:
         path = self.file(name)
         if path.exists():
             try:
-                return load(path, model=dense).train(dense.training)
+                return in_mode(load(path, model=dense), dense.training)
             except ArtifactError:
                 path.unlink(missing_ok=True)
         made = make()

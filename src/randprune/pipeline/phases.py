@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from randprune.artifact import load, save
 from randprune.criteria import Criterion
 from randprune.errors import ArtifactError
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
 from randprune.pipeline.final import Entrant, entrant, final_numbers
 from randprune.pipeline.finalists import Finalist, choose_winner, verify_cut
@@ -181,7 +181,7 @@ def _phases(job: Job, criterion: Criterion | None, strategy: Strategy | None) ->
     if notes:
         run.write(Notes(tuple(notes)))
     _save(job, small)
-    return small.eval()
+    return in_mode(small)
 
 
 def _describe(job: Job) -> None:

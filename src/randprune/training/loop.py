@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from randprune.errors import DataError, InvalidInputError, WeightsError
 from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.evaluator import Evaluator
-from randprune.graph.program import private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.training import fast_norm
 from randprune.training.optimize import (
     WeightAverage,
@@ -162,7 +162,7 @@ class _Run:
         network = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.device.type == "cpu" and self.recipe.channels_last:
             fast_norm.install(network)
-        return network.train()
+        return in_mode(network, training=True)
 
     def _identity(self, split: Split) -> dict[str, Any]:
         return {

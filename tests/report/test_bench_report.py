@@ -261,5 +261,5 @@ def test_report_command_finds_out_the_kind_of_run(folder: Path, tmp_path: Path) 
     assert done.exit_code == 0, done.output
     assert "Compared with random search with l1" in done.output
     assert "iterative" in done.output
-    assert "LaTeX files in" in done.output
+    assert "also for LaTeX" in done.output
     assert "Leaderboard" in (tmp_path / "report.html").read_text()

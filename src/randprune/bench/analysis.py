@@ -8,7 +8,7 @@ some draw keeps the others, and is compared on what it has in common with the re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -126,7 +126,7 @@ class Analysis:
         if not by_draw:
             return None
         means = [float(np.mean(values)) for values in by_draw.values()]
-        return mean_interval(means, self.run.protocol.confidence, self.resolution)
+        return _share(mean_interval(means, self.run.protocol.confidence, self.resolution))
 
     def summaries(self, epochs: int) -> tuple[RowSummary, ...]:
         """All rows at a length, the best first; rows without results last."""
@@ -228,7 +228,8 @@ class Analysis:
             return None
         limit = macs * COMPUTE_SLACK
         confidence = self.run.protocol.confidence
-        return at_equal_compute(list(curves.values()), limit, confidence, self.resolution)
+        found = at_equal_compute(list(curves.values()), limit, confidence, self.resolution)
+        return None if found is None else _share(found)
 
     @property
     def published(self) -> tuple[Published, ...]:
@@ -335,6 +336,13 @@ def mean_spent(results: Sequence[Result]) -> Spent:
         total.seconds / n,
         total.device,
     )
+
+
+def _share(estimate: Estimate) -> Estimate:
+    """The estimate with its interval cut to [0, 1], where accuracies lie: it covers no less."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def _mean(values: Sequence[float | int | None]) -> float | None:

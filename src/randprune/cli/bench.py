@@ -112,13 +112,16 @@ def default_folder(recipe: BenchRecipe) -> str:
 
 
 def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
-    """The table of results on standard output, with the files to go on with."""
-    from randprune.bench.tables import write_results
+    """The leaderboard on standard output, with the files to go on with; the report beside them."""
+    from randprune.cli.report import print_benchmark
+    from randprune.report.bench import bench_summary, write_bench_report
 
-    file = write_results(run, folder)
+    with messages().status("Writing the report ..."):
+        paths = write_bench_report(run, folder)
     if json:
         print_json(
             {
+                **bench_summary(run),
                 "results": [
                     {
                         "row": r.row,
@@ -132,9 +135,16 @@ def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
                     for r in run.results
                 ],
                 "test_set_before_final": run.test_set.before_final,
-                "files": {"results": str(file), "records": str(folder)},
+                "files": {
+                    "report": str(paths.html),
+                    "tables": [str(path) for path in (*paths.csv, *paths.tex)],
+                    "figures": [str(path) for path in paths.png],
+                    "records": str(folder),
+                },
             }
         )
         return
-    lines = [f"Failed: {r.row}, draw {r.draw}: {r.error}" for r in run.failures]
-    output().print("\n".join([*lines, f"Results: {file}"]), markup=False, soft_wrap=True)
+    print_benchmark(run)
+    failed = [f"Failed: {r.row}, draw {r.draw}: {r.error}" for r in run.failures]
+    lines = ["", *failed, f"Report: {paths.html}", f"Tables: {paths.html.parent / 'tables'}"]
+    output().print("\n".join(lines), markup=False, soft_wrap=True)

@@ -58,7 +58,7 @@ def report(
         print_benchmark(record)
     else:
         print_results(record)
-    latex = f" and {len(paths.tex)} LaTeX files" if paths.tex else ""
+    latex = f", {len(paths.tex)} of them also for LaTeX," if paths.tex else ""
     output().print(
         f"\nReport: {paths.html}\n"
         f"Tables: {len(paths.csv)} CSV files{latex} in {paths.html.parent / 'tables'}\n"
@@ -95,18 +95,19 @@ def print_benchmark(run: BenchRun) -> None:
         console.print(
             table(
                 [(">" if c.numeric else "") + (c.title or c.name) for c in columns],
-                [[_with_interval(row[i]) for i in kept] for row in leaderboard.rows],
+                [
+                    [_with_interval(row[i], leaderboard.columns[i]) for i in kept]
+                    for row in leaderboard.rows
+                ],
             )
         )
 
 
-def _with_interval(cell: Cell) -> str:
+def _with_interval(cell: Cell, column: Column) -> str:
+    """A cell as the terminal shows it: numbers that lead to records come with their interval."""
     interval = cell.note.partition("\n")[0]
-    return (
-        f"{cell.text} ({interval})"
-        if interval and cell.link and interval[-1].isdigit()
-        else cell.text
-    )
+    shown = column.numeric and cell.link and interval[-1:].isdigit()
+    return f"{cell.text} ({interval})" if shown else cell.text
 
 
 def as_text(page_table: Table) -> object:

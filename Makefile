@@ -1,4 +1,5 @@
 # make demo      prune a small network and write its report
+# make bench-smoke  all criteria beside the random baseline, on digits (under three minutes)
 # make test      run the whole test suite
 # make check     lint, check the formatting and the types
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
@@ -8,7 +9,7 @@
 # PYTHON=/path/to/python3.12 make test    sets up with that interpreter
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage
+.PHONY: help setup demo bench-smoke test check coverage
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -21,6 +22,9 @@ help:
 
 demo: setup
 	@$(BIN)/python -m randprune demo
+
+bench-smoke: setup
+	@$(BIN)/python -m randprune bench smoke
 
 test: setup
 	@$(BIN)/python -m pytest

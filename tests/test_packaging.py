@@ -10,6 +10,7 @@ import sys
 import tomllib
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
+from randprune.bench.recipe import BenchRecipe, MethodSection
 from randprune.cli.app import app
 from randprune.recipe import PruneRecipe
 
@@ -88,7 +90,7 @@ def test_the_license_is_complete() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "setup", "coverage"])
+@pytest.mark.parametrize("target", ["demo", "bench-smoke", "test", "check", "setup", "coverage"])
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
@@ -202,17 +204,21 @@ def value_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, dict) and value:
+        return ""
     if isinstance(value, tuple):
-        return f"`{list(value)}`"
+        value = list(value)
     return f"`{value!r}`".replace("'", '"')
 
 
-def recipe_rows() -> list[str]:
-    """The table of all recipe keys, as docs/recipes.md has it; what a key means may be reworded."""
+def recipe_rows(recipe: type[BaseModel], elsewhere: Collection[str] = ()) -> list[str]:
+    """The table of all recipe keys, as the documents have it; what a key means may be reworded."""
     lines: list[str] = []
-    sections = sections_of(PruneRecipe)
+    sections = sections_of(recipe)
     names = {name for name, _ in sections}
     for section, model in sections:
+        if section in elsewhere:
+            continue
         lines.append(f"### [{section}]" if section else "### Top level")
         for key, info in model.model_fields.items():
             if section or key not in names:
@@ -225,4 +231,13 @@ def test_the_reference_of_recipe_keys_is_complete() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text()
     reference = text.partition("## All keys")[2]
     shown = re.findall(r"^(###.*|\| `\w+` \| [^|]*\|)", reference, re.M)
-    assert shown == recipe_rows()
+    assert shown == recipe_rows(PruneRecipe)
+
+
+def test_the_reference_of_the_keys_of_benchmarks_is_complete() -> None:
+    text = (ROOT / "docs" / "benchmark.md").read_text()
+    reference = text.partition("## All keys of a benchmark")[2]
+    shown = re.findall(r"^(###.*|\| `\w+` \| [^|]*\|)", reference, re.M)
+    shared = ("model", "data", "budget", "finetune", "pretrain")
+    methods = recipe_rows(MethodSection)[1:]
+    assert shown == [*recipe_rows(BenchRecipe, shared), "### [methods.NAME]", *methods]

@@ -198,7 +198,10 @@ class Lab:
         name = f"engine-{precision}"
         if not (self.work / f"{name}.json").exists():
             found = Evaluator(split, precision=precision, device=self.device)  # type: ignore[arg-type]
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # as the processes will run it
             engine = found.engine_for(self.model)
+            torch.set_num_threads(threads)
             self.keep_document(
                 name,
                 {

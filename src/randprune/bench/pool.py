@@ -98,7 +98,8 @@ class Processes:
     Args:
         recipe: what they work on.
         work: the folder for what units leave to each other.
-        count: how many; each uses one thread; a unit that is alone uses all cores.
+        count: how many; each uses one thread; a unit that is alone uses
+            as many as torch uses here.
         device: where networks are evaluated and trained; None: the GPU if there is one.
     """
 
@@ -119,7 +120,7 @@ class Processes:
         """See `Pool`. A unit whose process dies is given to another one."""
         waiting = deque(units)
         attempts = dict.fromkeys(units, 0)
-        threads = min(self._count, _cores()) if len(units) == 1 else 1
+        threads = min(self._count, torch.get_num_threads()) if len(units) == 1 else 1
         while waiting or self._busy:
             while waiting and len(self._busy) < self._count:
                 worker = self._idle.pop() if self._idle else self._new()

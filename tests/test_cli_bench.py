@@ -1,0 +1,88 @@
+"""`randprune bench` from the command line: a small part of the smoke study, its plan, its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randprune.cli import main
+from randprune.cli.bench import FAILED_ROWS
+
+SMALL = (
+    "bench", "smoke", "--draws", "1", "--workers", "0", "--quiet",
+    "--set", 'criteria=["l1", "taylor"]', "--set", "pretrain.epochs=2",
+    "--set", "methods.random_search.options.candidates=2", "--set", "data.calibration=64",
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command line in this process: (exit code, standard output, standard error)."""
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run_command
+
+
+def test_a_study_by_name_with_settings(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = run(*SMALL, "--json", "-o", str(out))
+    assert code == 0
+    found = json.loads(printed)
+    rows = ["random_search/l1", "random_search/taylor", "uniform/l1",
+            "random_channels/random"]  # fmt: skip
+    assert [result["row"] for result in found["results"]] == rows
+    assert all(result["test"] > 0.5 for result in found["results"])
+    assert found["test_set_before_final"] == 0
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["row"] for line in lines] == rows
+    assert float(lines[1]["macs_spent"]) > float(lines[0]["macs_spent"])  # it looks at images
+    code, printed, _ = run("bench", str(out / "bench.toml"), "--workers", "0", "--quiet")
+    assert code == 0
+    assert str(out / "results.csv") in printed.replace("\n", "")
+
+
+def test_rows_that_fail_show_in_the_exit_code(run: Any, tmp_path: Path) -> None:
+    code, printed, _ = run(
+        *SMALL, "-o", str(tmp_path), "--set", "finetune.lr=1e30", "--set", 'criteria=["l1"]'
+    )
+    assert code == FAILED_ROWS
+    assert printed.count("Failed: ") == 3
+    assert "The loss became" in printed
+
+
+def test_the_plan_counts_and_estimates(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = run(*SMALL, "--dry-run", "--json", "-o", str(out))
+    assert code == 0
+    plan = json.loads(printed)
+    assert (plan["proposals"], plan["trainings"], plan["candidates"]) == (4, 4, 4)
+    assert plan["seconds"]["train"] > 0
+    assert not out.exists()
+    code, printed, _ = run(*SMALL, "--dry-run", "-o", str(out))
+    assert "random_search/taylor" in printed
+    assert "4 epochs of 1,348 images" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("bench", "smoek"), "Did you mean 'smoke'"),
+        (("bench", "none.toml"), "cannot be read"),
+        (("bench", "f1"), "no trained weights"),
+        (("bench", "smoke", "--set", "draws=2"), "Unknown key 'draws'"),
+    ],
+)
+def test_what_cannot_be_meant(run: Any, arguments: tuple[str, ...], message: str) -> None:
+    code, _, errors = run(*arguments, "--quiet")
+    assert code == 2
+    assert message in " ".join(errors.split())

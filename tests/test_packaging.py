@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from randprune.bench.recipe import BenchRecipe, MethodSection
 from randprune.cli.app import app
-from randprune.recipe import PruneRecipe
+from randprune.recipe import PruneRecipe, ScratchRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -241,3 +241,10 @@ def test_the_reference_of_the_keys_of_benchmarks_is_complete() -> None:
     shared = ("model", "data", "budget", "finetune", "pretrain")
     methods = recipe_rows(MethodSection)[1:]
     assert shown == [*recipe_rows(BenchRecipe, shared), "### [methods.NAME]", *methods]
+
+
+def test_the_reference_of_the_keys_from_scratch_is_complete() -> None:
+    text = (ROOT / "docs" / "from-scratch.md").read_text()
+    reference = text.partition("## All keys from scratch")[2]
+    shown = re.findall(r"^(###.*|\| `\w+` \| [^|]*\|)", reference, re.M)
+    assert shown == recipe_rows(ScratchRecipe, ("model", "data", "budget", "output"))

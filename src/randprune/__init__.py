@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from randprune.graph.trace import trace as trace
     from randprune.pipeline import PruneResult as PruneResult
     from randprune.pipeline import prune as prune
+    from randprune.pipeline import prune_from_scratch as prune_from_scratch
     from randprune.pipeline import run_recipe as run_recipe
+    from randprune.pipeline import run_scratch_recipe as run_scratch_recipe
     from randprune.recipe import PruneRecipe as PruneRecipe
+    from randprune.recipe import ScratchRecipe as ScratchRecipe
     from randprune.search import RandomSearch as RandomSearch
     from randprune.search import UniformSearch as UniformSearch
     from randprune.space import ChannelGroup as ChannelGroup
@@ -57,8 +60,17 @@ _HOMES = {
         "WeightsError",
     ),
     "randprune.graph.trace": ("trace",),
-    "randprune.pipeline": ("PruneResult", "prune", "run_recipe"),
-    "randprune.recipe": ("PruneRecipe",),
+    "randprune.pipeline": (
+        "PruneResult",
+        "prune",
+        "prune_from_scratch",
+        "run_recipe",
+        "run_scratch_recipe",
+    ),
+    "randprune.recipe": (
+        "PruneRecipe",
+        "ScratchRecipe",
+    ),
     "randprune.search": ("RandomSearch", "UniformSearch"),
     "randprune.space": ("ChannelGroup", "FrozenChannels", "Selection", "Slot", "Space"),
     "randprune.surgery": ("cut", "select", "verify"),

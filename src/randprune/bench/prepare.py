@@ -42,6 +42,7 @@ def prepare(lab: Lab, tell: Tell) -> Outcome:
     _ = lab.tables
     judge = lab.exact_judge
     _ = lab.quick_judge
+    assert judge.dense_logits is not None
     right = judge.dense_logits.argmax(dim=1) == lab.search.labels
     dense = DenseRecord(
         macs=lab.macs,

@@ -21,6 +21,7 @@ from randprune.cli.inspect import inspect
 from randprune.cli.interrupt import kept_interrupts
 from randprune.cli.prune import prune
 from randprune.cli.report import report
+from randprune.cli.scratch import scratch
 from randprune.errors import RandpruneError
 
 INTERRUPTED = 130
@@ -61,6 +62,7 @@ def randprune(
 app.command()(demo)
 app.command()(inspect)
 app.command()(prune)
+app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(export)
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:
-        resumable = argv[:1] in (["prune"], ["demo"], ["bench"])
+        resumable = argv[:1] in (["prune"], ["scratch"], ["demo"], ["bench"])
         messages().print(f"Interrupted.{_RESUME if resumable else ''}", soft_wrap=True)
     return code
 

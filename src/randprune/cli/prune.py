@@ -20,7 +20,7 @@ from randprune.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from randprune.pipeline.progress import Progress
-    from randprune.pipeline.result import PruneResult
+    from randprune.pipeline.result import JobRecipes, PruneResult
     from randprune.recipe import PruneRecipe
     from randprune.report import RunRecord
 
@@ -97,21 +97,30 @@ def resolve(
 
     where = "these options" if file is None else f"{file} with these options"
     recipe = PruneRecipe.parse(recipe_document(file, given, settings), where)
+    check_named(recipe, "prune")
+    if recipe.output.folder:
+        return recipe
+    document = recipe.document()
+    document["output"] = {"folder": default_folder(recipe)}
+    return PruneRecipe.parse(document, where)
+
+
+def check_named(recipe: JobRecipes, command: str) -> None:
+    """The recipe of a command names a network and images.
+
+    Raises:
+        InvalidInputError: it does not; says how to.
+    """
     if recipe.model is None:
         raise InvalidInputError(
-            "Which network? Name it first, as in: randprune prune randprune:resnet20 ..., or in "
-            "the recipe's [model] section."
+            f"Which network? Name it first, as in: randprune {command} randprune:resnet20 ..., or "
+            "in the recipe's [model] section."
         )
     if recipe.data is None:
         raise InvalidInputError(
             "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
             "cifar100:DIR, or the recipe's [data] section."
         )
-    if recipe.output.folder:
-        return recipe
-    document = recipe.document()
-    document["output"] = {"folder": default_folder(recipe)}
-    return PruneRecipe.parse(document, where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,17 +155,23 @@ class Outcome:
 def run(recipe: PruneRecipe, shown: Progress, device: str | None = None) -> Outcome:
     """Do what a recipe with an output folder asks, or what is left of it, and write the report."""
     from randprune.pipeline import run_recipe
+
+    return finished(run_recipe(recipe, progress=shown, device=device), recipe)
+
+
+def finished(result: PruneResult, recipe: JobRecipes) -> Outcome:
+    """The outcome of a finished job, its report written."""
     from randprune.report import RunRecord, write_report
 
     folder = Path(recipe.output.folder)
-    result = run_recipe(recipe, progress=shown, device=device)
     record = RunRecord.load(folder)
     return Outcome(result, record, write_report(record, folder).html)
 
 
-def default_folder(recipe: PruneRecipe) -> str:
+def default_folder(recipe: JobRecipes) -> str:
     """A folder of its own for every recipe, the same one each time: runs/resnet20-0.5-1a2b3c."""
     assert recipe.model is not None
     spec = recipe.model.spec
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", spec.rpartition(":")[2]) or "network"
-    return str(Path("runs") / f"{name}-{recipe.budget.ratio:g}-{recipe.hash()[:6]}")
+    kind = "" if recipe.job == "prune" else f"-{recipe.job}"
+    return str(Path("runs") / f"{name}{kind}-{recipe.budget.ratio:g}-{recipe.hash()[:6]}")

@@ -11,6 +11,7 @@ from randprune.pipeline.candidates import best_first, evaluate_candidate, make_c
 from randprune.pipeline.judge import Judge, Quality, quality_of, rank
 from randprune.pipeline.progress import Progress, Silent
 from randprune.pipeline.result import PruneResult
+from randprune.pipeline.scratch_api import prune_from_scratch, run_scratch_recipe
 
 __all__ = [
     "Judge",
@@ -22,7 +23,9 @@ __all__ = [
     "evaluate_candidate",
     "make_candidate",
     "prune",
+    "prune_from_scratch",
     "quality_of",
     "rank",
     "run_recipe",
+    "run_scratch_recipe",
 ]

@@ -16,11 +16,11 @@ from randprune.criteria import Criterion
 from randprune.errors import InvalidInputError
 from randprune.pipeline.phases import prune_network
 from randprune.pipeline.progress import Progress, Silent
-from randprune.pipeline.result import PruneResult
+from randprune.pipeline.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
-from randprune.zoo.data import as_data, load_data
+from randprune.zoo.data import Data, as_data, load_data
 from randprune.zoo.models import build_model
 from randprune.zoo.weights import load_weights
 
@@ -101,12 +101,9 @@ def prune(
     }
     if (training := _training(finetune)) is not None:
         document["finetune"] = training
-    for key, value in (settings or {}).items():
-        section = document.get(key)
-        both = isinstance(section, dict) and isinstance(value, Mapping)
-        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+    merge_settings(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
-    with _folder(out) as folder:
+    with output_folder(out) as folder:
         result = prune_network(
             recipe,
             model,
@@ -138,6 +135,35 @@ def run_recipe(
     Raises:
         InvalidInputError: the recipe names no network, images or folder; and as `prune`.
     """
+    check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
+    asked = recipe.model
+    assert asked is not None
+    data = load_recipe_data(recipe)
+    model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+    if asked.weights:
+        load_weights(model, asked.weights)
+    target = out or recipe.output.folder or None
+    with output_folder(target) as folder:
+        result = prune_network(
+            recipe, model, data, Path(folder), progress or Silent(), device=device
+        )
+    return result if target else result.without_folder()
+
+
+def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+    """Put further keys into a recipe's document, section by section, in place."""
+    for key, value in (settings or {}).items():
+        section = document.get(key)
+        both = isinstance(section, dict) and isinstance(value, Mapping)
+        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+
+
+def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
+    """The recipe names its network and images, and nothing that was given as an object.
+
+    Raises:
+        InvalidInputError: it does not; says what is missing.
+    """
     for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
         if getattr(recipe, section) is None:
             raise InvalidInputError(
@@ -145,35 +171,24 @@ def run_recipe(
                 f'spec = "{example}".'
             )
     assert recipe.model is not None
-    assert recipe.data is not None
-    asked = recipe.model
-    objects = {
-        "network": asked.spec,
-        "criterion": recipe.criterion,
-        "strategy": recipe.search.strategy,
-    }
-    for key, name in objects.items():
+    for key, name in {"network": recipe.model.spec, **objects}.items():
         if name.startswith(CUSTOM):
             raise InvalidInputError(
                 f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
-                "Give that object to rp.prune."
+                "Give that object to the Python function."
             )
-    data = load_data(
+
+
+def load_recipe_data(recipe: JobRecipes) -> Data:
+    """The images that a recipe names."""
+    assert recipe.data is not None
+    return load_data(
         recipe.data.spec,
         calibration=recipe.data.calibration,
         search=recipe.data.search,
         seed=recipe.data.seed,
         **recipe.data.options,
     )
-    model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    if asked.weights:
-        load_weights(model, asked.weights)
-    target = out or recipe.output.folder or None
-    with _folder(target) as folder:
-        result = prune_network(
-            recipe, model, data, Path(folder), progress or Silent(), device=device
-        )
-    return result if target else result.without_folder()
 
 
 def _training(finetune: Finetune) -> dict[str, Any] | None:
@@ -192,7 +207,7 @@ def _training(finetune: Finetune) -> dict[str, Any] | None:
     return dict(finetune)
 
 
-def _folder(out: Folder | None) -> AbstractContextManager[Folder]:
+def output_folder(out: Folder | None) -> AbstractContextManager[Folder]:
     """A context manager that gives the folder: the one asked for, or one that goes away."""
 
     return tempfile.TemporaryDirectory(prefix="randprune-") if out is None else nullcontext(out)

@@ -100,11 +100,8 @@ def evaluate_candidate(
 def scores_of(quality: Quality, prefix: str = "") -> dict[str, float]:
     """A quality as scores of a candidate; `prefix` FINALIST for those of finalists."""
     top1 = FINALIST_TOP1 if prefix else SEARCH_TOP1
-    return {
-        top1: quality.accuracy.share,
-        prefix + MINUS_KL: -quality.kl,
-        prefix + MINUS_LOSS: -quality.loss,
-    }
+    scores = {top1: quality.accuracy.share, prefix + MINUS_LOSS: -quality.loss}
+    return scores if quality.kl is None else {**scores, prefix + MINUS_KL: -quality.kl}
 
 
 def value_of(candidate: Candidate, rank_by: RankBy, prefix: str = "") -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,16 +42,17 @@ class Entrant:
     timed: bool = True
 
 
-def final_numbers(job: Job, entrants: Sequence[Entrant]) -> tuple[NetworkRow, ...]:
+def final_numbers(job: Job[Any], entrants: Sequence[Entrant]) -> tuple[NetworkRow, ...]:
     """The rows of all networks, complete: test accuracy in float32, size on disk, latency.
 
     The test set is opened here, and nowhere else in a job, for all networks at once.
     """
-    recorded = {(row.label, row.stage): row for row in job.run.networks()}
+    recorded = {(row.label, row.stage, row.seed): row for row in job.run.networks()}
     missing = [
         e
         for e in entrants
-        if (known := recorded.get((e.row.label, e.row.stage))) is None or known.test is None
+        if (known := recorded.get((e.row.label, e.row.stage, e.row.seed))) is None
+        or known.test is None
     ]
     if missing:
         latency = _latencies(job, entrants)
@@ -68,7 +70,7 @@ def final_numbers(job: Job, entrants: Sequence[Entrant]) -> tuple[NetworkRow, ..
 
 
 def _complete(
-    job: Job, entrant: Entrant, evaluator: Evaluator, latency: tuple[Latency, ...]
+    job: Job[Any], entrant: Entrant, evaluator: Evaluator, latency: tuple[Latency, ...]
 ) -> NetworkRow:
     """Measure, and record, one network."""
     row = entrant.row
@@ -84,7 +86,7 @@ def _complete(
     complete = NetworkRow(**fields)
     entry = job.entry(
         "test",
-        f"test/{row.label}/{row.stage}",
+        f"test/{row.label}/{row.stage}" + ("" if row.seed is None else f"/{row.seed}"),
         seconds=found.seconds,
         forward={row.macs or 0.0: found.n},
     )
@@ -95,7 +97,7 @@ def _complete(
     return complete
 
 
-def _latencies(job: Job, entrants: Sequence[Entrant]) -> dict[str, tuple[Latency, ...]]:
+def _latencies(job: Job[Any], entrants: Sequence[Entrant]) -> dict[str, tuple[Latency, ...]]:
     """Latency of each timed network, by label: measured in turns, at several batch sizes."""
     budget = job.recipe.output.latency_seconds
     if budget == 0:
@@ -132,7 +134,7 @@ def _rounds(networks: Mapping[str, nn.Module], images: Tensor, budget: float) ->
 
 
 def entrant(
-    job: Job,
+    job: Job[Any],
     network: nn.Module,
     *,
     role: str,
@@ -144,6 +146,7 @@ def entrant(
     recovery: str = "",
     epochs: float | None = None,
     timed: bool = False,
+    seed: int | None = None,
 ) -> Entrant:
     """A network to be measured; its MACs follow from its widths."""
     configuration = job.space.check_widths(widths) if widths else job.space.widths
@@ -157,5 +160,6 @@ def entrant(
         candidate=candidate,
         recovery=recovery if role != DENSE else "",
         epochs=epochs,
+        seed=seed,
     )
     return Entrant(row, network, timed)

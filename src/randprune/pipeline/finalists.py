@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -124,7 +125,7 @@ def _finalist(job: Job, candidate: Candidate, make: Make, images: int) -> Finali
     return Finalist(candidate, plan.selection, network, Accuracy(correct, images))
 
 
-def verify_cut(job: Job, selection: Selection) -> Verification:
+def verify_cut(job: Job[Any], selection: Selection) -> Verification:
     """Prove, and record, that the cut computes what the masked dense network computes.
 
     Raises:

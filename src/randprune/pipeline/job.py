@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
@@ -18,15 +20,31 @@ from randprune.evaluate import Engine, Evaluator
 from randprune.pipeline.kept import Kept
 from randprune.pipeline.ledger import entry
 from randprune.pipeline.progress import Phase, Progress, phase
-from randprune.recipe import PruneRecipe
+from randprune.recipe import OutputSection, PruneRecipe, SearchSection
 from randprune.space import Selection, Space
 from randprune.store import CostEntry, Run
 from randprune.zoo.data import Data
 from randprune.zoo.splits import Split
 
 
+class JobRecipe(Protocol):
+    """What the recipes of all jobs have."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def search(self) -> SearchSection: ...
+
+    @property
+    def output(self) -> OutputSection: ...
+
+
+R = TypeVar("R", bound=JobRecipe, default=PruneRecipe)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class Job(Generic[R]):
     """What the phases of one job share. Everything that lasts is in `run` and in `work`.
 
     Attributes:
@@ -41,7 +59,7 @@ class Job:
         progress: who is told.
     """
 
-    recipe: PruneRecipe
+    recipe: R
     model: nn.Module
     space: Space
     example: Tensor

@@ -31,14 +31,15 @@ class Quality:
     Attributes:
         correct, images: how many of the images are classified right.
         loss: mean cross-entropy with the labels, in nats.
-        kl: mean KL(dense || network) of the class probabilities, in nats.
+        kl: mean KL(dense || network) of the class probabilities, in nats; None where there is no
+            dense network.
         seconds: wall time of the evaluation.
     """
 
     correct: int
     images: int
     loss: float
-    kl: float
+    kl: float | None
     seconds: float
 
     @property
@@ -48,7 +49,10 @@ class Quality:
 
     def value(self, rank_by: RankBy) -> float:
         """The number that candidates are ranked by, higher = better."""
-        return {"kl": -self.kl, "loss": -self.loss, "accuracy": self.correct / self.images}[rank_by]
+        values = {"loss": -self.loss, "accuracy": self.correct / self.images}
+        if self.kl is not None:
+            values["kl"] = -self.kl
+        return values[rank_by]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +61,11 @@ class Judge:
 
     Attributes:
         evaluator: runs networks on the split.
-        dense_logits: of the dense network on the split, float32 (N, K).
+        dense_logits: of the dense network on the split, float32 (N, K); None where there is none.
     """
 
     evaluator: Evaluator
-    dense_logits: Tensor
+    dense_logits: Tensor | None = None
 
     def quality(self, network: nn.Module, name: str = "") -> Quality:
         """How the network does; it is not modified.
@@ -72,7 +76,7 @@ class Judge:
         """
         start = time.perf_counter()
         logits = self.evaluator.logits(network, name=name)
-        if logits.shape != self.dense_logits.shape:
+        if self.dense_logits is not None and logits.shape != self.dense_logits.shape:
             raise InvalidInputError(
                 f"{name or type(network).__name__} gives logits {tuple(logits.shape)}, the dense "
                 f"network {tuple(self.dense_logits.shape)}: the number of outputs was changed."
@@ -82,15 +86,21 @@ class Judge:
         )
 
 
-def quality_of(logits: Tensor, dense_logits: Tensor, labels: Tensor, seconds: float) -> Quality:
+def quality_of(
+    logits: Tensor, dense_logits: Tensor | None, labels: Tensor, seconds: float
+) -> Quality:
     """The quality of logits (N, K) beside the dense network's, for labels int64 (N,)."""
-    ours, theirs = (F.log_softmax(z.double(), dim=1) for z in (logits, dense_logits))
-    divergence = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    ours = F.log_softmax(logits.double(), dim=1)
+    divergence = None
+    if dense_logits is not None:
+        theirs = F.log_softmax(dense_logits.double(), dim=1)
+        found = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        divergence = max(0.0, float(found))
     return Quality(
         correct=int((logits.argmax(dim=1) == labels).sum()),
         images=len(labels),
         loss=float(F.nll_loss(ours, labels)),
-        kl=max(0.0, float(divergence)),
+        kl=divergence,
         seconds=seconds,
     )
 

@@ -8,58 +8,46 @@ same call after `kill -9` continues where that one stopped and ends with the sam
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from randprune.artifact import load, save
 from randprune.criteria import Criterion
-from randprune.errors import ArtifactError
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
 from randprune.pipeline.final import Entrant, entrant, final_numbers
 from randprune.pipeline.finalists import Finalist, choose_winner, verify_cut
 from randprune.pipeline.finetune import fine_tune
 from randprune.pipeline.job import Job
+from randprune.pipeline.outcome import (
+    describe,
+    finished_network,
+    images_of,
+    result_of,
+    run_key,
+    save_network,
+)
 from randprune.pipeline.progress import Progress, phase
 from randprune.pipeline.result import PruneResult
 from randprune.pipeline.search import controls, create_strategy, search
 from randprune.pipeline.workshop import Workshop
-from randprune.plan import plan_of
-from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recipe import PruneRecipe
 from randprune.recovery import images_forward
 from randprune.search import Strategy, reachable
 from randprune.search.feasible import require_reachable
-from randprune.space import Space
 from randprune.store import (
     DENSE,
     RANDOM,
     RANDOM_CHANNELS,
     UNIFORM,
-    ArtifactInfo,
-    BudgetInfo,
-    ModelInfo,
     Notes,
-    Reproduce,
-    Run,
-    RunKey,
-    SpaceInfo,
     Store,
-    Verification,
-    Winner,
-    content_hash,
 )
 from randprune.zoo.data import Data
-from randprune.zoo.weights import weights_hash
-
-# Keys of a recipe that do not decide which network comes out: weights and images count by their
-# content, wherever they lie.
-_NOT_DECISIVE = ("output", "model", "data")
-_PART_SIZES = ("calibration_images", "search_images")
 
 
 def prune_network(
@@ -102,7 +90,7 @@ def prune_network(
             )
         budget = recipe.budget.budget()
         require_reachable(space, budget, recipe.search.min_keep, recipe.search.round_to)
-        run = store.run(_key(recipe, dense, space, data, example))
+        run = store.run(run_key(recipe, dense, space, data, example))
         job = Job(
             recipe=recipe,
             model=dense,
@@ -115,47 +103,61 @@ def prune_network(
             progress=progress,
             device=device,
         )
-        if run.finished and (small := _finished_network(job)) is not None:
-            return _result(job, small.to(place))
+        if run.finished and (small := finished_network(job, dense)) is not None:
+            return result_of(job, budget, small.to(place))
         with run:
             small = _phases(job, criterion, strategy)
         shutil.rmtree(job.work, ignore_errors=True)
         with contextlib.suppress(OSError):  # another run of this folder is not finished
             job.work.parent.rmdir()
-        return _result(job, small.to(place))
-
-
-def _key(
-    recipe: PruneRecipe, model: nn.Module, space: Space, data: Data, example: Tensor
-) -> RunKey:
-    """What makes two calls the same job: all that decides the result, by content."""
-    document = recipe.document()
-    traced = {
-        k: v for k, v in document.get("model", {}).items() if k in ("freeze", "allow", "as_graph")
-    }
-    decisive = {k: v for k, v in document.items() if k not in _NOT_DECISIVE}
-    described = data.describe()
-    parts = (
-        "train_fingerprint",
-        "test_fingerprint",
-        "split_seed",
-        "calibration_images",
-        "search_images",
-    )
-    return RunKey(
-        kind="prune",
-        recipe={**decisive, "trace": {**traced, "example": list(example.shape)}},
-        seed=recipe.seed,
-        fingerprint=space.fingerprint,
-        weights_hash=weights_hash(model),
-        data_fingerprint=content_hash({part: described[part] for part in parts}),
-    )
+        return result_of(job, budget, small.to(place))
 
 
 def _phases(job: Job, criterion: Criterion | None, strategy: Strategy | None) -> nn.Module:
     """All phases in order; the pruned network."""
     recipe, run = job.recipe, job.run
-    _describe(job)
+    limits = (recipe.search.min_keep, recipe.search.round_to)
+    span = reachable(job.space, job.budget.metric, *limits)
+    describe(job, job.space, job.budget, span, images_of(job.data))
+    outcome = search_and_train(job, criterion, strategy)
+    workshop, found, trained = outcome.workshop, outcome.found, outcome.trained
+    final_numbers(job, _entrants(job, workshop, found, trained, _labels(job), outcome.recovery))
+    small = outcome.network
+    if outcome.notes:
+        run.write(Notes(outcome.notes))
+    save_network(job, job.budget, small)
+    return in_mode(small)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Searched:
+    """What all phases but the final numbers give.
+
+    Attributes:
+        workshop: made the networks.
+        found: the winner and the controls after the finalists' repair, by method.
+        trained: those that were fine-tuned, by method.
+        recovery: the finalists' repair.
+        notes: what a reader must know.
+    """
+
+    workshop: Workshop
+    found: dict[str, Finalist]
+    trained: dict[str, nn.Module]
+    recovery: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> nn.Module:
+        """The winner as it has come so far."""
+        return self.trained.get(RANDOM, self.found[RANDOM].network)
+
+
+def search_and_train(
+    job: Job, criterion: Criterion | None = None, strategy: Strategy | None = None
+) -> Searched:
+    """All phases that need no test set: from calibration to fine-tuning."""
+    recipe = job.recipe
     workshop = Workshop(job, criterion)
     workshop.prepare()
     chosen = strategy or create_strategy(recipe.search, workshop.tables)
@@ -172,52 +174,10 @@ def _phases(job: Job, criterion: Criterion | None, strategy: Strategy | None) ->
         images_forward(stronger, len(job.data.calibration_indices)),
     )
     verification = verify_cut(job, found[RANDOM].selection)
-    labels = _labels(job)
-    trained = fine_tune(job, found, labels)
-    final_numbers(job, _entrants(job, workshop, found, trained, labels, stronger))
-    small = trained.get(RANDOM, found[RANDOM].network)
     notes = [c.error for c in compared.values() if c.status == "failed"]
     notes += [] if verification.passed else [verification.message]
-    if notes:
-        run.write(Notes(tuple(notes)))
-    _save(job, small)
-    return in_mode(small)
-
-
-def _describe(job: Job) -> None:
-    """Record what is pruned, on which images, under which budget; write the recipe."""
-    recipe, data = job.recipe, job.data
-    spec = _named(recipe)
-    sizes = data.describe()
-    images = {part: sizes[f"{part}_images"] for part in ("fit", "calibration", "search", "test")}
-    limits = (recipe.search.min_keep, recipe.search.round_to)
-    with job.run.transaction():
-        job.run.write(
-            ModelInfo(
-                title=spec.rpartition(":")[2] or job.space.model,
-                name=spec,
-                weights=Path(recipe.model.weights).name if recipe.model else "",
-                data=data.name,
-                classes=data.num_classes,
-                input_shape=data.image_shape,
-                images=images,
-            )
-        )
-        job.run.write(
-            SpaceInfo.from_space(job.space, reachable(job.space, job.budget.metric, *limits))
-        )
-        job.run.write(BudgetInfo(job.budget.metric, job.budget.ratio, job.budget.tolerance))
-        name = _numbered(job.run, "recipe.toml")
-        complete = bool(_named(recipe)) and recipe.data is not None
-        command = f"randprune prune --recipe {name}" if complete else ""
-        job.run.write(Reproduce(command, recipe.to_toml(), name))
-    recipe.save(job.run.store.folder / name)
-
-
-def _named(recipe: PruneRecipe) -> str:
-    """The network's name for `build_model`; "" where it was given as an object."""
-    spec = recipe.model.spec if recipe.model else ""
-    return "" if spec.startswith(CUSTOM) else spec
+    trained = fine_tune(job, found, _labels(job))
+    return Searched(workshop, found, trained, stronger, tuple(notes))
 
 
 def _labels(job: Job) -> dict[str, str]:
@@ -277,75 +237,3 @@ def _entrants(
                 )
             )
     return rows
-
-
-def _numbered(run: Run, name: str) -> str:
-    """`name` for the first run in a folder, "name-2" for the second, ..."""
-    stem, _, suffix = name.rpartition(".")
-    return name if run.id == 1 else f"{stem}-{run.id}.{suffix}"
-
-
-def _save(job: Job, small: nn.Module) -> None:
-    """Write the pruned network and record the file."""
-    asked = job.recipe.model
-    options: dict[str, Any] = {}
-    if asked:
-        options = dict(asked.options)
-        given = {"num_classes": asked.num_classes, "in_channels": asked.in_channels}
-        options |= {name: value for name, value in given.items() if value is not None}
-    name = _numbered(job.run, "pruned.safetensors")
-    info = job.run.info
-    path = save(
-        small,
-        job.run.store.folder / name,
-        model=_named(job.recipe),
-        options=options,
-        metadata={
-            "recipe_hash": info.recipe_hash,
-            "weights_hash": info.weights_hash,
-            "data_fingerprint": info.data_fingerprint,
-            "budget": {"metric": job.budget.metric, "ratio": job.budget.ratio},
-        },
-    )
-    content = path.read_bytes()
-    job.run.write(ArtifactInfo(name, len(content), hashlib.sha256(content).hexdigest()))
-
-
-def _finished_network(job: Job) -> nn.Module | None:
-    """The network of a finished run; None where its file is gone or is not the recorded one."""
-    info = job.run.read(ArtifactInfo)
-    if info is None:
-        return None
-    path = job.run.store.folder / info.file
-    try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != info.sha256:
-            return None
-        return load(path, model=job.model)
-    except (OSError, ArtifactError):
-        return None
-
-
-def _result(job: Job, small: nn.Module) -> PruneResult:
-    """Everything that the records hold, and the network."""
-    run = job.run
-    plan, winner, verification = plan_of(small), run.read(Winner), run.read(Verification)
-    info, notes = run.read(ArtifactInfo), run.read(Notes)
-    assert plan is not None
-    assert winner is not None
-    assert verification is not None
-    assert info is not None
-    return PruneResult(
-        model=small,
-        selection=plan.selection,
-        space=job.space,
-        budget=job.budget,
-        networks=run.networks(),
-        candidates=run.candidates(),
-        winner=winner,
-        verification=verification,
-        ledger=run.ledger(),
-        recipe=job.recipe,
-        folder=run.store.folder,
-        artifact=run.store.folder / info.file,
-        notes=notes.lines if notes else (),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from torch import nn
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
-from randprune.recipe import PruneRecipe
+from randprune.recipe import PruneRecipe, ScratchRecipe
 from randprune.space import IntArray, Selection, Space
 from randprune.store import (
     DENSE,
@@ -24,12 +25,17 @@ from randprune.store import (
     Winner,
 )
 
+JobRecipes = PruneRecipe | ScratchRecipe
+
 _STAGE_WORDS: dict[Stage, str] = {
     "dense": "as given",
     "cut": "cut",
     "repaired": "repaired",
     "finetuned": "fine-tuned",
 }
+
+
+_SCRATCH_WORDS = {**_STAGE_WORDS, "dense": "full width", "finetuned": "trained"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +68,7 @@ class PruneResult:
     winner: Winner
     verification: Verification
     ledger: tuple[CostEntry, ...]
-    recipe: PruneRecipe
+    recipe: JobRecipes
     folder: Path | None = None
     artifact: Path | None = None
     notes: tuple[str, ...] = ()
@@ -90,6 +96,8 @@ class PruneResult:
     def network(self, role: str, stage: Stage | None = None) -> NetworkRow:
         """The row of "dense", "random" (the winner), "uniform" or "random_channels".
 
+        Of several seeds the first.
+
         Args:
             role: which network.
             stage: "dense", "cut", "repaired" or "finetuned"; default: the last one reached.
@@ -104,11 +112,16 @@ class PruneResult:
         return max(rows, key=lambda row: list(_STAGE_WORDS).index(row.stage))
 
     def accuracy(self, role: str = RANDOM, stage: Stage | None = None) -> float:
-        """Test accuracy in [0, 1] of a network; see `network`."""
+        """Test accuracy in [0, 1] of a network, the mean over seeds; see `network`."""
         row = self.network(role, stage)
-        if row.test is None:
+        shares = [r.test.share for r in self._seeds(row) if r.test is not None]
+        if not shares:
             raise InvalidInputError(f"The network {row.label!r} has no test accuracy. {row.error}")
-        return row.test.share
+        return fmean(shares)
+
+    def _seeds(self, row: NetworkRow) -> list[NetworkRow]:
+        """The rows of a network at a stage, one a seed."""
+        return [r for r in self.networks if (r.label, r.stage) == (row.label, row.stage)]
 
     @property
     def seconds(self) -> float:
@@ -117,13 +130,19 @@ class PruneResult:
 
     def summary(self) -> str:
         """The outcome in a few lines of text."""
-        dense = self.network(DENSE)
-        lines = [f"{'network':<18} {'stage':<11} {'test':>7} {'MACs':>7} {'params':>7}"]
-        for row in self.networks:
-            test = "-" if row.test is None else f"{100 * row.test.share:.2f} %"
+        dense = next((row for row in self.networks if row.role == DENSE), None)
+        macs, params = (dense.macs, dense.params) if dense else (None, None)
+        words = _SCRATCH_WORDS if self.recipe.job == "scratch" else _STAGE_WORDS
+        lines = [f"{'network':<20} {'stage':<11} {'test':>7} {'MACs':>7} {'params':>7}"]
+        for label, stage in dict.fromkeys((row.label, row.stage) for row in self.networks):
+            rows = [r for r in self.networks if (r.label, r.stage) == (label, stage)]
+            shares = [100 * row.test.share for row in rows if row.test is not None]
+            test = f"{fmean(shares):.2f} %" if shares else "-"
+            spread = f"  {len(shares)} seeds, {min(shares):.2f}-{max(shares):.2f}" if shares else ""
             lines.append(
-                f"{row.label:<18} {_STAGE_WORDS[row.stage]:<11} {test:>7} "
-                f"{_share(row.macs, dense.macs):>7} {_share(row.params, dense.params):>7}"
+                f"{label:<20} {words[stage]:<11} {test:>7} "
+                f"{_share(rows[0].macs, macs):>7} {_share(rows[0].params, params):>7}"
+                f"{spread if len(shares) > 1 else ''}"
             )
         searched = sum(1 for c in self.candidates if c.method == RANDOM)
         lines.append(

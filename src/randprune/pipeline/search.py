@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from randprune.errors import InfeasibleBudgetError, StorageError
-from randprune.pipeline.candidates import (
-    Made,
-    Repair,
-    evaluate_candidate,
-    make_candidate,
-    value_of,
-)
+from randprune.pipeline.candidates import Made, evaluate_candidate, value_of
 from randprune.pipeline.job import Job
 from randprune.pipeline.judge import Judge
 from randprune.recipe import SearchSection
@@ -42,20 +35,17 @@ class Tools:
     """What turns a configuration into a candidate of one job.
 
     Attributes:
-        scores: of the criterion, and of random channels, by method.
-        repair: the recovery that every candidate gets.
-        images_forward: images that one repair sends through the candidate.
+        make: widths and method -> the repaired network of a configuration.
         judge: measures the result.
+        images_forward: images that one repair sends through the candidate.
+        criterion, recovery: what chooses channels and what repairs, for the records.
     """
 
-    scores: Mapping[str, Sequence[Tensor]]
-    repair: Repair
+    make: Callable[[IntArray, str], Made]
     judge: Judge
     images_forward: int = 0
-
-    def make(self, job: Job, widths: IntArray, method: str) -> Made:
-        """The repaired network of a configuration."""
-        return make_candidate(job.model, job.space, self.scores[method], widths, self.repair)
+    criterion: str = ""
+    recovery: str = ""
 
 
 def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strategy:
@@ -79,7 +69,7 @@ def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strate
     return strategies.create(section.strategy, **{**known, **section.options})
 
 
-def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
+def search(job: Job[Any], strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
     """All candidates of the search, recorded, in the order in which they were proposed."""
     total = job.recipe.search.candidates
     recorded = {c.index: c for c in job.run.candidates(RANDOM)}
@@ -90,12 +80,12 @@ def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
     with job.phase(
         "search", f"Searching {total} configurations", total=total, done=len(recorded)
     ) as running:
-        for widths in _proposals(job, strategy, total, found):
+        for widths in _proposals(job, strategy, tools, found):
             index = len(found)
             candidate = recorded.get(index)
             if candidate is None:
                 twin = by_widths.get(tuple(widths.tolist()))
-                candidate = _evaluate(job, tools, widths, index, RANDOM, twin, tables)
+                candidate = evaluate(job, tools, widths, index, RANDOM, twin, tables)
             elif candidate.widths != tuple(widths.tolist()):
                 raise StorageError(
                     f"Candidate {index} in the records of {job.run.store.folder} has other widths "
@@ -110,18 +100,19 @@ def search(job: Job, strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
 
 
 def _proposals(
-    job: Job, strategy: Strategy, total: int, found: Sequence[Candidate]
+    job: Job[Any], strategy: Strategy, tools: Tools, found: Sequence[Candidate]
 ) -> Iterator[IntArray]:
-    """`total` configurations, one by one; an adaptive strategy is told of those in `found`."""
+    """All configurations, one by one; an adaptive strategy is told of those in `found`."""
+    total = job.recipe.search.candidates
     strategy = copy.deepcopy(strategy)  # an adaptive one learns: the caller's stays as it is
     rng = job.rng("search")
     if isinstance(strategy, RandomSearch):
         draws = strategy.sample(job.space, job.budget, total, rng)
-        info = _info(job, repr(replace(strategy, law=draws.law)))  # type: ignore[arg-type]
+        info = _info(job, tools, repr(replace(strategy, law=draws.law)))  # type: ignore[arg-type]
         job.run.write(replace(info, draws=draws.drawn, acceptance=draws.acceptance))
         yield from draws.widths
         return
-    job.run.write(_info(job, repr(strategy)))
+    job.run.write(_info(job, tools, repr(strategy)))
     if not isinstance(strategy, AdaptiveStrategy):
         yield from strategy.ask(job.space, job.budget, total, rng)
         return
@@ -136,12 +127,12 @@ def _proposals(
             strategy.tell(np.array([c.widths for c in told], dtype=np.int64), values)
 
 
-def _info(job: Job, strategy: str) -> SearchInfo:
+def _info(job: Job[Any], tools: Tools, strategy: str) -> SearchInfo:
     return SearchInfo(
         planned=job.recipe.search.candidates,
         strategy=strategy,
-        criterion=job.recipe.criterion,
-        recovery=job.recipe.recovery,
+        criterion=tools.criterion,
+        recovery=tools.recovery,
         images=len(job.data.search_indices),
     )
 
@@ -165,13 +156,13 @@ def controls(job: Job, tools: Tools) -> dict[str, Candidate]:
                 recorded[method] = Candidate(0, dense, method, status="failed", error=str(error))
                 job.run.record_candidate(recorded[method])
             else:
-                recorded[method] = _evaluate(job, tools, widths, 0, method)
+                recorded[method] = evaluate(job, tools, widths, 0, method)
             running.step()
     return recorded
 
 
-def _evaluate(
-    job: Job,
+def evaluate(
+    job: Job[Any],
     tools: Tools,
     widths: IntArray,
     index: int,
@@ -190,7 +181,7 @@ def _evaluate(
     candidate = evaluate_candidate(
         job.space,
         tools.judge,
-        lambda: tools.make(job, widths, method),
+        lambda: tools.make(widths, method),
         widths,
         index=index,
         method=method,

@@ -97,6 +97,7 @@ class Workshop:
     def dense_accuracy(self) -> Accuracy:
         """Of the dense network on the search images, in float32."""
         judge = self.exact_judge()
+        assert judge.dense_logits is not None
         right = judge.dense_logits.argmax(dim=1) == self._search.labels
         return Accuracy(int(right.sum()), len(right))
 
@@ -148,12 +149,15 @@ class Workshop:
 
     def tools(self) -> Tools:
         """What makes and judges the candidates of the search."""
-        name = self.job.recipe.recovery
+        job, name = self.job, self.job.recipe.recovery
+        scores, repair = self.scores(), self.recoveries.quick(name)
         return Tools(
-            scores=self.scores(),
-            repair=self.recoveries.quick(name),
+            make=lambda widths, method: make_candidate(
+                job.model, job.space, scores[method], widths, repair
+            ),
             judge=self.judge(),
-            images_forward=0,
+            criterion=job.recipe.criterion,
+            recovery=name,
         )
 
     def make(self, widths: IntArray, method: str, recovery: str) -> Made:

@@ -13,6 +13,7 @@ from randprune.recipe.prune import (
     PruneRecipe,
     SearchSection,
 )
+from randprune.recipe.scratch import ScratchRecipe
 from randprune.recipe.toml import dump_toml
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OutputSection",
     "PruneRecipe",
     "RecipeBase",
+    "ScratchRecipe",
     "SearchSection",
     "Section",
     "dump_toml",

@@ -124,15 +124,14 @@ class FinalistsSection(Section):
         return name
 
 
-class FinetuneSection(TrainRecipe):
-    """How the winner is trained; the keys of a `TrainRecipe`, and whom else to train."""
+class TrainSection(TrainRecipe):
+    """The keys of a `TrainRecipe` as a table of a job's recipe."""
 
     model_config = Section.model_config
 
     seed: int | None = Field(  # type: ignore[assignment]
         default=None, ge=0, description="order, augmentation and dropout; default: the job's seed"
     )
-    controls: bool = Field(default=False, description="whether the controls are trained as well.")
 
     def __init__(self, **fields: Any) -> None:
         # Past TrainRecipe's own message: `RecipeBase.parse` names the key and the file.
@@ -140,8 +139,14 @@ class FinetuneSection(TrainRecipe):
 
     def train_recipe(self, seed: int) -> TrainRecipe:
         """The plain recipe; `seed` is used where this section gives none."""
-        fields = self.model_dump(exclude={"controls"})
+        fields = self.model_dump(include=set(TrainRecipe.model_fields))
         return TrainRecipe(**{**fields, "seed": seed if self.seed is None else self.seed})
+
+
+class FinetuneSection(TrainSection):
+    """How the winner is trained; the keys of a `TrainRecipe`, and whom else to train."""
+
+    controls: bool = Field(default=False, description="whether the controls are trained as well.")
 
 
 class OutputSection(Section):

@@ -32,6 +32,11 @@ DENSE = "dense"
 RANDOM = "random"
 UNIFORM = "uniform"
 RANDOM_CHANNELS = "random_channels"
+# Roles of jobs from scratch: configurations drawn without a search, candidates that were trained
+# alone to compare rankings, and the network that the pre-trained setting finds at equal compute.
+RANDOM_CONFIGURATION = "random_configuration"
+STANDALONE = "standalone"
+PRETRAINED = "pretrained"
 
 # Keys of Candidate.scores that readers know; any other key is stored and shown under its own name.
 SEARCH_TOP1 = "search_top1"
@@ -109,7 +114,7 @@ class NetworkRow:
 
     Attributes:
         label: what people read, unique among the networks of a run, such as "best random".
-        role: one of `DENSE`, `RANDOM`, `UNIFORM`, `RANDOM_CHANNELS`, or a method's name.
+        role: `DENSE`, `RANDOM`, `UNIFORM`, ..., or a method's name.
         stage: how far it has come; (label, stage, seed) identifies the row.
         test: on the test set, in float32. search: on the search images.
         size_bytes: of the file that `randprune.save` writes.
@@ -315,6 +320,22 @@ class Verification(Milestone):
     relative_error: float | None = None
     tolerance: float | None = None
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWeightRanks(Milestone):
+    """How shared weights rank `networks` configurations beside training each of them alone.
+
+    `kendall`: Kendall's tau-b of `shared` (accuracy on the search images with shared weights) and
+    `alone` (test accuracy after training alone, mean over seeds), in the same order.
+    """
+
+    KEY: ClassVar[str] = "shared_weight_ranks"
+
+    networks: int
+    kendall: float
+    shared: tuple[float, ...] = ()
+    alone: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

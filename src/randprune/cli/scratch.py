@@ -1,0 +1,86 @@
+"""`randprune scratch`: an untrained network in, widths searched, trained from scratch, out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from randprune.cli import options
+from randprune.cli.flags import RUN, SCRATCH, recipe_document, with_flags
+from randprune.cli.progress import progress
+from randprune.cli.prune import check_named, default_folder, finished
+
+if TYPE_CHECKING:
+    from randprune.recipe import ScratchRecipe
+
+
+@with_flags(SCRATCH)
+def scratch(
+    given: Mapping[str, Any],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="Start from this TOML recipe; flags override it.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other recipe key, such as supernet.sandwich=true; repeatable.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
+            rich_help_panel=RUN,
+            show_default="a GPU if there is one",
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Prune from scratch: search widths with shared weights, train the best, compare, report.
+
+    Give the same command again after an interruption: it continues where it stopped.
+    """
+    from randprune.pipeline import run_scratch_recipe
+
+    asked = resolve(given, recipe, settings or ())
+    with progress(quiet) as shown:
+        result = run_scratch_recipe(asked, progress=shown, device=device)
+        outcome = finished(result, asked)
+    outcome.print(json=json)
+
+
+def resolve(
+    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = ()
+) -> ScratchRecipe:
+    """The recipe that flags, file and settings ask for, with an output folder.
+
+    Raises:
+        InvalidInputError: an unknown key, a value that does not fit, no network or no images.
+    """
+    from randprune.recipe import ScratchRecipe
+
+    where = "these options" if file is None else f"{file} with these options"
+    recipe = ScratchRecipe.parse(recipe_document(file, given, settings), where)
+    check_named(recipe, "scratch")
+    if recipe.output.folder:
+        return recipe
+    document = recipe.document()
+    document["output"] = {**document["output"], "folder": default_folder(recipe)}
+    return ScratchRecipe.parse(document, where)

@@ -1,0 +1,164 @@
+"""How the job from scratch is called: with a network and images in memory, or with a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from randprune.cost import Budget
+from randprune.pipeline.api import (
+    Folder,
+    check_sections,
+    load_recipe_data,
+    merge_settings,
+    output_folder,
+)
+from randprune.pipeline.progress import Progress, Silent
+from randprune.pipeline.result import PruneResult
+from randprune.pipeline.scratch import scratch_network
+from randprune.recipe import CUSTOM, ScratchRecipe
+from randprune.search import Strategy
+from randprune.training import TrainRecipe
+from randprune.zoo.data import as_data
+from randprune.zoo.models import build_model
+
+Epochs = int | TrainRecipe | Mapping[str, Any]
+
+
+def prune_from_scratch(
+    model: nn.Module,
+    data: Any,
+    budget: float | Budget = 0.5,
+    factor: float | Mapping[str, float] = 1.5,
+    candidates: int = 100,
+    supernet: Epochs = 20,
+    training: Epochs = 20,
+    seed: int = 0,
+    *,
+    seeds: int = 1,
+    standalone: int = 0,
+    example_inputs: Tensor | None = None,
+    strategy: str | Strategy = "random",
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Search the widths of an untrained network, and train what was found from random weights.
+
+        result = rp.prune_from_scratch(model, data, budget=0.5, seeds=3, out="runs/scratch")
+        result.model, result.accuracy("random"), result.accuracy("uniform"), print(result.summary())
+
+    Interrupted at any moment, the same call with the same `out` goes on where it stopped and ends
+    with the same network. A finished job is only read.
+
+    Args:
+        model: the original network; left bit-identical. Its weights do not matter, but those of
+            layers that cannot draw new ones.
+        data: as `prune` takes it.
+        budget: the share of the original network's MACs, or a `Budget`.
+        factor: how much wider than originally a configuration may be in a layer, of all channel
+            groups or by group name.
+        candidates: how many configurations are evaluated with shared weights.
+        supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
+        training: how the found network and the controls are trained; the same kinds.
+        seed: decides everything random.
+        seeds: how often each network is trained.
+        standalone: how many more candidates are trained alone, for the rank correlation.
+        example_inputs: what the network is traced with; default: one image of the data.
+        strategy: what proposes configurations, by name or as an object.
+        min_keep: least share of a group's largest width.
+        round_to: widths are multiples of this number.
+        out: the folder for records, recipe and the network; None keeps nothing.
+        progress: is told how far the job is.
+        device: where networks are evaluated and trained; default: the GPU if there is one.
+        settings: any other key of a recipe, in its sections, such as
+            ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
+
+    Raises:
+        InvalidInputError: parameters that cannot mean anything.
+        InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
+        DataError: images or labels that cannot be used, or a training that diverges.
+        UnsupportedModelError: the network cannot be traced or widened.
+        StorageError: `out` cannot be written, or is in use.
+    """
+    asked = budget if isinstance(budget, Budget) else Budget("macs", float(budget))
+    widen: dict[str, Any] = (
+        {"factor": 1.0, "factors": dict(factor)}
+        if isinstance(factor, Mapping)
+        else {"factor": float(factor)}
+    )
+    document: dict[str, Any] = {
+        "seed": seed,
+        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
+        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "widen": widen,
+        "supernet": _fields(supernet),
+        "search": {
+            "strategy": strategy if isinstance(strategy, str) else f"{CUSTOM}{strategy!r}",
+            "candidates": candidates,
+            "min_keep": min_keep,
+            "round_to": round_to,
+        },
+        "training": {**_fields(training), "seeds": seeds, "standalone": standalone},
+    }
+    merge_settings(document, settings)
+    recipe = ScratchRecipe.parse(document, "the parameters of prune_from_scratch")
+    with output_folder(out) as folder:
+        result = scratch_network(
+            recipe,
+            model,
+            as_data(data),
+            Path(folder),
+            progress or Silent(),
+            example=example_inputs,
+            strategy=None if isinstance(strategy, str) else strategy,
+            device=device,
+        )
+    return result if out is not None else result.without_folder()
+
+
+def run_scratch_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult:
+    """Do the job that a recipe describes, with the network and images that it names.
+
+    Args:
+        recipe: with [model] and [data].
+        out: instead of the recipe's output folder.
+        progress, device: as in `prune_from_scratch`.
+
+    Raises:
+        InvalidInputError: the recipe names no network or images; and as `prune_from_scratch`.
+    """
+    check_sections(recipe, {"strategy": recipe.search.strategy})
+    asked = recipe.model
+    assert asked is not None
+    data = load_recipe_data(recipe)
+    # A constructor draws weights: the same ones in the process that goes on after an interruption.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+    target = out or recipe.output.folder or None
+    with output_folder(target) as folder:
+        result = scratch_network(
+            recipe, model, data, Path(folder), progress or Silent(), device=device
+        )
+    return result if target else result.without_folder()
+
+
+def _fields(training: Epochs) -> dict[str, Any]:
+    """The recipe's section that the parameter stands for."""
+    if isinstance(training, int):
+        return {"epochs": training}
+    return training.model_dump() if isinstance(training, TrainRecipe) else dict(training)

@@ -85,7 +85,7 @@ def test_headline_counts_the_verdicts(planted: BenchRun) -> None:
 def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
     answers = said(planted)
     f1 = answers["F1"]
-    assert f1.startswith("Of 2 criteria under the same draws, against l1: 2 equivalent: l2 (")
+    assert f1.startswith("Of 2 other criteria under the same draws, against l1: 2 equivalent: ")
     assert "Jointly, with 95 % confidence, none of them differs from l1 by more than 0." in f1
     assert "There is no clear winner, and that is shown" in f1
     assert "Control: ranking channels at random is worse (−3." in f1 or "is worse (−2." in f1
@@ -141,6 +141,38 @@ def test_published_numbers_stand_beside_as_context(planted: BenchRun, page: str)
     text = render(build_bench_page(Analysis(run)))
     assert "Published for ResNet-56 on cifar10" in text
     assert "HRank" in text
+
+
+def test_curve_over_candidates_after_training(tmp_path: Path) -> None:
+    effects = {"best_of_1/l1": 0.0, "random_search/l1": 0.01, "uniform/l1": -0.01}
+    run = write_bench_run(tmp_path, effects, draws=8, candidates=20, training_sd=0.0005)
+    info = {m.label: m for m in run.protocol.methods}
+    one = replace(info["best_of_1"], method="random_search", label="best_of_1")
+    protocol = replace(run.protocol, methods=(one, info["random_search"], info["uniform"]))
+    run = replace(run, protocol=protocol)
+    answers = said(run)
+    assert "against 1 candidate: 20: better (+" in answers["How many candidates are enough?"]
+    # More candidates of the same method are no other method.
+    assert "uniform" in answers["F2"]
+    assert "random search (" not in answers["F2"]
+    charts = {chart.id: chart for chart in figures(Analysis(run), Names(run))}
+    assert "candidates-accuracy" in charts
+    assert "8 random configurations on the test images" in charts["spread-test"].text
+
+
+def test_the_same_network_at_every_draw_is_one_configuration(tmp_path: Path) -> None:
+    effects = {"random_search/l1": 0.0, "uniform/l1": 0.0}
+    run = write_bench_run(tmp_path, effects, draws=6, draw_sd=0.01)
+    fixed = tuple(
+        replace(p, selection="same") if p.row == "uniform/l1" else p for p in run.proposals
+    )
+    run = replace(run, proposals=fixed)
+    split = Analysis(run).variance("uniform/l1", 2)
+    assert split is not None
+    assert (split.configurations, split.trainings) == (1, 6)
+    answer = said(run)["How much is chance?"]
+    assert "Together they have a standard deviation of" in answer
+    assert "uniform, the same network at every draw, has" in answer
 
 
 # ---------------------------------------------------------------------------- the page

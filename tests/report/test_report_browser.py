@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from randprune.bench.analysis import Analysis
 from randprune.report import RunRecord, build_page
+from randprune.report.bench.page import build_bench_page
 from randprune.report.html import render
+from randprune.testing import write_bench_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 FLAGS = (
@@ -34,6 +37,7 @@ addEventListener("unhandledrejection", (e) => problems.push("rejection: " + e.re
 addEventListener("securitypolicyviolation", (e) => problems.push("loads: " + e.blockedURI));
 </script>"""
 LOOK = """<script>
+addEventListener("load", () => document.querySelector('td a[href^="#"]')?.click());
 addEventListener("load", () => setTimeout(() => {
   const table = document.querySelector('table[data-name="results"]');
   const names = () => [...table.tBodies[0].rows].map((r) => r.cells[0].innerText.split("\\n")[0]);
@@ -50,6 +54,8 @@ addEventListener("load", () => setTimeout(() => {
     background: getComputedStyle(document.body).backgroundColor,
     axis: getComputedStyle(document.querySelector(".xtitle")).fill,
     buttons: [...document.querySelectorAll(".save")].map((b) => b.textContent),
+    followed: document.querySelectorAll("tr.target").length,
+    unfolded: [...document.querySelectorAll("tr.target")].every((r) => r.closest("details").open),
     modebars: document.querySelectorAll(".modebar-btn").length,
   });
 }, 500));
@@ -115,3 +121,15 @@ def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
     assert found["overflow"] == 0
     assert found["background"] == "rgb(15, 19, 24)"
     assert found["axis"] == "rgb(231, 235, 240)"
+
+
+def test_page_of_a_benchmark_fits_on_a_phone_and_leads_to_its_records(tmp_path: Path) -> None:
+    effects = {"random_search/l1": 0.0, "random_search/l2": 0.0, "uniform/l1": -0.02}
+    run = write_bench_run(tmp_path / "run", effects, epochs=(1, 2), draws=4)
+    found = look(render(build_bench_page(Analysis(run))), tmp_path, 400)
+    assert found["problems"] == []
+    assert found["overflow"] == 0
+    assert len(found["drawn"]) == 8
+    assert [name for name, traces in found["drawn"] if traces == 0] == []
+    assert found["followed"] == 4  # one result a draw
+    assert found["unfolded"]

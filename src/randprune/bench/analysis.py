@@ -184,21 +184,27 @@ class Analysis:
         )
 
     def variance(self, row: str, epochs: int) -> VarianceSplit | None:
-        """Variance of a row's test accuracy by source; None without results."""
+        """Variance of a row's test accuracy by source; None without results.
+
+        Draws at which a row proposes the very same network, as uniform widths do, are one
+        configuration that was trained several times.
+        """
         groups: dict[object, list[float]] = {}
         for result in self.results(row, epochs):
             if result.test is not None:
-                groups.setdefault(result.draw, []).append(result.test.share)
+                configuration = result.proposal.selection or result.draw
+                groups.setdefault(configuration, []).append(result.test.share)
         return variance_split(groups, self.run.protocol.confidence) if groups else None
 
     def gain(self, row: str, fewer: int, more: int) -> Estimate | None:
         """What longer fine-tuning brings a row: mean paired difference over draws."""
-        short, long = (self._by_draw(row, epochs) for epochs in (fewer, more))
+        short, long = (self.by_draw(row, epochs) for epochs in (fewer, more))
         both = [long[draw] - short[draw] for draw in short if draw in long]
         step = self.resolution * 2**0.5
         return mean_interval(both, self.run.protocol.confidence, step) if both else None
 
-    def _by_draw(self, row: str, epochs: int) -> dict[int, float]:
+    def by_draw(self, row: str, epochs: int) -> dict[int, float]:
+        """Test accuracy of a row at each draw, mean over the trainings."""
         found: dict[int, list[float]] = {}
         for result in self.results(row, epochs):
             if result.test is not None:
@@ -218,7 +224,7 @@ class Analysis:
         """A row's accuracy for this total compute (and 5 % more); None where it costs more."""
         curves: dict[int, tuple[list[float], list[float]]] = {}
         for epochs in self.lengths:
-            by_draw = self._by_draw(row, epochs)
+            by_draw = self.by_draw(row, epochs)
             for draw, accuracy in by_draw.items():
                 spent = mean_spent([r for r in self.results(row, epochs) if r.draw == draw])
                 points = curves.setdefault(draw, ([], []))
@@ -251,11 +257,20 @@ class Analysis:
 
     @cached_property
     def largest_pools(self) -> tuple[str, ...]:
-        """Rows of random configurations with the most candidates, the reference first."""
+        """Rows with three candidates or more: the reference's method first, then by size."""
         reference = self.run.protocol.reference
-        label = reference.partition("/")[0]
-        rows = [row for row in self.run.protocol.rows if len(self.pool(row)) >= 3]
-        return tuple(sorted(rows, key=lambda r: (r != reference, not r.startswith(f"{label}/"), r)))
+        sizes = {row: len(self.pool(row)) for row in self.run.protocol.rows}
+
+        def order(row: str) -> tuple[bool, int, bool]:
+            return self.method(row) != self.method(reference), -sizes[row], row != reference
+
+        return tuple(sorted((row for row, size in sizes.items() if size >= 3), key=order))
+
+    def method(self, row: str) -> str:
+        """The registered method of a row."""
+        label = row.partition("/")[0]
+        found = (m.method for m in self.run.protocol.methods if m.label == label)
+        return next(found, label)
 
     @cached_property
     def agreements(self) -> tuple[RankAgreement, ...]:
@@ -269,7 +284,7 @@ class Analysis:
             else {
                 (row, draw): value
                 for row in self.run.protocol.rows
-                for draw, value in self._by_draw(row, self.main).items()
+                for draw, value in self.by_draw(row, self.main).items()
             }
         )
         names = ("proxy", "minus_kl", "search", "test_before")

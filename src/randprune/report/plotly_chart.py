@@ -76,9 +76,13 @@ def _axis(axis: Axis, extent: float) -> Json:
     if axis.kind == "category":
         layout["tickfont"] = {"size": 11}
         if axis.order:
+            # Half a place of room at both ends: the autorange leaves none of it for few names.
+            ends = [-0.6, len(axis.order) - 0.4]
             layout.update(categoryorder="array", categoryarray=_names(axis.order))
+            layout["range"] = ends if axis.title else ends[::-1]
         if not axis.title:  # names down the side, the first on top
-            layout.update(autorange="reversed", tickfont={"size": 13})
+            layout.update({} if axis.order else {"autorange": "reversed"})
+            layout["tickfont"] = {"size": 13}
     elif axis.percent:
         layout["tickformat"] = ".3~%"
     elif axis.kind == "log":

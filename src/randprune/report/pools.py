@@ -28,8 +28,13 @@ def spread_chart(
     labels: Sequence[str],
     references: Sequence[Reference] = (),
     data: Table | None = None,
+    *,
+    id: str = "spread",
+    title: str = "Spread of the random candidates",
+    axis: str = SEARCH_AXIS,
+    images: str = "on the search images",
 ) -> Chart | None:
-    """Histogram and strip of search accuracies (N,), with references; None for fewer than two."""
+    """Histogram and strip of accuracies (N,), with references; None for fewer than two."""
     if len(values) < 2:
         return None
     bins = np.histogram_bin_edges(values, bins=min(40, max(8, round(len(values) ** 0.5) * 2)))
@@ -63,12 +68,12 @@ def spread_chart(
     low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
     lines = " Lines mark the networks to compare with." if references else ""
     return Chart(
-        "spread",
-        "Spread of the random candidates",
-        f"Accuracy of {len(values):,} random configurations on the search images: median "
+        id,
+        title,
+        f"Accuracy of {len(values):,} random configurations {images}: median "
         f"{percent(middle)}, best {percent(max(values))}, the middle 80\u00a0% between "
         f"{percent(low)} and {percent(high)}.{lines}",
-        Axis(SEARCH_AXIS, percent=True, span=_padded([*edges.tolist(), *shown_at])),
+        Axis(axis, percent=True, span=_padded([*edges.tolist(), *shown_at])),
         Axis("candidates", span=(bottom, 1.08 * float(counts.max())), whole=True),
         tuple(marks),
         data,

@@ -19,11 +19,13 @@ from randprune.report.bench.names import (
 from randprune.report.chart import Axis, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.format import points
 from randprune.report.pools import Reference, best_of_chart, spread_chart
-from randprune.store import DENSE, SEARCH_TOP1
+from randprune.store import DENSE, RANDOM_CHANNELS, SEARCH_TOP1, UNIFORM
 
 _HEIGHT = 460
 """Of figures whose legend has a line per method on a phone."""
 
+_MANY_DRAWS = 8
+_CONTROLS = (UNIFORM, RANDOM_CHANNELS)
 _VERDICT_SYMBOLS = {
     "better": ("triangle", False),
     "equivalent": ("circle", False),
@@ -34,7 +36,17 @@ _VERDICT_SYMBOLS = {
 
 def figures(analysis: Analysis, names: Names) -> tuple[Chart, ...]:
     """All figures that the records allow, in the order of the page."""
-    builders = (forest, accuracy_macs, accuracy_compute, lengths, best_of, grown, spread, before)
+    builders = (
+        forest,
+        accuracy_macs,
+        accuracy_compute,
+        lengths,
+        best_of,
+        grown,
+        spread,
+        after,
+        before,
+    )
     charts = [build(analysis, names) for build in builders]
     charts.append(run_figures.ledger(analysis.run.ledger))
     return tuple(chart for chart in charts if chart is not None)
@@ -114,7 +126,7 @@ def _cloud(
                 [e.value for _, _, e, _ in group],
                 look.color,
                 look.symbol,
-                14 if look.is_reference else 9,
+                look.size,
                 low=[low for low, _ in ends],
                 high=[high for _, high in ends],
                 labels=[
@@ -302,13 +314,37 @@ def spread(analysis: Analysis, names: Names) -> Chart | None:
     return None
 
 
+def after(analysis: Analysis, names: Names) -> Chart | None:
+    """Histogram of the reference's test accuracy over many draws."""
+    if analysis.main is None:
+        return None
+    accuracies = analysis.by_draw(names.reference, analysis.main)
+    if len(accuracies) < _MANY_DRAWS:
+        return None
+    controls = [row for row in analysis.run.protocol.rows if names.look(row).color in _CONTROLS]
+    means = {row: analysis.mean_of(analysis.results(row, analysis.main)) for row in controls}
+    return spread_chart(
+        list(accuracies.values()),
+        [f"draw {draw}" for draw in accuracies],
+        [
+            (names.of(row), names.look(row).color, mean.value)
+            for row, mean in means.items()
+            if mean is not None
+        ],
+        id="spread-test",
+        title=f"Spread of {names.reference_name} over draws",
+        axis="test accuracy",
+        images=f"on the test images, {epochs_text(analysis.main)}",
+    )
+
+
 def _references(analysis: Analysis, names: Names) -> list[Reference]:
     """Search accuracy of the methods that looked at one configuration, mean over draws."""
     found: list[Reference] = []
     for row in analysis.run.protocol.rows:
         look = names.look(row)
         single = [p for p in analysis.run.proposals if p.row == row and p.search is not None]
-        if look.color in ("uniform", "random_channels") and single:
+        if look.color in _CONTROLS and single:
             mean = sum(p.search.share for p in single if p.search) / len(single)
             if all(name != names.of(row) for name, _, _ in found):
                 found.append((names.of(row), look.color, mean))
@@ -396,7 +432,7 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
                 [y for _, y, _ in entries],
                 names.look(rows[name]).color,
                 names.look(rows[name]).symbol,
-                11 if names.look(rows[name]).is_reference else 7,
+                0.8 * names.look(rows[name]).size,
                 labels=[label for _, _, label in entries],
             )
             for name, entries in kinds.items()

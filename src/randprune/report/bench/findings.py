@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from randprune.bench.analysis import Analysis
-from randprune.bench.stats import Comparison, best_of_n, kendall_tau, largest_difference
+from randprune.bench.stats import (
+    Comparison,
+    Estimate,
+    best_of_n,
+    kendall_tau,
+    largest_difference,
+    variance_split,
+)
 from randprune.report.bench.names import (
     SCORE_NAMES,
     Names,
@@ -85,13 +92,16 @@ def headline(analysis: Analysis, names: Names) -> str:
 
 def criteria(analysis: Analysis, names: Names) -> Finding | None:
     """F1: criteria under the same random configurations."""
-    family = [
-        c for c in _family(analysis) if _same_method(c, names) and not c.name.endswith("/random")
-    ]
+    family = _criteria(_family(analysis), names)
     if not family or analysis.main is None:
         return None
     reference = names.of(names.reference)
-    answer = _verdicts(family, names, f"criteria under the same draws, against {reference}")
+    answer = _verdicts(
+        family,
+        names,
+        f"other {'criterion' if len(family) == 1 else 'criteria'} under the same draws, against "
+        f"{reference}",
+    )
     most = largest_difference(family)
     if most is not None:
         answer += (
@@ -125,7 +135,8 @@ def _clear_winner(family: Sequence[Comparison], names: Names) -> str:
 
 def methods(analysis: Analysis, names: Names) -> Finding | None:
     """F2: other methods against the random search."""
-    family = [c for c in _family(analysis) if not _same_method(c, names)]
+    own = analysis.method(names.reference)
+    family = [c for c in _family(analysis) if analysis.method(c.name) != own]
     if not family:
         return None
     reference = names.reference_name
@@ -172,24 +183,22 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         f"From {first} to {last} epochs {reference} gains {points(gain.value, 2)} "
         f"(95\u00a0% interval {span_of_points(gain)}). "
     )
-    spreads = {}
-    for epochs in (first, last):
-        means = [
-            c.difference.value
-            for c in analysis.comparisons(epochs)
-            if _same_method(c, names) and not _is_control(c, names)
-        ]
-        if means:
-            spreads[epochs] = max(0.0, *means) - min(0.0, *means)
-    if spreads:
-        widest = max(spreads.values())
+    tests = {epochs: analysis.comparisons(epochs) for epochs in (first, last)}
+    several = any(_criteria(found, names) for found in tests.values())
+    spreads = []
+    for found in tests.values():
+        means = [c.difference.value for c in (_criteria(found, names) if several else found)]
+        spreads.append(max([0.0, *means]) - min([0.0, *means]))
+    if any(tests.values()):
+        widest, what = max(spreads), "criterion" if several else "method"
         answer += (
-            f"Criteria at one length lie at most {magnitude(widest)} apart, so that the length "
-            f"changes results {'more' if abs(gain.value) > widest else 'less'} than the criterion. "
+            f"{'Criteria' if several else 'Methods'} at one length lie at most "
+            f"{magnitude(widest)} apart, so that the length changes results "
+            f"{'more' if abs(gain.value) > widest else 'less'} than the {what}. "
         )
     before, after = (
         {s.row: s.accuracy.value for s in analysis.summaries(e) if s.accuracy}
-        for e in trained[:: len(trained) - 1]
+        for e in (first, last)
     )
     rows = [row for row in before if row in after]
     tau = kendall_tau([before[r] for r in rows], [after[r] for r in rows])
@@ -199,6 +208,14 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
             f"The order of the {len(rows)} rows at {first} and at {last} epochs agrees with "
             f"Kendall's tau {signed(tau.value)}{span}."
         )
+    verdicts = {c.name: c.verdict for c in tests[first]}
+    changed = [
+        f"{names.of(c.name)} ({verdicts[c.name]}, then {c.verdict})"
+        for c in tests[last]
+        if c.name in verdicts and c.verdict != verdicts[c.name]
+    ]
+    if changed:
+        answer += f" The verdict depends on the length for {_listed(changed)}."
     return Finding("F4: how much does the fine-tuning length matter?", answer.strip())
 
 
@@ -225,7 +242,35 @@ def candidates(analysis: Analysis, names: Names) -> Finding | None:
             f" (expected best of {few}: {percent(float(curve.mean[1]))}, 95\u00a0% interval "
             f"{_percent_span((float(curve.mean_low[1]), float(curve.mean_high[1])))})"
         )
-    return Finding("How many candidates are enough?", f"{answer}.")
+    return Finding(
+        "How many candidates are enough?", f"{answer}.{_after_training(analysis, names)}"
+    )
+
+
+def _after_training(analysis: Analysis, names: Names) -> str:
+    """What more candidates bring after training, where rows differ by nothing else."""
+    if not analysis.main:
+        return ""
+    criterion = names.reference.partition("/")[2]
+    counts = {s.row: s.candidates for s in analysis.summaries(analysis.main)}
+    own, reference = analysis.method(names.reference), names.reference
+    found = sorted(
+        (
+            c
+            for c in _family(analysis)
+            if analysis.method(c.name) == own
+            and c.name.partition("/")[2] == criterion
+            and counts[c.name] != counts[reference]
+        ),
+        key=lambda c: counts[c.name],
+    )
+    said = [f"{number(counts[c.name])}: {c.verdict} ({_numbers(c)})" for c in found]
+    return (
+        f" After training ({epochs_text(analysis.main)}), against {number(counts[reference])} "
+        f"{'candidate' if counts[reference] == 1 else 'candidates'}: {'; '.join(said)}."
+        if said
+        else ""
+    )
 
 
 def spread(analysis: Analysis, names: Names) -> Finding | None:
@@ -277,11 +322,7 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
         ("training the same network again", split.training),
     ):
         if part is not None:
-            span = ""
-            if part.interval is not None:
-                low, high = (100 * end**0.5 for end in part.interval)
-                span = f" (95\u00a0% interval {low:.2f} to {high:.2f})"
-            parts.append(f"{name} {100 * part.value**0.5:.2f}{span}")
+            parts.append(f"{name} {_deviation(part)}")
     answer = (
         f"Standard deviation of {reference} {epochs_text(analysis.main)}, in points: "
         f"{_listed(parts)}."
@@ -289,7 +330,35 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
         else ""
     )
     note = f"{split.note[:1].upper()}{split.note[1:]}." if split.note else ""
-    return Finding("How much is chance?", " ".join(filter(None, (answer, note))))
+    said = (answer, note, _together(analysis, names) if not parts else "")
+    return Finding("How much is chance?", " ".join(filter(None, said)))
+
+
+def _together(analysis: Analysis, names: Names) -> str:
+    """Both kinds of chance at once, and training alone where a row has one configuration."""
+    assert analysis.main is not None
+    values = list(analysis.by_draw(names.reference, analysis.main).values())
+    if len(values) < 3:
+        return ""
+    both = variance_split({"all draws": values}, analysis.run.protocol.confidence).training
+    assert both is not None
+    said = f"Together they have a standard deviation of {_deviation(both)} points"
+    for row in analysis.run.protocol.rows:
+        split = analysis.variance(row, analysis.main)
+        if split is not None and split.configurations == 1 and split.training is not None:
+            alone = _deviation(split.training)
+            name = names.of(row)
+            said += f"; {name}, the same network at every draw, has {alone} from training alone"
+            break
+    return f"{said}."
+
+
+def _deviation(variance: Estimate) -> str:
+    text = f"{100 * variance.value**0.5:.2f}"
+    if variance.interval is None:
+        return text
+    low, high = (100 * end**0.5 for end in variance.interval)
+    return f"{text} (95\u00a0% interval {low:.2f} to {high:.2f})"
 
 
 # -- words -------------------------------------------------------------------------------------
@@ -301,6 +370,11 @@ def _family(analysis: Analysis) -> tuple[Comparison, ...]:
 
 def _same_method(comparison: Comparison, names: Names) -> bool:
     return comparison.name.partition("/")[0] == names.reference_label
+
+
+def _criteria(family: Sequence[Comparison], names: Names) -> list[Comparison]:
+    """Rows that differ from the reference by their criterion only, but for the random control."""
+    return [c for c in family if _same_method(c, names) and not _is_control(c, names)]
 
 
 def _is_control(comparison: Comparison, names: Names) -> bool:

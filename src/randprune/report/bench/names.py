@@ -36,6 +36,11 @@ class Look:
     symbol: str
     is_reference: bool = False
 
+    @property
+    def size(self) -> float:
+        """Of its symbol, in pixels: shapes of one size do not look equally large."""
+        return 14 if self.is_reference else 11 if self.symbol == "triangle" else 9
+
 
 class Names:
     """Short, unique names of a run's rows.

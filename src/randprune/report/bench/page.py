@@ -169,7 +169,7 @@ def _training(analysis: Analysis, names: Names, charts: dict[str, Chart]) -> tup
 def _search(analysis: Analysis, charts: dict[str, Chart]) -> tuple[Block, ...]:
     ranks = tables.ranks(analysis)
     return (
-        *_pick(charts, "best-of-n", "candidates-accuracy", "spread"),
+        *_pick(charts, "best-of-n", "candidates-accuracy", "spread", "spread-test"),
         *((ranks,) if ranks.rows else ()),
     )
 

@@ -128,7 +128,7 @@ def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     test = EMPTY
     if dense.test is not None:
         low, high = dense.test.interval()
-        note = f"{100 * low:.2f} – {100 * high:.2f}, over images"
+        note = f"{100 * low:.2f} – {100 * high:.2f}\nover images"
         test = Cell(percent(dense.test.share, 2), dense.test.share, note)
     ratio = Cell(percent(1.0), 1.0, si(dense.macs))
     return (

@@ -36,6 +36,7 @@ from randprune.store.codec import encode
 # A unit whose process dies is taken up again, so many times in all.
 _ATTEMPTS = 3
 _LAST_WORDS = 5
+_COMMAND = [sys.executable, "-m", "randprune.bench.worker"]
 _OUTCOME = TypeAdapter(Outcome)
 
 
@@ -179,7 +180,7 @@ class _Worker:
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "randprune.bench.worker"],
+                _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -210,7 +211,8 @@ class _Worker:
             try:
                 messages.put((self, json.loads(line)))
             except ValueError:
-                break  # cut off as the process died
+                self._process.kill()  # cut off as it died, or nothing that this version understands
+                break
         answers.close()
         self._process.wait()
         messages.put((self, None))

@@ -49,6 +49,11 @@ class Lab:
         self.ledger: list[CostEntry] = []
         """What was spent since it was last emptied, besides what units count themselves."""
 
+    def work_in(self, work: Path) -> None:
+        """Keep what lasts in this folder from now on."""
+        work.mkdir(parents=True, exist_ok=True)
+        self.work, self.kept = work, Kept(work)
+
     def seed(self, *purpose: str | int) -> int:
         """A seed in [0, 2**31) for one purpose: independent between purposes and recipe seeds."""
         words = "/".join(map(str, ("bench", self.recipe.seed, *purpose)))

@@ -1,8 +1,8 @@
 """Who does the units: several processes that share the machine, or this process itself.
 
-Several small networks train faster side by side, on one core each, than one after the other on all
-cores (benchmarks/finetune_sharing.py measures it). The processes keep no records: they send what
-they found to the one that started them, which alone writes.
+Several small networks are trained side by side, on one core each, instead of one after the other on
+all cores (benchmarks/finetune_sharing.py compares the ways). The processes keep no records: they
+send what they found to the one that started them, which alone writes.
 """
 
 from __future__ import annotations

@@ -94,14 +94,13 @@ def run_bench(
     folder = Path(out or recipe.output.folder)
     check_complete(recipe, str(out or recipe.output.folder))
     with Store.open(folder) as store:
-        lab = Lab(recipe, folder, device)
+        lab = Lab(recipe, folder / "work", device)
         limits = (recipe.proposals.min_keep, recipe.proposals.round_to)
         with phase(progress or Silent(), "trace", "Tracing the network"):
             require_reachable(lab.space, recipe.budget.budget(), *limits)
         run = store.run(_key(lab))
         if not run.finished:
-            lab = Lab(recipe, folder / "work" / f"run-{run.id}", device)
-            lab.work.mkdir(parents=True, exist_ok=True)
+            lab.work_in(folder / "work" / f"run-{run.id}")
             with run, contextlib.closing(make_pool(lab, device)) as pool:
                 _Runner(lab, run, pool, progress or Silent()).work()
             shutil.rmtree(lab.work, ignore_errors=True)

@@ -209,7 +209,7 @@ def test_page_has_everything(planted: BenchRun, page: str) -> None:
         "Paired tests against random search with l1",
         "At equal total compute",
         "Where the spread comes from",
-        "Does a cheap score order networks as the test does?",
+        "Does a cheap score predict the order?",
         "The test set was read 0 times before the final evaluation",
         "Fine-tuning, batch size",
     ):

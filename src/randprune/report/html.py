@@ -18,6 +18,8 @@ from randprune.report.chart import Chart
 from randprune.report.plotly_chart import to_plotly
 from randprune.report.table import Cell, Column, Table, row_anchor
 
+_LONG = 40
+
 Tone = Literal["good", "busy", "warn", "bad", "plain"]
 
 _POLICY = (
@@ -248,7 +250,9 @@ def _heading(column: Column) -> str:
 
 def _cell(cell: Cell, column: Column, is_head: bool) -> str:
     value = "" if cell.value is None else f' data-v="{escape(str(cell.value))}"'
-    numeric = ' class="number"' if column.numeric else ""
+    # A remark keeps a width that can be read, however many columns stand before it.
+    kind = "number" if column.numeric else "long" if len(cell.text) > _LONG else ""
+    classes = f' class="{kind}"' if kind else ""
     note = f"<small>{escape(cell.note)}</small>" if cell.note else ""
     tag = 'th scope="row"' if is_head else "td"
     text = escape(cell.text)
@@ -257,7 +261,7 @@ def _cell(cell: Cell, column: Column, is_head: bool) -> str:
     if cell.tone:
         mark = f'<i class="mark" style="--c:var(--{_name(cell.tone)})"></i>'
         text = f'<span class="named">{mark}{text}</span>'
-    return f"<{tag}{numeric}{value}>{text}{note}</{tag.split()[0]}>"
+    return f"<{tag}{classes}{value}>{text}{note}</{tag.split()[0]}>"
 
 
 def _anchors(table: Table) -> list[str]:

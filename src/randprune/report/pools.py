@@ -132,6 +132,8 @@ def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ())
         Axis(SEARCH_AXIS, percent=True),
         tuple(marks),
         tables.best_of_n_table(curve),
+        # On a phone every entry of the legend has a line of its own.
+        height=340 + 25 * max(0, len(marks) - 3),
     )
 
 

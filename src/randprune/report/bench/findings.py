@@ -215,7 +215,7 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         if c.name in verdicts and c.verdict != verdicts[c.name]
     ]
     if changed:
-        answer += f" The verdict depends on the length for {_listed(changed)}."
+        answer += f" The verdict changes with the length for {_listed(changed)}."
     return Finding("F4: how much does the fine-tuning length matter?", answer.strip())
 
 

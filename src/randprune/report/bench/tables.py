@@ -384,7 +384,7 @@ def ranks(analysis: Analysis) -> Table:
         )
     table = Table(
         "ranks",
-        "Does a cheap score order networks as the test does?",
+        "Does a cheap score predict the order?",
         columns,
         tuple(rows),
         "Tau-b: 1 = the same order, 0 = unrelated. Among proposed networks, rows and draws are "

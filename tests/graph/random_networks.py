@@ -130,6 +130,29 @@ def transposed(plan: Plan) -> bool:
     return plan.add("transposed", lambda x, m: m(x), (source,), [(out, 2 * size)], plan.layer(conv))
 
 
+def other_dimensions(plan: Plan) -> bool:
+    """A convolution over the pixels in a row, or over a volume of one slice."""
+    source = plan.map()
+    channels, size = plan.shapes[source]
+    out = plan.draw(st.integers(2, 6))
+    groups = plan.divisor(channels, out)
+
+    def row(x, m):
+        return m(x.flatten(2)).unflatten(2, x.shape[2:])
+
+    def volume(x, m):
+        return m(x.unsqueeze(2)).squeeze(2)
+
+    run, conv = plan.pick(
+        (row, lambda: nn.Conv1d(channels, out, 3, padding=1, groups=groups)),
+        (row, lambda: nn.ConvTranspose1d(channels, out, 3, padding=1, groups=groups)),
+        (volume, lambda: nn.Conv3d(channels, out, 3, padding=1, groups=groups)),
+        (volume, lambda: nn.ConvTranspose3d(channels, out, 1, groups=groups)),
+    )
+    layer = plan.layer(conv())
+    return plan.add(f"{layer} g{groups}", run, (source,), [(out, size)], layer)
+
+
 def again(plan: Plan) -> bool:
     """A layer of an earlier step once more, where its sizes allow it."""
     for name, module in reversed(plan.layers.items()):
@@ -147,7 +170,8 @@ def normalise(plan: Plan) -> bool:
     norm = plan.pick(
         lambda: nn.BatchNorm2d(channels),
         lambda: nn.BatchNorm2d(channels, affine=False),
-        lambda: nn.GroupNorm(plan.divisor(channels), channels),
+        lambda: nn.GroupNorm(plan.divisor(channels), channels, affine=plan.pick(True, False)),
+        lambda: nn.InstanceNorm2d(channels) if size > 1 else nn.Identity(),
         lambda: nn.InstanceNorm2d(channels, affine=True, track_running_stats=True),
         lambda: nn.PReLU(channels),
         lambda: Scale(channels),
@@ -384,7 +408,17 @@ def across_channels(plan: Plan) -> bool:
 
 COMMON = (convolution, convolution, depthwise, normalise, activation, combine, project_and_add)
 RARE = (
-    *(transposed, again, layer_norm, resize, concatenate, pieces, constant_pieces, shuffle),
+    *(
+        transposed,
+        other_dimensions,
+        again,
+        layer_norm,
+        resize,
+        concatenate,
+        pieces,
+        constant_pieces,
+        shuffle,
+    ),
     *(depth_and_space, squeeze, tokens, attention, pad, move, across_channels),
 )
 

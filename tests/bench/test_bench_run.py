@@ -92,19 +92,25 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
     dense, half = run.dense.macs, by_row["one_random/l1", 0].proposal.macs
     one, three = by_row["one_random/l1", 0], by_row["random_search/l1", 0]
     assert one.spent[PROPOSE].candidates == 1
-    # The candidate on 150 search images; the proposal's batch norms on 100 calibration images.
-    assert one.spent[PROPOSE].images_forward == 150 + 100
-    assert one.spent[PROPOSE].macs == 250 * half
-    assert three.spent[PROPOSE].images_forward == 3 * 150 + 100
+    # The candidate on 150 search images; the proposal's batch norms, and the dense network's
+    # moments, on 100 calibration images.
+    assert one.spent[PROPOSE].images_forward == 150 + 100 + 100
+    assert one.spent[PROPOSE].macs == 250 * half + 100 * dense
+    assert three.spent[PROPOSE].images_forward == 3 * 150 + 100 + 100
+    booked = {entry.key: entry for entry in run.ledger}
+    assert booked["one_random/l1/draw-0"].images_forward == 150 + 100
+    assert booked["moments"].images_forward == 100
     assert one.spent[SCORES].images_forward == 0
     assert by_row["random_search/taylor", 0].spent[SCORES].images_backward == 100
     assert by_row["random_search/taylor", 0].spent[SCORES].macs > 1.5 * 100 * dense
     images = 64 * (1348 // 64)
     assert one.spent[TRAIN].images_backward == images
     assert one.spent[TRAIN].macs == 3 * images * half
-    assert by_row["best_by_proxy/l1", 0].spent[PROPOSE].images_forward == 100
+    # Its tables come from 100 images for each of two groups.
+    assert by_row["best_by_proxy/l1", 0].spent[PROPOSE].images_forward == 100 + 100 + 2 * 100
+    assert by_row["best_by_proxy/l1", 0].spent[PROPOSE].candidates == 0
     assert by_row["looks_around/random", 0].spent[PROPOSE].macs == pytest.approx(
-        64 * dense + 100 * by_row["looks_around/random", 0].proposal.macs
+        (64 + 100) * dense + 100 * by_row["looks_around/random", 0].proposal.macs
     )
     assert {entry.phase for entry in run.ledger} == {
         "pretrain", "calibrate", "scores", "propose", "train", "test",

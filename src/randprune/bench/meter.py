@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,15 +18,17 @@ from randprune.zoo.splits import Batch, ImageShape, Indices, Split
 
 @dataclass(slots=True)
 class Meter:
-    """Adds up candidates and images; seconds run from its making, less what is paused.
+    """Adds up candidates and images; seconds run from its making.
 
-    Images count by the MACs that one of them costs.
+    Images count by the MACs that one of them costs. What all rows of a run share, such as moments,
+    is charged to each row that uses it, once, as if it were alone; the run's ledger has it once.
     """
 
     device: str
     candidates: int = 0
     forward: Counter[float] = field(default_factory=Counter)
     backward: Counter[float] = field(default_factory=Counter)
+    shared: dict[str, tuple[float, int]] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
     def look(self, macs: float, images: int, *, backward: bool = False) -> None:
@@ -35,8 +37,19 @@ class Meter:
         if backward:
             self.backward[macs] += images
 
+    def charge(self, what: str, macs: float, images: int) -> None:
+        """A shared thing is used, that took so many images at so many MACs each."""
+        self.shared[what] = (macs, images)
+
+    def spent(self, cost: CostEntry) -> Spent:
+        """An entry of this meter as the compute of a result, with what is shared."""
+        own = spent_of(cost)
+        images = sum(images for _, images in self.shared.values())
+        macs = sum(per * images for per, images in self.shared.values())
+        return replace(own, images_forward=own.images_forward + images, macs=own.macs + macs)
+
     def entry(self, phase: str, key: str) -> CostEntry:
-        """All so far as a ledger entry."""
+        """All that was done for this row alone as a ledger entry."""
         return entry(
             phase,
             key,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from randprune.artifact import save
 from randprune.bench.lab import Lab
-from randprune.bench.meter import CountedSplit, Meter, spent_of
+from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Task
 from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.records import PROPOSE, SCORES, Proposal
@@ -30,7 +30,8 @@ from randprune.pipeline.candidates import (
     value_of,
 )
 from randprune.pipeline.finalists import TOLERANCE
-from randprune.recovery import images_forward
+from randprune.pipeline.recoveries import SENSITIVITY_IMAGES
+from randprune.recovery import images_forward, needs_moments
 from randprune.space import IntArray, Selection
 from randprune.store import PROXY, Candidate
 from randprune.surgery import cut, verify
@@ -72,7 +73,7 @@ def propose(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
         search=quality.accuracy,
         minus_kl=scores[MINUS_KL],
         minus_loss=scores[MINUS_LOSS],
-        spent={SCORES: lab.criterion_cost(unit.criterion), PROPOSE: spent_of(cost)},
+        spent={SCORES: lab.criterion_cost(unit.criterion), PROPOSE: bench.meter.spent(cost)},
     )
     return Outcome(
         proposal=proposal,
@@ -95,6 +96,8 @@ class _Bench:
     def __post_init__(self) -> None:
         self.meter = Meter(self.lab.device)
         self.scores = self.lab.scores(self.unit.criterion, self.unit.draw)
+        if needs_moments(self.lab.recipe.recovery):
+            self._charge_moments()
 
     def macs(self, widths: IntArray) -> float:
         """MACs of one image at these widths."""
@@ -148,8 +151,15 @@ class _Bench:
 
     def proxy(self, widths: IntArray) -> FloatArray:
         """Predicted quality of configurations (N, G), higher = better, (N,)."""
-        found: FloatArray = self.lab.proxy(widths)
+        lab = self.lab
+        self._charge_moments()
+        images = min(SENSITIVITY_IMAGES, len(lab.recoveries.calibration))
+        self.meter.charge("tables", lab.macs, images * len(lab.space))
+        found: FloatArray = lab.proxy(widths)
         return found
+
+    def _charge_moments(self) -> None:
+        self.meter.charge("moments", self.lab.macs, len(self.lab.recoveries.calibration))
 
     def rescore(self, selection: Selection) -> list[Tensor]:
         """The row's criterion on the network that is cut accordingly and repaired."""

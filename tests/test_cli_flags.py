@@ -12,11 +12,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from randprune.bench.recipe import BenchRecipe
-from randprune.cli.flags import BENCH, PRUNE, Flag, recipe_document
+from randprune.cli.flags import BENCH, PRUNE, SCRATCH, Flag, recipe_document
 from randprune.errors import InvalidInputError
-from randprune.recipe import PruneRecipe
+from randprune.recipe import PruneRecipe, ScratchRecipe
 
-FLAGS = [*((PruneRecipe, flag) for flag in PRUNE), *((BenchRecipe, flag) for flag in BENCH)]
+FLAGS = [
+    *((PruneRecipe, flag) for flag in PRUNE),
+    *((ScratchRecipe, flag) for flag in SCRATCH),
+    *((BenchRecipe, flag) for flag in BENCH),
+]
 each_flag = pytest.mark.parametrize(
     ("recipe", "flag"), FLAGS, ids=[f"{recipe.__name__}.{flag.key}" for recipe, flag in FLAGS]
 )
@@ -51,12 +55,13 @@ def test_the_default_in_the_help_is_the_recipes(recipe: type[BaseModel], flag: F
     if default in (None, "", ()) or not isinstance(default, int | float | str):
         assert not isinstance(shown, float)
     elif isinstance(default, bool) or flag.key == "finetune.epochs":
-        assert flag.default in ("as module", f"0, or {default} with any of these")
+        said = ("as module", "no sandwich", "pretrained", f"0, or {default} with any of these")
+        assert flag.default in said
     else:
         assert shown == default
 
 
-@pytest.mark.parametrize("flags", [PRUNE, BENCH], ids=["prune", "bench"])
+@pytest.mark.parametrize("flags", [PRUNE, SCRATCH, BENCH], ids=["prune", "scratch", "bench"])
 def test_options_are_distinct(flags: tuple[Flag, ...]) -> None:
     names = [name for flag in flags for name in flag.names]
     assert len(set(names)) == len(names)

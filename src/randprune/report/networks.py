@@ -84,7 +84,8 @@ def _result_row(
     latency = next((row.latency[0] for row in merged if row.latency), None)
     is_dense = first.role == DENSE
     detail = "" if first.candidate is None else f"candidate {first.candidate}"
-    accuracies = [_accuracy_cell(by_stage.get(stage, ()), dense) for stage in stages]
+    share = record.test_share(dense)
+    accuracies = [_accuracy_cell(by_stage.get(stage, ()), share) for stage in stages]
     if is_dense:
         # The dense network is what it is: its one accuracy stands in every column to compare.
         cell = _accuracy_cell(by_stage.get("dense", ()), None)
@@ -124,7 +125,7 @@ def _speedup_cell(latency: Latency | None, dense: NetworkRow | None, is_dense: b
     return Cell(times(found.median), found.median, f"{found.low:.2f} – {found.high:.2f}{how}")
 
 
-def _accuracy_cell(rows: tuple[NetworkRow, ...], dense: NetworkRow | None) -> Cell:
+def _accuracy_cell(rows: tuple[NetworkRow, ...], dense_share: float | None) -> Cell:
     tests = [row.test for row in rows if row.test is not None]
     if not tests:
         failed = next((row.error for row in rows if row.error), "")
@@ -136,8 +137,8 @@ def _accuracy_cell(rows: tuple[NetworkRow, ...], dense: NetworkRow | None) -> Ce
     else:
         shares = [test.share for test in tests]
         note = f"{len(tests)} seeds, {100 * min(shares):.2f} – {100 * max(shares):.2f}"
-    if dense is not None and dense.test is not None:
-        note += f"\n{points(mean - dense.test.share, 2)}"
+    if dense_share is not None:
+        note += f"\n{points(mean - dense_share, 2)}"
     return Cell(percent(mean, 2), mean, note)
 
 

@@ -76,17 +76,18 @@ def build_page(record: RunRecord) -> Page:
 def headline(record: RunRecord) -> str:
     """The result in one sentence, or how far the run has come."""
     row, dense = record.chosen, record.dense
-    if row is not None and row.test is not None:
+    share, dense_share = record.test_share(row), record.test_share(dense)
+    if row is not None and share is not None:
         parts = []
         if row.macs is not None and dense is not None and dense.macs:
             parts.append(f"{percent(row.macs / dense.macs)} of the MACs")
         faster = _speedup(record, row)
         if faster is not None:
             parts.append(speed(faster.median))
-        accuracy = f"{percent(row.test.share)} test accuracy"
+        accuracy = f"{percent(share)} test accuracy"
         accuracy += "" if row.stage == "finetuned" else " without any training"
-        if dense is not None and dense.test is not None:
-            accuracy += f" (dense {percent(dense.test.share)})"
+        if dense_share is not None:
+            accuracy += f" (dense {percent(dense_share)})"
         return f"{record.title}: {', '.join([*parts, accuracy])}"
     scored = record.scored(RANDOM)
     if scored:
@@ -147,11 +148,16 @@ def _tiles(record: RunRecord) -> tuple[Tile, ...]:
     found: list[Tile] = []
     if row is not None and row.test is not None:
         low, high = row.test.interval()
+        spread = f"{percent(low)} – {percent(high)}"
+        same = [r for r in record.networks if (r.label, r.stage) == (row.label, row.stage)]
+        shares = [r.test.share for r in same if r.test is not None]
+        if len(shares) > 1:
+            spread = f"{len(shares)} seeds, {percent(min(shares), 2)} – {percent(max(shares), 2)}"
         found.append(
             Tile(
                 "Test accuracy",
-                percent(row.test.share, 2),
-                f"{percent(low)} – {percent(high)}, {STAGE_NAMES[row.stage]}",
+                percent(record.test_share(row) or 0.0, 2),
+                f"{spread}, {STAGE_NAMES[row.stage]}",
             )
         )
         if row.macs is not None and dense is not None and dense.macs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TypeVar
 
 from randprune.store import (
@@ -155,6 +156,14 @@ class RunRecord:
         rows = [row for row in self.networks if row.label == label]
         found = {stage: tuple(r for r in rows if r.stage == stage) for stage in _STAGES}
         return {stage: rows for stage, rows in found.items() if rows}
+
+    def test_share(self, row: NetworkRow | None) -> float | None:
+        """Test accuracy of a network at its stage, in [0, 1]: the mean over its seeds."""
+        if row is None:
+            return None
+        same = [r for r in self.networks if (r.label, r.stage) == (row.label, row.stage)]
+        shares = [r.test.share for r in same if r.test is not None]
+        return fmean(shares) if shares else None
 
     @property
     def dense(self) -> NetworkRow | None:

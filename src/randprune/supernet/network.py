@@ -7,8 +7,9 @@ shared ones and its layers' attributes to the small widths, so that the pass cos
 that size costs. Slices are views where the channels lie one after the other, else gathered copies;
 gradients flow back to the shared tensors, and are zero outside the slices.
 
-Known shortcomings. Batch-norm statistics are shared too, which makes them a mixture over
-configurations: measure them anew before a sub-network is evaluated.
+Batch-norm statistics are not trained: passes in training mode use those of their batch and keep
+none, since a mixture over configurations would fit none of them. Measure them (`recalibrate`)
+before a sub-network is evaluated.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ class _View:
             ours.training = theirs.training
         self.narrow(widths)
         for tensor in self.tensors:
-            tensor.assign()
+            tensor.assign(self.shared.training)
         for layer, numbers in self.numbers:
             layer.__dict__.update(numbers)
         for layer in self.layers:
@@ -251,14 +252,20 @@ class _Tensor:
             used = used & axis.stays.view([-1 if d == dim else 1 for d in range(tensor.ndim)])
         return used.to(tensor.device)
 
-    def assign(self) -> None:
-        """Put the slice in the view's place for it, past the check that it is a Parameter."""
+    def assign(self, training: bool) -> None:
+        """Put the slice in the view's place for it, past the check that it is a Parameter.
+
+        In training, buffers are copies: what a pass writes to them goes nowhere, and cannot come
+        between another pass and its gradient.
+        """
         tensor = self._shared()
         for dim, axis in self.axes:
             if isinstance(axis.kept, tuple):
                 tensor = tensor.narrow(dim, *axis.kept)
             elif axis.kept is not None:
                 tensor = tensor.index_select(dim, axis.kept.to(tensor.device))
+        if training and not isinstance(self._shared(), nn.Parameter):
+            tensor = tensor.clone()
         for module, attribute in self.targets:
             held: Any = module._parameters if attribute in module._parameters else module._buffers
             held[attribute] = tensor

@@ -44,7 +44,7 @@ from randprune.training import Teacher, TrainRecipe, train
 from randprune.zoo import Data, build_model, load_data, load_weights
 
 GRID = {
-    "lr": (0.003, 0.01, 0.03, 0.1),
+    "lr": (0.003, 0.01, 0.03),
     "distill_weight": (0.0, 0.9),
 }
 BASE = {"batch_size": 128, "weight_decay": 5e-4, "warmup_epochs": 0.1, "distill_temperature": 2.0}

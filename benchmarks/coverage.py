@@ -4,6 +4,7 @@
     python benchmarks/coverage.py --models tv:resnet18 timm:dla34
     python benchmarks/coverage.py --third 0                  # every third network (0, 1 or 2)
     python benchmarks/coverage.py --missing                  # those without a sound record
+    python benchmarks/coverage.py --times                    # the trace's seconds and memory anew
 
 `make coverage` and `make coverage MODELS="tv:resnet18 timm:dla34"` do the same. Networks that are
 not on the list appear on the page as such; benchmarks/coverage_more.txt holds many of them.
@@ -36,7 +37,14 @@ PROJECT = BENCHMARKS.parent
 if str(BENCHMARKS) not in sys.path:
     sys.path.insert(0, str(BENCHMARKS))
 
-from coverage_network import SEEDS, emit_record, measure, reload, run_apart  # noqa: E402
+from coverage_network import (  # noqa: E402
+    SEEDS,
+    emit_record,
+    measure,
+    reload,
+    run_apart,
+    time_trace,
+)
 
 DEFAULT_LIST = BENCHMARKS / "coverage_models.txt"
 SHARED_LIST = PROJECT.parent / "shared" / "coverage_models.txt"
@@ -80,6 +88,20 @@ def sweep(
         if save:
             merge_records(RECORDS, [record])
     return records
+
+
+def time_again(names: list[str], limit_seconds: float) -> list[dict[str, Any]]:
+    """The records of these networks, with the trace in the module measured anew."""
+    records = {record["model"]: record for record in load_records(RECORDS)}
+    for name in names:
+        figures = run_apart(Path(__file__).resolve(), name, limit_seconds, ("--times",))
+        print(f"{name}: {figures}", file=sys.stderr, flush=True)
+        if "trace_seconds" in figures and "module" in records.get(name, {}):
+            module = {**records[name]["module"], **figures}
+            module.pop("model", None)
+            records[name] = {**records[name], "module": module}
+            merge_records(RECORDS, [records[name]])
+    return [records[name] for name in names if name in records]
 
 
 def environment_of() -> dict[str, str]:
@@ -164,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--module-only", action="store_true", help="leave the emitted graph out")
     parser.add_argument("--no-peer", action="store_true", help="leave Torch-Pruning out")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/ as it is")
+    parser.add_argument("--times", action="store_true", help="only time the trace again")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--reload", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -175,6 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.reload:
             emit_record(reload(options.one, options.reload))
             return 0
+        if options.times:
+            emit_record(time_trace(options.one))
+            return 0
         emit_record(measure(options.one, not options.module_only, options.seeds))
         return 0
     path = options.list or (SHARED_LIST if SHARED_LIST.is_file() else DEFAULT_LIST)
@@ -184,14 +210,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.missing:
         sound = {record["model"] for record in load_records(RECORDS) if not failures(record)}
         names = [name for name in names if name not in sound]
-    records = sweep(
-        names,
-        options.limit,
-        graph=not options.module_only,
-        peer=not options.no_peer,
-        save=not options.dry_run,
-        seeds=options.seeds,
-    )
+    if options.times:
+        records = time_again(names, options.limit)
+    else:
+        records = sweep(
+            names,
+            options.limit,
+            graph=not options.module_only,
+            peer=not options.no_peer,
+            save=not options.dry_run,
+            seeds=options.seeds,
+        )
     if options.json:
         print(json.dumps(records, indent=1))
     if not options.dry_run:

@@ -66,6 +66,25 @@ def measure(name: str, graph: bool = True, seeds: int = SEEDS) -> dict[str, Any]
     return measure_model(name, model, example, graph, seeds)
 
 
+def time_trace(name: str) -> dict[str, Any]:
+    """Seconds and memory of the trace alone."""
+    import randprune as rp
+
+    model, example = build(name)
+    baseline = _reset_peak_memory()
+    start = time.perf_counter()
+    rp.trace(model, example)
+    return _trace_figures(start, baseline)
+
+
+def _trace_figures(start: float, baseline: int) -> dict[str, Any]:
+    """What a trace took since it started, with this many bytes resident before it."""
+    return {
+        "trace_seconds": round(time.perf_counter() - start, 2),
+        "trace_mib": max(0, _peak_memory() - baseline) >> 20,
+    }
+
+
 def measure_model(
     name: str, model: Any, example: Any, graph: bool = True, seeds: int = SEEDS
 ) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def _mode(name: str, model: Any, example: Any, as_graph: bool, seeds: int) -> di
         space = rp.trace(model, example, **options)
     except Exception as error:
         return {"error": f"trace: {type(error).__name__}: {error}"[:600]}
-    seconds = time.perf_counter() - start
+    figures = _trace_figures(start, baseline)
     macs = space.cost("macs")
     low = np.maximum(1, np.ceil(space.widths * MIN_KEEP - 1e-9)).astype(np.int64)
     result: dict[str, Any] = {
@@ -100,8 +119,7 @@ def _mode(name: str, model: Any, example: Any, as_graph: bool, seeds: int) -> di
         "params": space.cost("params").dense,
         "lowest": float(macs(low)) / macs.dense,
         "prunable_macs": _prunable_share(space),
-        "trace_seconds": round(seconds, 2),
-        "trace_mib": max(0, _peak_memory() - baseline) >> 20,
+        **figures,
         "frozen_layers": len(space.frozen),
         "frozen": _frozen(space),
         "inexact": list(space.inexact),

@@ -27,6 +27,7 @@ def interrupted_in_a_callback() -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_callback_swallowed_is_raised_again() -> None:
     before = sys.unraisablehook
     with pytest.raises(KeyboardInterrupt), kept_interrupts():

@@ -171,6 +171,7 @@ def searched(out: Path) -> int:
         return 0
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_answered_with_130_and_says_how_to_go_on(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "randprune", "prune", *SMALL_JOB, "-n", "2000",

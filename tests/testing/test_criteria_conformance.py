@@ -27,7 +27,12 @@ PROMISES = {
 }
 
 
-@pytest.mark.parametrize("name", criteria.names())
+def built_in(name: str) -> bool:
+    """Whether the package brings it: other tests register criteria of their own."""
+    return criteria.constructor(name).__module__.startswith("randprune.")
+
+
+@pytest.mark.parametrize("name", [name for name in criteria.names() if built_in(name)])
 def test_built_in_criteria_conform(name):
     check_criterion(criteria.create(name), **PROMISES[name])
 

@@ -28,6 +28,7 @@ from randprune.graph.program import in_mode
 from randprune.graph.trace import trace
 from randprune.pipeline.judge import Judge
 from randprune.pipeline.kept import Kept
+from randprune.pipeline.outputs import check_outputs
 from randprune.pipeline.recoveries import Recoveries
 from randprune.search.proxy import check_tables, proxy_errors
 from randprune.space import IntArray, Space
@@ -99,6 +100,7 @@ class Lab:
     def model(self) -> nn.Module:
         """The trained dense network, in evaluation mode."""
         if self.recipe.pretrain is None:
+            check_outputs(self.untrained, self.data, self.example)
             return self.untrained
         model = self.untrained
         model.load_state_dict(safetensors.torch.load_file(self.kept.file("dense")))

@@ -31,6 +31,7 @@ from randprune.pipeline.outcome import (
     run_key,
     save_network,
 )
+from randprune.pipeline.outputs import check_outputs
 from randprune.pipeline.progress import Progress, phase
 from randprune.pipeline.result import PruneResult
 from randprune.pipeline.search import controls, create_strategy, search
@@ -80,6 +81,7 @@ def prune_network(
         if example is None:
             example = next(data.calibration.batches(1))[0]
         with phase(progress, "trace", "Tracing the network"):
+            check_outputs(dense, data, example.cpu())
             asked = recipe.model
             space = trace(
                 dense,

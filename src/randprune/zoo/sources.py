@@ -32,6 +32,9 @@ RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the embedded digits, over all pixels.
 DIGITS_MEAN, DIGITS_STD = (0.305,), (0.376,)
 
+# The provenance of labels that are positions in the sorted folder names.
+FOLDER_ORDER = "folder order"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
@@ -188,7 +191,12 @@ def imagefolder(
     ]
     names = {label: name for name, label in labels.items()}
     class_names = tuple(names.get(label, str(label)) for label in range(num_classes))
-    provenance = {"size": size, "resize": splits[0].resize, "present_classes": len(found["val"])}
+    provenance = {
+        "size": size,
+        "resize": splits[0].resize,
+        "present_classes": len(found["val"]),
+        "labels": FOLDER_ORDER if classes is None else "class list",
+    }
     return Source(splits[0], splits[1], class_names, provenance)
 
 

@@ -150,15 +150,17 @@ def run_finals(arguments: argparse.Namespace) -> None:
     data = study.data()
     tasks = itertools.product(range(arguments.seeds), map(int, arguments.epochs.split(",")),
                               arguments.arms.split("/"))  # fmt: skip
+    values = map(float, arguments.recipe.split(",")) if arguments.recipe else ()
+    given = dict(zip(GRID, values, strict=False))
     judge = None
     for seed, epochs, arm in shard(list(tasks), arguments.shard):
-        key = {"stage": "final", "arm": arm, "epochs": epochs, "seed": seed}
+        recipe = given or best_recipe(study, arm)
+        key = {"stage": "final", "arm": arm, "epochs": epochs, "seed": seed, **recipe}
         if any(key.items() <= row.items() for row in study.results("final")):
             continue
         judge = judge or test_half(data, second=True)
-        recipe = best_recipe(study, arm)
         row = trained(study, arm, recipe, data.full_train, judge, epochs=epochs, seed=seed)
-        study.add({**key, **recipe, **row})
+        study.add({**key, **row})
 
 
 def best_recipe(study: Study, arm: str) -> dict[str, Any]:
@@ -206,8 +208,10 @@ def print_table(arguments: argparse.Namespace) -> None:
     print("\nFinal: accuracy on the second half of the test images, mean and all seeds\n")
     print("| arm | epochs | recipe | mean | seeds |\n|---|---|---|---|---|")
     finals = study.results("final")
-    for arm, epochs in sorted({(row["arm"], row["epochs"]) for row in finals}, key=lambda p: p[1]):
-        rows = [row for row in finals if (row["arm"], row["epochs"]) == (arm, epochs)]
+    keys = ("epochs", "arm", *GRID)
+    for which in sorted({tuple(row[key] for key in keys) for row in finals}):
+        rows = [row for row in finals if tuple(row[key] for key in keys) == which]
+        epochs, arm = which[:2]
         values = [row["accuracy"] for row in sorted(rows, key=lambda row: row["seed"])]
         recipe = ", ".join(f"{key} {rows[0][key]:g}" for key in GRID)
         each = ", ".join(f"{value:.2%}" for value in values)
@@ -226,6 +230,7 @@ def main() -> None:
                         help="pilot and final: which, separated by /")  # fmt: skip
     parser.add_argument("--images", type=int, default=16384, help="pilot: training images")
     parser.add_argument("--epochs", default="1,3", help="final: lengths")
+    parser.add_argument("--recipe", help="final: LR,DISTILL_WEIGHT instead of the best")
     parser.add_argument("--seeds", type=int, default=3, help="final: trainings of each")
     parser.add_argument("--shard", default="0/1", help="this process's share, I/N")
     arguments = parser.parse_args()

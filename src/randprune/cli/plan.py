@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,15 @@ from randprune.cli.console import output
 from randprune.report.format import number, percent, si
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from randprune.pipeline.result import JobRecipes
     from randprune.recipe import PruneRecipe
     from randprune.space import Space
     from randprune.zoo.data import Data
+
+Line = tuple[str, str]
+"""What a line is about, and what it says."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,31 +42,17 @@ class Plan:
             RandpruneError: whatever would stop the job at its start: an unknown network, weights
                 that do not fit, missing images, a budget out of reach.
         """
-        import torch
-
-        from randprune.graph.trace import trace
         from randprune.pipeline.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
-        from randprune.zoo.data import load_data
-        from randprune.zoo.models import build_model
         from randprune.zoo.weights import load_weights
 
-        asked, images = recipe.model, recipe.data
+        asked = recipe.model
         assert asked is not None
-        assert images is not None
-        network = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+        network, data = network_and_images(recipe)
         if asked.weights:
             load_weights(network, asked.weights)
-        data = load_data(
-            images.spec,
-            calibration=images.calibration,
-            search=images.search,
-            seed=images.seed,
-            **images.options,
-        )
-        example = torch.zeros(1, *data.image_shape)
-        space = trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+        space = traced(recipe, network, data)
         limits = recipe.search.min_keep, recipe.search.round_to
         budget = recipe.budget.budget()
         require_reachable(space, budget, *limits)
@@ -74,48 +67,109 @@ class Plan:
         """A JSON-ready dict."""
         return {
             "recipe": self.recipe.document(),
-            "groups": len(self.space),
-            "frozen": len(self.space.frozen),
-            "macs": int(self.space.cost("macs").dense),
-            "params": int(self.space.cost("params").dense),
+            **sizes(self.space),
             "reachable": list(self.reachable),
             "law": self.law,
-            "images": {
-                "fit": len(self.data.fit_indices),
-                "calibration": len(self.data.calibration_indices),
-                "search": len(self.data.search_indices),
-            },
+            "images": images(self.data),
         }
 
     def print(self) -> None:
         """The plan in words."""
-        recipe, space, data = self.recipe, self.space, self.data
+        recipe = self.recipe
         assert recipe.model is not None
-        budget, search, tuning = recipe.budget, recipe.search, recipe.finetune
-        dense = space.cost(budget.metric).dense
-        metric = {"macs": "MACs", "params": "parameters"}.get(budget.metric, budget.metric)
+        search, tuning = recipe.search, recipe.finetune
         law = f" ({self.law} law)" if self.law else ""
-        lines = [
-            ("network", f"{recipe.model.spec}: {si(space.cost('macs').dense)} MACs, "
-                        f"{number(space.cost('params').dense)} parameters, "
-                        f"{len(space)} channel groups, frozen layers: {len(space.frozen)}"),
+        print_lines([
+            network_line(recipe, self.space),
             ("weights", recipe.model.weights or "none: the network starts untrained"),
-            ("images", f"{data.name}: {number(len(data.fit_indices))} to fit, "
-                       f"{number(len(data.calibration_indices))} to calibrate, "
-                       f"{number(len(data.search_indices))} to rank"),
-            ("budget", f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}: "
-                       f"{si(budget.ratio * dense)} of {si(dense)} "
-                       f"(reachable: {percent(self.reachable[0])} and more)"),
+            images_line(self.data),
+            budget_line(recipe, self.space, self.reachable[0]),
             ("search", f"{search.candidates} configurations, {search.strategy}{law}; channels by "
                        f"{recipe.criterion}, repaired by {recipe.recovery}, ranked by "
                        f"{search.rank_by}"),
             ("finalists", f"{recipe.finalists.count}, repaired by "
                           f"{recipe.finalists.recovery or recipe.recovery}"),
             ("training", "none" if tuning is None or tuning.epochs == 0 else
-                         f"{tuning.epochs} epochs on {number(len(data.full_train))} images, "
+                         f"{tuning.epochs} epochs on {number(len(self.data.full_train))} images, "
                          f"{tuning.optimizer}, learning rate {tuning.lr:g}"),
             ("output", recipe.output.folder),
-        ]  # fmt: skip
-        for name, text in lines:
-            output().print(f"[bold]{name:<10}[/]", end="")
-            output().print(text, markup=False, soft_wrap=True)
+        ])  # fmt: skip
+
+
+def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
+    """The untrained network and the images that a recipe names."""
+    from randprune.pipeline.api import load_recipe_data
+    from randprune.zoo.models import build_model
+
+    asked = recipe.model
+    assert asked is not None
+    network = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+    return network, load_recipe_data(recipe)
+
+
+def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
+    """The channel groups of a recipe's network."""
+    import torch
+
+    from randprune.graph.trace import trace
+
+    asked = recipe.model
+    assert asked is not None
+    example = torch.zeros(1, *data.image_shape)
+    return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+
+
+def sizes(space: Space) -> dict[str, int]:
+    """How large a network is, JSON-ready."""
+    return {
+        "groups": len(space),
+        "frozen": len(space.frozen),
+        "macs": int(space.cost("macs").dense),
+        "params": int(space.cost("params").dense),
+    }
+
+
+def images(data: Data) -> dict[str, int]:
+    """How many images serve what, JSON-ready."""
+    return {
+        "fit": len(data.fit_indices),
+        "calibration": len(data.calibration_indices),
+        "search": len(data.search_indices),
+    }
+
+
+def network_line(recipe: JobRecipes, space: Space) -> Line:
+    """The network and its size."""
+    assert recipe.model is not None
+    found = sizes(space)
+    return "network", (
+        f"{recipe.model.spec}: {si(found['macs'])} MACs, {number(found['params'])} parameters, "
+        f"{found['groups']} channel groups, frozen layers: {found['frozen']}"
+    )
+
+
+def images_line(data: Data) -> Line:
+    """Where images come from, and what they serve."""
+    return "images", (
+        f"{data.name}: {number(len(data.fit_indices))} to fit, "
+        f"{number(len(data.calibration_indices))} to calibrate, "
+        f"{number(len(data.search_indices))} to rank"
+    )
+
+
+def budget_line(recipe: JobRecipes, space: Space, lowest: float) -> Line:
+    """The budget, and the least that can be reached."""
+    budget = recipe.budget
+    dense = space.cost(budget.metric).dense
+    metric = {"macs": "MACs", "params": "parameters"}.get(budget.metric, budget.metric)
+    return "budget", (
+        f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}: "
+        f"{si(budget.ratio * dense)} of {si(dense)} (reachable: {percent(lowest)} and more)"
+    )
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """A plan in words on standard output."""
+    for name, text in lines:
+        output().print(f"[bold]{name:<10}[/]", end="")
+        output().print(text, markup=False, soft_wrap=True)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from randprune.cli import options
+from randprune.cli.console import messages, print_json
 from randprune.cli.flags import RUN, SCRATCH, recipe_document, with_flags
 from randprune.cli.progress import progress
 from randprune.cli.prune import check_named, default_folder, finished
+from randprune.cli.scratch_plan import ScratchPlan
 
 if TYPE_CHECKING:
     from randprune.recipe import ScratchRecipe
@@ -49,6 +51,12 @@ def scratch(
             show_default="a GPU if there is one",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the plan and its cost, and stop.", rich_help_panel=RUN
+        ),
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -60,6 +68,14 @@ def scratch(
     from randprune.pipeline import run_scratch_recipe
 
     asked = resolve(given, recipe, settings or ())
+    if dry_run:
+        with messages().status("Looking at the network and the images ..."):
+            plan = ScratchPlan.of(asked, device)
+        if json:
+            print_json(plan.to_json())
+        else:
+            plan.print()
+        return
     with progress(quiet) as shown:
         result = run_scratch_recipe(asked, progress=shown, device=device)
         outcome = finished(result, asked)

@@ -43,6 +43,7 @@ from randprune.pipeline.result import PruneResult
 from randprune.pipeline.scratch_trainings import FinalTrainings
 from randprune.pipeline.search import Tools, create_strategy, evaluate, search
 from randprune.pipeline.shared import SharedWeights
+from randprune.pipeline.widened import widened
 from randprune.recipe import ScratchRecipe
 from randprune.search import RandomSearch, Strategy, UniformSearch, reachable
 from randprune.search.feasible import require_reachable
@@ -60,7 +61,7 @@ from randprune.store import (
     Winner,
 )
 from randprune.supernet import first_channels, initialise
-from randprune.widening import wide_budget, widen, widening_of
+from randprune.widening import wide_budget, widening_of
 from randprune.zoo.data import Data
 
 
@@ -96,15 +97,12 @@ def scratch_network(
             asked = recipe.model
             freeze, allow = (asked.freeze, asked.allow) if asked else ((), ())
             space = trace(original, example.cpu(), freeze, allow=allow)
-            factor: float | dict[str, float] = recipe.widen.factor
-            if recipe.widen.factors:
-                others = {group.name: recipe.widen.factor for group in space.groups}
-                factor = {**others, **recipe.widen.factors}
-            wide = widen(original, space, factor, round_to=recipe.widen.round_to, seed=recipe.seed)
+            wide = widened(original, space, recipe.widen, recipe.seed)
         step = widening_of(wide)
         budget = recipe.budget.budget()
         limit = wide_budget(step, budget)
-        require_reachable(step.wide, limit, recipe.search.min_keep, recipe.search.round_to)
+        limits = recipe.search.min_keep, recipe.search.round_to
+        require_reachable(step.wide, limit, *limits, whole=limit.ratio / budget.ratio)
         run = store.run(run_key(recipe, original, space, data, example))
         job = Job(
             recipe=recipe,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
-import numpy as np
 from torch import nn
 
 from randprune.evaluate.engine import pick_device
@@ -15,10 +14,11 @@ from randprune.pipeline.job import Job
 from randprune.pipeline.judge import Judge
 from randprune.pipeline.search import Tools
 from randprune.pipeline.trained import Training
-from randprune.recipe import ScratchRecipe
+from randprune.recipe import ScratchRecipe, ScratchSearchSection
 from randprune.recovery.batch_norm import recalibrate
 from randprune.search import RandomSearch
-from randprune.space import IntArray
+from randprune.search.feasible import WidthGrid, as_widths
+from randprune.space import IntArray, Space
 from randprune.supernet import SharedStep, Supernet, first_channels, initialise
 from randprune.surgery import cut
 from randprune.zoo.data import in_memory
@@ -48,11 +48,7 @@ class SharedWeights:
         pool = RandomSearch(search.min_keep, search.round_to).ask(
             job.space, job.budget, section.pool, job.rng("pool")
         )
-        full = job.space.widths
-        least = np.maximum(1, np.ceil(search.min_keep * full)).astype(np.int64)
-        if search.round_to > 1:
-            steps = -(-least // search.round_to) * search.round_to
-            least = np.minimum(full, steps)
+        least = narrowest(job.space, search)
         step = SharedStep(
             pool,
             per_step=section.per_step,
@@ -61,10 +57,8 @@ class SharedWeights:
             distill=section.distill,
             label_smoothing=section.label_smoothing,
         )
-        cost = job.space.cost("macs")
-        macs = section.per_step * float(cost(pool).mean())
-        if section.sandwich:
-            macs += cost.dense + float(cost(least))
+        drawn = float(job.space.cost("macs")(pool).mean())
+        macs = step_macs(recipe=job.recipe, space=job.space, drawn=drawn)
         training = Training(
             name="shared",
             label="shared weights",
@@ -109,3 +103,21 @@ class SharedWeights:
             criterion="shared weights",
             recovery="bn",
         )
+
+
+def narrowest(space: Space, section: ScratchSearchSection) -> IntArray:
+    """The least widths that a configuration may have, int64 (G,)."""
+    return as_widths(WidthGrid.of(space, section.min_keep, section.round_to).low)
+
+
+def step_macs(recipe: ScratchRecipe, space: Space, drawn: float) -> float:
+    """Multiply-adds of one image through all networks that one step trains.
+
+    Args:
+        recipe: says which they are.
+        space: of the wide network.
+        drawn: multiply-adds of the mean random configuration.
+    """
+    cost, section = space.cost("macs"), recipe.supernet
+    sandwich = cost.dense + float(cost(narrowest(space, recipe.search)))
+    return section.per_step * drawn + sandwich * section.sandwich

@@ -13,7 +13,7 @@ from randprune.recipe.prune import (
     PruneRecipe,
     SearchSection,
 )
-from randprune.recipe.scratch import ScratchRecipe
+from randprune.recipe.scratch import ScratchRecipe, ScratchSearchSection, WidenSection
 from randprune.recipe.toml import dump_toml
 
 __all__ = [
@@ -28,7 +28,9 @@ __all__ = [
     "PruneRecipe",
     "RecipeBase",
     "ScratchRecipe",
+    "ScratchSearchSection",
     "SearchSection",
     "Section",
+    "WidenSection",
     "dump_toml",
 ]

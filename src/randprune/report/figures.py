@@ -10,7 +10,7 @@ from randprune.bench.stats import kendall_tau
 from randprune.report import tables
 from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
 from randprune.report.format import number, percent, seconds, si
-from randprune.report.names import METRIC_NAMES, STAGE_NAMES, color_of, method_name
+from randprune.report.names import METRIC_NAMES, color_of, from_scratch, method_name, stage_name
 from randprune.report.networks import networks
 from randprune.report.pools import SEARCH_AXIS, at_most, best_of_chart, spread_chart
 from randprune.report.records import RunRecord
@@ -65,7 +65,7 @@ def stages(record: RunRecord) -> Chart | None:
             if not rows:
                 continue
             intervals = [row.test.interval() for row in rows if row.test]
-            name = STAGE_NAMES[stage]
+            name = stage_name(record, stage)
             marks.append(
                 Points(
                     name,
@@ -77,7 +77,7 @@ def stages(record: RunRecord) -> Chart | None:
                     hollow,
                     low=[low for low, _ in intervals],
                     high=[high for _, high in intervals],
-                    labels=[_network_label(row) for row in rows],
+                    labels=[_network_label(record, row) for row in rows],
                     horizontal=True,
                     # One entry a stage: the names of the networks stand beside them.
                     legend=all(mark.name != name for mark in marks),
@@ -85,11 +85,16 @@ def stages(record: RunRecord) -> Chart | None:
             )
     if len(marks) < 2:
         return None
+    steps = (
+        "after training from random weights"
+        if from_scratch(record)
+        else "after cutting alone, after repair without training, and after fine-tuning"
+    )
     return Chart(
         "accuracy-stages",
         "Test accuracy, step by step",
-        "Accuracy on the test set after cutting alone, after repair without training, and after "
-        "fine-tuning, as far as the run has come. Bars are 95\u00a0% Wilson intervals.",
+        f"Accuracy on the test set {steps}, as far as the run has come. Bars are 95\u00a0% Wilson "
+        "intervals.",
         Axis("test accuracy", percent=True),
         Axis("", kind="category"),
         tuple(marks),
@@ -124,7 +129,7 @@ def tradeoff(record: RunRecord) -> Chart | None:
                     hollow=not trained,
                     low=[low for low, _ in intervals],
                     high=[high for _, high in intervals],
-                    labels=[_network_label(row) for row in rows],
+                    labels=[_network_label(record, row) for row in rows],
                     legend=stage == reached[-1],
                 )
             )
@@ -135,17 +140,18 @@ def tradeoff(record: RunRecord) -> Chart | None:
     return Chart(
         "accuracy-macs",
         "Test accuracy against MACs",
-        "Each network's accuracy on the test set over its multiply-adds: hollow before, filled "
-        "after fine-tuning. Bars are 95\u00a0% Wilson intervals.",
+        "Each network's accuracy on the test set over its multiply-adds"
+        + ("" if from_scratch(record) else ": hollow before, filled after fine-tuning")
+        + ". Bars are 95\u00a0% Wilson intervals.",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
     )
 
 
-def _network_label(row: NetworkRow) -> str:
+def _network_label(record: RunRecord, row: NetworkRow) -> str:
     seed = "" if row.seed is None else f", seed {row.seed}"
-    return f"{row.label}, {STAGE_NAMES[row.stage]}{seed}"
+    return f"{row.label}, {stage_name(record, row.stage)}{seed}"
 
 
 def _references(record: RunRecord) -> list[tuple[str, str, float]]:

@@ -6,7 +6,7 @@ from randprune.report.chart import SERIES
 from randprune.report.records import RunRecord
 from randprune.store import DENSE, RANDOM, RANDOM_CHANNELS, UNIFORM, Stage
 
-STAGE_NAMES: dict[Stage, str] = {
+_STAGE_NAMES: dict[Stage, str] = {
     "dense": "dense",
     "cut": "cut only",
     "repaired": "repaired, no training",
@@ -24,6 +24,18 @@ _ROLES = (DENSE, RANDOM, UNIFORM, RANDOM_CHANNELS)
 def method_name(method: str) -> str:
     """A method as people read it."""
     return _METHOD_NAMES.get(method, method)
+
+
+def from_scratch(record: RunRecord) -> bool:
+    """Whether the run's networks were trained from random weights."""
+    return record.info.kind == "scratch"
+
+
+def stage_name(record: RunRecord, stage: Stage) -> str:
+    """A stage as people read it: a network that had no weights before is not fine-tuned."""
+    if stage == "finetuned" and from_scratch(record):
+        return "trained"
+    return _STAGE_NAMES[stage]
 
 
 def color_of(record: RunRecord, label: str) -> str:

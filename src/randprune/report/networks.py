@@ -7,7 +7,7 @@ from statistics import fmean
 
 from randprune.report.cells import amount, plain
 from randprune.report.format import number, percent, points, seconds, size, times
-from randprune.report.names import STAGE_NAMES, color_of
+from randprune.report.names import color_of, from_scratch, stage_name
 from randprune.report.records import RunRecord
 from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.report.timing import quartiles, speedup
@@ -30,7 +30,7 @@ def results(record: RunRecord) -> Table | None:
     columns = [
         Column("network", "Network"),
         *(
-            Column(f"test_{stage}", "Test accuracy", True, hint=STAGE_NAMES[stage])
+            Column(f"test_{stage}", "Test accuracy", True, hint=stage_name(record, stage))
             for stage in stages
         ),
         Column("macs", "MACs", True, hint="FLOPs = 2 × MACs"),
@@ -61,7 +61,8 @@ def results(record: RunRecord) -> Table | None:
             "repetitions, the second line its middle half."
         )
     note += f" Repair: {', '.join(sorted(how))}." if how else ""
-    note += f" Fine-tuning: {', '.join(map(number, sorted(trained)))} epochs." if trained else ""
+    training = "Training" if from_scratch(record) else "Fine-tuning"
+    note += f" {training}: {', '.join(map(number, sorted(trained)))} epochs." if trained else ""
     return Table(
         "results",
         "The networks side by side",
@@ -89,7 +90,8 @@ def _result_row(
     if is_dense:
         # The dense network is what it is: its one accuracy stands in every column to compare.
         cell = _accuracy_cell(by_stage.get("dense", ()), None)
-        cell = replace(cell, note=f"{cell.note}\nas given") if cell.note else cell
+        how = "same training" if from_scratch(record) else "as given"
+        cell = replace(cell, note=f"{cell.note}\n{how}") if cell.note else cell
         accuracies = [cell] * len(stages)
     return [
         Cell(label, label, detail, tone=color_of(record, label)),
@@ -183,12 +185,13 @@ def networks(record: RunRecord) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for row in record.networks:
         # A second latency of the same network is another line, told by its setting.
-        rows += [_network_cells(row, item, record.dense) for item in row.latency or (None,)]
+        name = stage_name(record, row.stage)
+        rows += [_network_cells(row, name, item, record.dense) for item in row.latency or (None,)]
     return Table("networks", "Networks", columns, tuple(rows))
 
 
 def _network_cells(
-    row: NetworkRow, latency: Latency | None, dense: NetworkRow | None
+    row: NetworkRow, stage: str, latency: Latency | None, dense: NetworkRow | None
 ) -> tuple[Cell, ...]:
     low, high = row.test.interval() if row.test else (None, None)
     timing = [EMPTY] * 5
@@ -206,7 +209,7 @@ def _network_cells(
     return (
         Cell(row.label),
         Cell(row.role),
-        Cell(STAGE_NAMES[row.stage], row.stage),
+        Cell(stage, row.stage),
         plain(row.seed),
         _share_cell(row.test),
         plain(low),

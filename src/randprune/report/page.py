@@ -9,7 +9,7 @@ from randprune.report import figures, tables
 from randprune.report.chart import Chart
 from randprune.report.format import moment, number, percent, seconds, si, size, speed, tiny
 from randprune.report.html import Block, Facts, Folded, Page, Section, Text, Tile, Tone
-from randprune.report.names import METRIC_NAMES, STAGE_NAMES
+from randprune.report.names import METRIC_NAMES, stage_name
 from randprune.report.networks import results
 from randprune.report.records import RunRecord
 from randprune.report.reproduce import reproduce, version, versions_used
@@ -157,7 +157,7 @@ def _tiles(record: RunRecord) -> tuple[Tile, ...]:
             Tile(
                 "Test accuracy",
                 percent(record.test_share(row) or 0.0, 2),
-                f"{spread}, {STAGE_NAMES[row.stage]}",
+                f"{spread}, {stage_name(record, row.stage)}",
             )
         )
         if row.macs is not None and dense is not None and dense.macs:

@@ -116,10 +116,17 @@ def describe(budget: Budget) -> str:
     return f"{metric} {_share(budget.ratio)}±{budget.tolerance:g}"
 
 
-def require_reachable(space: Space, budget: Budget, min_keep: float, round_to: int) -> None:
+def require_reachable(
+    space: Space, budget: Budget, min_keep: float, round_to: int, *, whole: float = 1.0
+) -> None:
     """Raise `InfeasibleBudgetError` where no widths at all can meet the budget.
 
     The message gives the reachable range and the first of min_keep, round_to and ratio that helps.
+
+    Args:
+        space, budget, min_keep, round_to: which widths are allowed, and what they must cost.
+        whole: the share of the space's dense cost that the message calls 1: of a widened network,
+            that of the original one.
     """
     low, high = reachable(space, budget.metric, min_keep, round_to)
     ceiling = budget.ratio + budget.tolerance
@@ -137,11 +144,13 @@ def require_reachable(space: Space, budget: Budget, min_keep: float, round_to: i
     else:
         least = reachable(space, budget.metric, 0.0, 1)[0]
         advice = (
-            f"One channel per group still leaves {_share(least)}, the rest cannot be cut: "
+            f"One channel per group still leaves {_share(least / whole)}, the rest cannot be cut: "
             "raise the ratio."
         )
+    asked = Budget(budget.metric, budget.ratio / whole, budget.tolerance / whole)
     raise InfeasibleBudgetError(
-        f"No feasible widths: {describe(budget)} asked, {_span(low, high)} reachable with "
+        f"No feasible widths: {describe(asked)} asked, {_span(low / whole, high / whole)} "
+        "reachable with "
         f"min_keep {min_keep:g} and round_to {round_to}. {advice}"
     )
 

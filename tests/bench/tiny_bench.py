@@ -141,6 +141,38 @@ def recipe(**changes: Any) -> BenchRecipe:
     return BenchRecipe.parse(document)
 
 
+SCRATCH: dict[str, Any] = {
+    "setting": "scratch",
+    "title": "Tiny from scratch",
+    "model": {"spec": "tiny_bench:Tiny"},
+    "data": IMAGES,
+    "budget": {"tolerance": 0.03},
+    "proposals": {"precision": "float32"},
+    "methods": {
+        "random_search": {"options": {"candidates": 4}},
+        "uniform": {},
+        "one_random": {"method": "random_search", "options": {"candidates": 1}},
+    },
+    "design": {"draws": 3, "epochs": [2]},
+    "supernet": {"epochs": 3, "lr": 0.2, "batch_size": 64, "precision": "float32", "pool": 64},
+    "training": {"lr": 0.2, "batch_size": 64, "precision": "float32"},
+    "plugins": ["tiny_bench"],
+    "output": {"workers": 0},
+}
+
+
+def scratch_recipe(**changes: Any) -> BenchRecipe:
+    """The recipe of these tests from scratch; `changes` replace its keys, None removes them."""
+    document = {key: v for key, v in {**SCRATCH, **changes}.items() if v is not None}
+    return BenchRecipe.parse(document)
+
+
+def run_scratch(folder: str | Path, watch: Watch | None = None, **changes: Any) -> BenchRun:
+    """The benchmark of these tests from scratch, with one thread."""
+    torch.set_num_threads(1)
+    return run_bench(scratch_recipe(**changes), out=folder, progress=watch, device="cpu")
+
+
 def run(folder: str | Path, watch: Watch | None = None, **changes: Any) -> BenchRun:
     """The benchmark of these tests, with one thread."""
     torch.set_num_threads(1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from randprune.bench.finish import fine_tune, test
+from randprune.bench.finish import test, train_proposed
 from randprune.bench.lab import Lab
-from randprune.bench.prepare import prepare
 from randprune.bench.propose import propose
 from randprune.bench.units import Outcome, Tell, Unit
 
@@ -15,11 +14,11 @@ def execute(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
     """What the unit found; raises what its method, or the work itself, raises."""
     before = lab.data.test_opened
     if unit.kind == "prepare":
-        outcome = prepare(lab, tell)
+        outcome = lab.prepare(tell)
     elif unit.kind == "propose":
         outcome = propose(lab, unit, tell)
     elif unit.kind == "train":
-        outcome = fine_tune(lab, unit, tell)
+        outcome = train_proposed(lab, unit, tell)
     else:
         outcome = test(lab, unit)
     return dataclasses.replace(outcome, opened=lab.data.test_opened - before)

@@ -1,4 +1,4 @@
-"""Fine-tuning of one proposed network, and the final evaluation on the test set."""
+"""Training of one proposed network, and the final evaluation on the test set."""
 
 from __future__ import annotations
 
@@ -7,43 +7,30 @@ from torch import nn
 from randprune.artifact import load, save
 from randprune.bench.lab import Lab
 from randprune.bench.meter import spent_of
+from randprune.bench.once import EVERY_STEPS, telling
 from randprune.bench.records import Training, proposal_key
-from randprune.bench.units import DENSE, Outcome, Tell, Unit
+from randprune.bench.units import TEST_DENSE, Outcome, Tell, Unit
 from randprune.pipeline.ledger import entry
+from randprune.pipeline.trained import epoch_rows
 from randprune.plan import plan_of
-from randprune.store import (
-    LEARNING_RATE,
-    SECONDS,
-    TRAIN_LOSS,
-    TRAIN_TOP1,
-    Accuracy,
-    EpochRow,
-)
-from randprune.training import Teacher, TrainProgress, TrainResult, train
+from randprune.store import Accuracy
+from randprune.training import train
 from randprune.training.state import Checkpoint
 
-# Steps between two checkpoints inside an epoch: a minute of work at most.
-_EVERY_STEPS = 250
 
-
-def fine_tune(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
+def train_proposed(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
     """Train the proposed network; the last epoch's weights are kept for the test."""
-    network = _network(lab, "proposal", proposal_key(unit.row, unit.draw))
     # The same order and augmentation for all rows: what is paired differs in the network alone.
     seed = lab.seed("training", unit.draw, unit.training)
-    recipe = lab.recipe.finetune.recipe(unit.epochs, seed)
-    teacher = Teacher(lab.model, precision=recipe.precision) if recipe.distill_weight else None
-
-    def progress(now: TrainProgress) -> None:
-        tell((now.epoch - 1 + now.step / now.steps) / now.epochs)
-
+    network = lab.start(_network(lab, "proposal", proposal_key(unit.row, unit.draw)), seed)
+    recipe = lab.recipe.trained_by.recipe(unit.epochs, seed)
     result = train(
         network,
         lab.data.full_train,
         recipe,
-        teacher=teacher,
-        checkpoint=Checkpoint(lab.work / lab.file("train", unit.key), every_steps=_EVERY_STEPS),
-        progress=progress,
+        teacher=lab.teacher(recipe),
+        checkpoint=Checkpoint(lab.work / lab.file("train", unit.key), every_steps=EVERY_STEPS),
+        progress=telling(tell),
         device=lab.device,
     )
     macs = _macs(lab, result.model)
@@ -61,7 +48,7 @@ def fine_tune(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
     training = Training(
         unit.row, unit.draw, unit.epochs, unit.training, seed=seed, spent=spent_of(cost)
     )
-    return Outcome(training=training, epochs=_epochs(unit, result), ledger=(cost,))
+    return Outcome(training=training, epochs=epoch_rows(unit.key, result), ledger=(cost,))
 
 
 def test(lab: Lab, unit: Unit) -> Outcome:
@@ -69,8 +56,8 @@ def test(lab: Lab, unit: Unit) -> Outcome:
 
     Called by the runner alone, after every proposal and training of the run is recorded.
     """
-    if unit.label == DENSE:
-        network = lab.model
+    if unit == TEST_DENSE:
+        network = lab.base
     elif unit.epochs == 0:
         network = _network(lab, "proposal", proposal_key(unit.row, unit.draw))
     else:
@@ -87,25 +74,11 @@ def test(lab: Lab, unit: Unit) -> Outcome:
 
 
 def _network(lab: Lab, kind: str, key: str) -> nn.Module:
-    return load(lab.kept.file(lab.file(kind, key)), model=lab.model)
+    return load(lab.kept.file(lab.file(kind, key)), model=lab.untrained)
 
 
 def _macs(lab: Lab, network: nn.Module) -> float:
-    """MACs of one image through a network cut from the dense one."""
+    """MACs of one image through a network cut from the base."""
     plan = plan_of(network)
     widths = plan.selection.widths if plan else lab.space.widths
     return float(lab.space.cost("macs")(widths))
-
-
-def _epochs(unit: Unit, result: TrainResult) -> tuple[EpochRow, ...]:
-    rows = []
-    for epoch in result.history:
-        metrics = {
-            TRAIN_LOSS: epoch["loss"],
-            TRAIN_TOP1: epoch["train_accuracy"],
-            LEARNING_RATE: epoch["lr"],
-            SECONDS: epoch["seconds"],
-        }
-        known = {key: value for key, value in metrics.items() if value is not None}
-        rows.append(EpochRow(unit.key, epoch["epoch"], known))
-    return tuple(rows)

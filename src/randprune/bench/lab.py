@@ -1,4 +1,7 @@
-"""What all units of a benchmark share within a process: network, images, scores, statistics.
+"""What all units of a benchmark share within a process: images, network, space, folder, judges.
+
+What differs between settings - networks that are cut from a trained one, or widths that are trained
+from scratch - is in the classes of `randprune.bench.settings`.
 
 Whatever takes time is made once, by the unit "prepare", and kept in the run's work folder; other
 processes, and a resumed run, read it there.
@@ -8,39 +11,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from randprune.atomic import write_file
-from randprune.bench.recipe import RANDOM_CRITERION, BenchRecipe
-from randprune.bench.records import Spent
-from randprune.criteria import Random, criteria, score
-from randprune.errors import InvalidInputError
+from randprune.bench.recipe import BenchRecipe
+from randprune.cost import Budget
 from randprune.evaluate import Engine, Evaluator
 from randprune.graph.program import in_mode
 from randprune.graph.trace import trace
 from randprune.pipeline.judge import Judge
 from randprune.pipeline.kept import Kept
-from randprune.pipeline.outputs import check_outputs
-from randprune.pipeline.recoveries import Recoveries
-from randprune.search.proxy import check_tables, proxy_errors
+from randprune.search import reachable
+from randprune.search.feasible import require_reachable
 from randprune.space import IntArray, Space
 from randprune.store import CostEntry, content_hash
+from randprune.training import Teacher, TrainRecipe
 from randprune.zoo.data import Data, in_memory, load_data
 from randprune.zoo.models import build_model
 from randprune.zoo.splits import Split
 from randprune.zoo.weights import load_weights
 
+if TYPE_CHECKING:
+    from randprune.bench.propose import Bench
+    from randprune.bench.units import Outcome, Tell, Unit
 
-class Lab:
+
+class Lab(ABC):
     """The shared things of one benchmark in one process, made or read when first used."""
+
+    tests_untrained: ClassVar[bool]
+    """Whether networks say anything on the test set before they are trained here."""
+    trainings: ClassVar[str]
+    """What people call several trainings: "fine-tunings"."""
 
     def __init__(self, recipe: BenchRecipe, work: Path, device: str | None = None) -> None:
         self.recipe = recipe
@@ -64,6 +73,54 @@ class Lab:
         """The name under which the thing of this kind and key is kept."""
         return f"{kind}-{content_hash(key)}"
 
+    # -- what a setting decides ----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def base(self) -> nn.Module:
+        """The network that all others are cut from, in evaluation mode."""
+
+    @property
+    @abstractmethod
+    def unprepared(self) -> nn.Module:
+        """A network like `base` that is there before the preparation; its weights mean nothing."""
+
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """The channel groups of `base`; widths are theirs."""
+
+    @property
+    @abstractmethod
+    def budget(self) -> Budget:
+        """The recipe's budget, relative to `base`."""
+
+    @property
+    @abstractmethod
+    def preparing(self) -> str:
+        """What people read while `prepare` is at work."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of the network."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, tell: Tell) -> Outcome:
+        """Make and keep what all other units read; what an earlier process kept stays."""
+
+    @abstractmethod
+    def bench(self, unit: Unit, tell: Tell) -> Bench[Any]:
+        """Where one proposal is made."""
+
+    def start(self, network: nn.Module, seed: int) -> nn.Module:
+        """What the training of a proposed network with this seed starts from."""
+        return network
+
+    def teacher(self, recipe: TrainRecipe) -> Teacher | None:
+        """Whom trainings by this recipe learn from besides the labels."""
+        return None
+
     # -- images and network --------------------------------------------------------------------
 
     @cached_property
@@ -86,7 +143,11 @@ class Lab:
 
     @cached_property
     def untrained(self) -> nn.Module:
-        """The dense network as it is given: with the recipe's weights, or to be trained first."""
+        """The dense network as it is given, in evaluation mode."""
+        return in_mode(self.build())
+
+    def build(self) -> nn.Module:
+        """The dense network: with the recipe's weights, or to be trained first."""
         asked = self.recipe.model
         assert asked is not None
         with torch.random.fork_rng(devices=[]):
@@ -94,16 +155,6 @@ class Lab:
             model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
         if asked.weights:
             load_weights(model, asked.weights)
-        return in_mode(model)
-
-    @cached_property
-    def model(self) -> nn.Module:
-        """The trained dense network, in evaluation mode."""
-        if self.recipe.pretrain is None:
-            check_outputs(self.untrained, self.data, self.example)
-            return self.untrained
-        model = self.untrained
-        model.load_state_dict(safetensors.torch.load_file(self.kept.file("dense")))
         return model
 
     @cached_property
@@ -112,8 +163,8 @@ class Lab:
         return next(self.data.calibration.batches(1))[0].cpu()
 
     @cached_property
-    def space(self) -> Space:
-        """The channel groups."""
+    def original(self) -> Space:
+        """The channel groups of the dense network, which budgets and ratios refer to."""
         return self.trace(self.untrained)
 
     def trace(self, model: nn.Module) -> Space:
@@ -125,89 +176,61 @@ class Lab:
     @property
     def macs(self) -> float:
         """MACs of one image through the dense network."""
-        return self.space.cost("macs").dense
+        return self.original.cost("macs").dense
 
-    # -- statistics and scores -----------------------------------------------------------------
+    # -- the budget ----------------------------------------------------------------------------
 
-    @cached_property
-    def recoveries(self) -> Recoveries:
-        """Builds repairs from statistics of the dense network."""
-        return Recoveries(
-            model=self.model,
-            space=self.space,
-            calibration=in_memory(self.data.calibration),
-            kept=self.kept,
-            seed=self.seed("moments"),
-            spend=self.ledger.append,
-            device=self.device,
-        )
+    @property
+    def limits(self) -> tuple[float, int]:
+        """On widths: the least share of a group, and what they are multiples of."""
+        return self.recipe.proposals.min_keep, self.recipe.proposals.round_to
 
-    @cached_property
-    def all_scores(self) -> Mapping[str, Tensor]:
-        """The scores that the preparation made, as "criterion/group number"."""
-        return safetensors.torch.load_file(self.kept.file("scores"))
+    def ratio(self, widths: IntArray) -> float:
+        """Share of the dense network's cost, in the budget's metric, at widths (G,)."""
+        metric = self.recipe.budget.metric
+        return float(self.space.cost(metric)(widths)) / self.original.cost(metric).dense
 
-    def scores(self, criterion: str, draw: int) -> list[Tensor]:
-        """A criterion's scores, one (width,) tensor a group; random ones differ between draws."""
-        if criterion == RANDOM_CRITERION:
-            return score(self.model, self.space, Random(), seed=self.seed("channels", draw))
-        if (failure := self.document("failed").get(criterion)) is not None:
-            raise InvalidInputError(f"The criterion {criterion!r} failed. {failure}")
-        return [self.all_scores[f"{criterion}/{g:05d}"] for g in range(len(self.space))]
+    def check_reachable(self) -> None:
+        """Raise an InfeasibleBudgetError where no configuration meets the budget."""
+        whole = self.budget.ratio / self.recipe.budget.ratio
+        require_reachable(self.space, self.budget, *self.limits, whole=whole)
 
-    def scores_of(self, criterion: str, model: nn.Module, space: Space, draw: int) -> list[Tensor]:
-        """The scores of another network, such as one that was cut from the dense one."""
-        seed = self.seed("channels", draw, *space.widths.tolist())
-        chosen = criteria.create(criterion)
-        return score(model, space, chosen, self.recoveries.calibration, seed=seed)
-
-    def criterion_cost(self, criterion: str) -> Spent:
-        """What the criterion's scores cost, as if no other criterion shared its passes."""
-        return Spent(**self.document("costs")[criterion])
-
-    @cached_property
-    def tables(self) -> Sequence[Any]:
-        """What each width of each group costs at the outputs, (width + 1,) a group."""
-        return check_tables(self.space, self.recoveries.tables())
-
-    def proxy(self, widths: IntArray) -> Any:
-        """Predicted quality of configurations (N, G), higher = better, (N,)."""
-        return -proxy_errors(self.tables, np.asarray(widths))
+    def reachable(self) -> tuple[float, float]:
+        """The lowest and the highest ratio that configurations have."""
+        low, high = reachable(self.space, self.budget.metric, *self.limits)
+        share = self.recipe.budget.ratio / self.budget.ratio
+        return low * share, high * share
 
     # -- evaluation ----------------------------------------------------------------------------
 
     @cached_property
     def quick_judge(self) -> Judge:
         """Compares candidates on the search images with the fastest engine."""
-        return self._judge(self.recipe.proposals.precision)
+        return self.judge(self.recipe.proposals.precision)
 
     @cached_property
     def exact_judge(self) -> Judge:
         """Measures networks on the search images in float32."""
-        return self._judge("float32")
+        return self.judge("float32")
 
-    def _judge(self, precision: str) -> Judge:
-        evaluator = self._evaluator(self.search, precision)
-        kept = self.kept.tensors(
-            f"logits-{precision}",
-            lambda: {"logits": evaluator.logits(self.model, name="the dense network")},
-        )
-        return Judge(evaluator, kept["logits"])
+    def judge(self, precision: str) -> Judge:
+        """Measures networks on the search images."""
+        return Judge(self.evaluator(self.search, precision))
 
     @cached_property
     def test_evaluator(self) -> Evaluator:
         """Measures networks on the test set, which is opened here: for the final numbers alone."""
         test = in_memory(self.data.open_test(f"final numbers of {self.recipe.title}"))
-        return self._evaluator(test, "float32")
+        return self.evaluator(test, "float32")
 
-    def _evaluator(self, split: Split, precision: str) -> Evaluator:
+    def evaluator(self, split: Split, precision: str) -> Evaluator:
         """An evaluator whose engine all processes of the run share, chosen by the first one."""
         name = f"engine-{precision}"
-        if not (self.work / f"{name}.json").exists():
+        if not self.has_document(name):
             found = Evaluator(split, precision=precision, device=self.device)  # type: ignore[arg-type]
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # as the processes will run it
-            engine = found.engine_for(self.model)
+            engine = found.engine_for(self.base)
             torch.set_num_threads(threads)
             self.keep_document(
                 name,
@@ -221,6 +244,10 @@ class Lab:
         return Evaluator(split, device=self.device, engine=Engine(**self.document(name)))
 
     # -- documents -----------------------------------------------------------------------------
+
+    def has_document(self, name: str) -> bool:
+        """Whether a JSON document is kept under `name`."""
+        return (self.work / f"{name}.json").exists()
 
     def document(self, name: str) -> dict[str, Any]:
         """The JSON document kept under `name`."""

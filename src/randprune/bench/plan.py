@@ -14,12 +14,15 @@ import torch
 from randprune.bench.lab import Lab
 from randprune.bench.pool import workers_of
 from randprune.bench.recipe import BenchRecipe
+from randprune.bench.records import DENSE
 from randprune.bench.run import check_complete
+from randprune.bench.settings import make_lab
+from randprune.bench.settings.scratch import ScratchLab
 from randprune.bench.units import Unit, proposals, trainings
-from randprune.criteria import L1, score
 from randprune.evaluate import Evaluator
 from randprune.search import RandomSearch
-from randprune.surgery import cut, select
+from randprune.supernet import first_channels
+from randprune.surgery import cut
 from randprune.training import train
 
 # Batches of a trial training, and images of a trial evaluation.
@@ -36,9 +39,13 @@ class Plan:
         proposals, trainings: the units.
         candidates: how many configurations are evaluated in all.
         workers: processes side by side.
+        train_images: of each epoch of a training.
+        shared_images: of all epochs of the shared weights; 0 where there are none.
         images_per_second: of training a network at the budget, in one process with one thread.
         search_seconds: of one candidate's evaluation, by the same measurement.
-        macs: multiply-adds of all trainings and evaluations of candidates.
+        train_macs, search_macs, shared_macs: multiply-adds of all trainings, of all evaluations of
+            candidates, and of the shared weights.
+        half: multiply-adds of one image through a network at the budget.
     """
 
     recipe: BenchRecipe
@@ -47,9 +54,13 @@ class Plan:
     candidates: int
     workers: int
     train_images: int
+    shared_images: int
     images_per_second: float
     search_seconds: float
-    macs: float
+    train_macs: float
+    search_macs: float
+    shared_macs: float
+    half: float
 
     @classmethod
     def of(cls, recipe: BenchRecipe, device: str | None = None) -> Plan:
@@ -60,27 +71,56 @@ class Plan:
         """
         check_complete(recipe, recipe.output.folder)
         with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            lab = Lab(recipe, Path(folder), device)
+            lab = make_lab(recipe, Path(folder), device)
+            lab.check_reachable()
             asked = tuple(proposals(recipe))
             every = tuple(unit for made in asked for unit in trainings(recipe, made))
-            candidates = sum(getattr(recipe.method(unit.label), "candidates", 0) for unit in asked)
+            looked = (u for u in asked if u.label != DENSE)
+            candidates = sum(getattr(recipe.method(u.label), "candidates", 0) for u in looked)
             images = len(lab.data.full_train)
+            shared_images, shared_macs = 0, 0.0
+            seen = len(lab.search)
+            if isinstance(lab, ScratchLab):
+                seen += len(lab.data.calibration)
+                shared_images = lab.asked.recipe.epochs * len(lab.data.fit)
+                shared_macs = 3 * lab.asked.macs * shared_images
             speed, seconds = _measure(lab)
         half = recipe.budget.ratio * lab.macs
-        epochs = sum(unit.epochs for unit in every)
-        macs = 3 * half * epochs * images + half * candidates * len(lab.search)
-        count = workers_of(recipe, lab.device)
-        return cls(recipe, asked, every, candidates, count, images, speed, seconds, macs)
+        return cls(
+            recipe,
+            asked,
+            every,
+            candidates,
+            workers_of(recipe, lab.device),
+            images,
+            shared_images,
+            speed,
+            seconds * seen / len(lab.search),
+            3 * images * sum(u.epochs * (lab.macs if u.label == DENSE else half) for u in every),
+            half * candidates * seen,
+            shared_macs,
+            half,
+        )
+
+    @property
+    def macs(self) -> float:
+        """Multiply-adds of all that is counted here."""
+        return self.train_macs + self.search_macs + self.shared_macs
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Estimated wall seconds by phase; preparation and test are not in it."""
+        """Estimated wall seconds by phase, for the same time per multiply-add throughout.
+
+        Preparation is in it where shared weights are trained, by one process; the test is not.
+        """
         side_by_side = max(1, self.workers)
-        epochs = sum(unit.epochs for unit in self.trainings)
+        macs_per_second = 3 * self.half * self.images_per_second
+        shared = {"prepare": self.shared_macs / macs_per_second} if self.shared_macs else {}
         return {
+            **shared,
             "propose": (self.candidates + 3 * len(self.proposals)) * self.search_seconds
             / side_by_side,
-            "train": epochs * self.train_images / self.images_per_second / side_by_side,
+            "train": self.train_macs / macs_per_second / side_by_side,
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -106,14 +146,24 @@ class Plan:
         minutes = {phase: seconds / 60 for phase, seconds in self.seconds.items()}
         assert recipe.model is not None
         assert recipe.data is not None
+        shared, kind = [], ""
+        if self.shared_macs:
+            assert recipe.supernet is not None
+            each = self.shared_images // recipe.supernet.epochs
+            kind = " from random weights"
+            shared = [
+                f"shared      weights of all widths, {recipe.supernet.epochs} epochs of {each:,} "
+                f"images: about {minutes['prepare']:.0f} min"
+            ]
         return [
             f"benchmark   {recipe.title}: {recipe.model.spec} on {recipe.data.spec}, "
             f"{recipe.budget.ratio:.0%} of the {recipe.budget.metric}",
             f"rows        {len(rows)}: {', '.join(rows)}",
+            *shared,
             f"proposals   {len(self.proposals)} ({recipe.design.draws} draws each), "
             f"{self.candidates:,} candidates evaluated: about {minutes['propose']:.0f} min",
-            f"trainings   {len(self.trainings)}, {epochs:,} epochs of {self.train_images:,} images "
-            f"in all: about {minutes['train']:.0f} min",
+            f"trainings   {len(self.trainings)}{kind}, {epochs:,} epochs of "
+            f"{self.train_images:,} images in all: about {minutes['train']:.0f} min",
             f"machine     {self.workers} processes side by side, "
             f"{self.images_per_second:,.0f} training images a second each",
             f"compute     {self.macs:.3g} multiply-adds",
@@ -124,14 +174,13 @@ class Plan:
 def _measure(lab: Lab) -> tuple[float, float]:
     """Training images a second, and seconds of a candidate's evaluation, with one thread."""
     space, recipe = lab.space, lab.recipe
-    limits = recipe.proposals
-    strategy = RandomSearch(limits.min_keep, limits.round_to)
-    widths = strategy.ask(space, recipe.budget.budget(), 1, np.random.default_rng(0))[0]
-    network = cut(lab.untrained, space, select(space, score(lab.untrained, space, L1()), widths))
+    strategy = RandomSearch(*lab.limits)
+    widths = strategy.ask(space, lab.budget, 1, np.random.default_rng(0))[0]
+    network = cut(lab.unprepared, space, first_channels(space, widths))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        section = recipe.finetune.recipe(1, 0)
+        section = recipe.trained_by.recipe(1, 0)
         count = min(len(lab.data.full_train), _BATCHES * section.batch_size)
         part = lab.data.full_train.subset(np.arange(count))
         train(network, part, section, device=lab.device)  # warm-up
@@ -139,7 +188,7 @@ def _measure(lab: Lab) -> tuple[float, float]:
         train(network, part, section, device=lab.device)
         speed = count / (time.perf_counter() - start)
         images = lab.search.subset(np.arange(min(_IMAGES, len(lab.search))))
-        evaluator = Evaluator(images, precision=limits.precision, device=lab.device)
+        evaluator = Evaluator(images, precision=recipe.proposals.precision, device=lab.device)
         evaluator.accuracy(network)
         seconds = evaluator.accuracy(network).seconds * len(lab.search) / len(images)
     finally:

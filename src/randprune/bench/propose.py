@@ -1,103 +1,103 @@
-"""One proposal: the method chooses, the runner checks, cuts, verifies, repairs and judges."""
+"""One proposal: the method chooses, the runner checks, cuts, verifies, finishes and judges."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from randprune.artifact import save
 from randprune.bench.lab import Lab
 from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Task
-from randprune.bench.recipe import RANDOM_CRITERION
-from randprune.bench.records import PROPOSE, SCORES, Proposal
+from randprune.bench.records import PROPOSE, Proposal, Spent
 from randprune.bench.units import Outcome, Tell, Unit
-from randprune.cost import FloatArray
-from randprune.criteria import criteria
-from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.cost import Budget, FloatArray
+from randprune.errors import InvalidInputError
 from randprune.graph.program import private_copy
-from randprune.pipeline.candidates import (
-    MINUS_KL,
-    MINUS_LOSS,
-    evaluate_candidate,
-    make_candidate,
-    scores_of,
-    selection_hash,
-    value_of,
-)
+from randprune.pipeline.candidates import MINUS_KL, MINUS_LOSS, scores_of, selection_hash, value_of
 from randprune.pipeline.finalists import TOLERANCE
-from randprune.pipeline.recoveries import SENSITIVITY_IMAGES
-from randprune.recovery import images_forward, needs_moments
-from randprune.space import IntArray, Selection
-from randprune.store import PROXY, Candidate
+from randprune.pipeline.judge import Quality
+from randprune.space import IntArray, Selection, Space
+from randprune.store import Candidate, CostEntry
 from randprune.surgery import cut, verify
 
-
-def propose(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
-    """The proposal of one row at one draw; its network is kept for training and for the test."""
-    bench = _Bench(lab, unit, tell)
-    method = lab.recipe.method(unit.label)
-    selection = method.propose(bench.task())
-    _check_budget(lab, selection)
-    small = cut(lab.model, lab.space, selection)
-    if not lab.space.inexact:
-        verify(lab.model, small, lab.space, selection, lab.example, tolerance=TOLERANCE)
-    network = lab.recoveries.thorough(lab.recipe.recovery)(small, selection)
-    bench.meter.look(
-        bench.macs(selection.widths),
-        images_forward(lab.recipe.recovery, len(lab.recoveries.calibration)),
-    )
-    cost = bench.meter.entry("propose", unit.key)
-    quality = lab.exact_judge.quality(network, unit.key)
-    scores = scores_of(quality)
-    save(network, lab.kept.file(lab.file("proposal", unit.key)))
-    widths = tuple(selection.widths.tolist())
-    budget = lab.space.cost(lab.recipe.budget.metric)
-    proposal = Proposal(
-        row=unit.row,
-        label=unit.label,
-        method=lab.recipe.methods[unit.label].method or unit.label,
-        criterion=unit.criterion,
-        draw=unit.draw,
-        widths=widths,
-        selection=selection_hash(selection),
-        chosen=_chosen(bench.candidates, widths),
-        macs=bench.macs(selection.widths),
-        params=sum(p.numel() for p in network.parameters()),
-        ratio=float(budget(selection.widths)) / budget.dense,
-        proxy=float(lab.proxy(selection.widths[None])[0]),
-        search=quality.accuracy,
-        minus_kl=scores[MINUS_KL],
-        minus_loss=scores[MINUS_LOSS],
-        spent={SCORES: lab.criterion_cost(unit.criterion), PROPOSE: bench.meter.spent(cost)},
-    )
-    return Outcome(
-        proposal=proposal,
-        candidates=tuple(bench.candidates),
-        ledger=(cost,),
-    )
+L = TypeVar("L", bound=Lab)
 
 
-@dataclass(slots=True, eq=False)
-class _Bench:
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A proposed network as it is kept for training and for the test.
+
+    Attributes:
+        cost: of the proposal, an entry of the ledger.
+        charged: what its row is charged besides, by stage.
+        quality: on the search images; None where it was not looked at.
+        proxy: its predicted quality, where there is a prediction.
+    """
+
+    network: nn.Module
+    cost: CostEntry
+    charged: Mapping[str, Spent]
+    quality: Quality | None = None
+    proxy: float | None = None
+
+
+class Bench(ABC, Generic[L]):
     """Builds the task of one proposal, and counts what is done with it."""
 
-    lab: Lab
-    unit: Unit
-    tell: Tell
-    meter: Meter = field(init=False)
-    scores: Sequence[Tensor] = field(init=False)
-    candidates: list[Candidate] = field(init=False, default_factory=list)
+    def __init__(self, lab: L, unit: Unit, tell: Tell) -> None:
+        self.lab = lab
+        self.unit = unit
+        self.tell = tell
+        self.meter = Meter(lab.device)
+        self.candidates: list[Candidate] = []
 
-    def __post_init__(self) -> None:
-        self.meter = Meter(self.lab.device)
-        self.scores = self.lab.scores(self.unit.criterion, self.unit.draw)
-        if needs_moments(self.lab.recipe.recovery):
-            self._charge_moments()
+    # -- what a setting decides ----------------------------------------------------------------
+
+    @abstractmethod
+    def scores(self) -> Sequence[Tensor]:
+        """What ranks the channels, one (width,) tensor a group, higher = keep."""
+
+    @abstractmethod
+    def random_scores(self) -> Sequence[Tensor]:
+        """See `Task.random_scores`."""
+
+    @abstractmethod
+    def candidate(self, widths: IntArray, index: int) -> Candidate:
+        """One configuration, made and evaluated on the search images; what it took is counted."""
+
+    @abstractmethod
+    def proxy(self, widths: IntArray) -> FloatArray:
+        """See `Task.proxy`."""
+
+    @abstractmethod
+    def rescore(self, selection: Selection) -> list[Tensor]:
+        """See `Task.rescore`."""
+
+    @abstractmethod
+    def finish(self, small: nn.Module, selection: Selection) -> Made:
+        """What is kept of the cut network."""
+
+    def uniform_of(self) -> tuple[Space, Budget]:
+        """The space and the budget that uniform widths are taken in."""
+        return self.lab.space, self.lab.budget
+
+    # -- common --------------------------------------------------------------------------------
+
+    def propose(self) -> Selection:
+        """What the row's method chooses.
+
+        Raises:
+            InvalidInputError: it is outside the budget, or no selection of the space.
+        """
+        selection = self.lab.recipe.method(self.unit.label).propose(self.task())
+        _check_budget(self.lab, selection)
+        return selection
 
     def macs(self, widths: IntArray) -> float:
         """MACs of one image at these widths."""
@@ -105,87 +105,76 @@ class _Bench:
 
     def task(self) -> Task:
         """What the method gets."""
-        lab, recipe = self.lab, self.lab.recipe
-        data, dense = lab.data, lab.macs
+        lab = self.lab
+        data, macs = lab.data, lab.space.cost("macs").dense
         return Task(
-            model=private_copy(lab.model),
+            model=private_copy(lab.base),
             space=lab.space,
-            budget=recipe.budget.budget(),
-            limits=Limits(recipe.proposals.min_keep, recipe.proposals.round_to),
-            scores=self.scores,
+            budget=lab.budget,
+            limits=Limits(*lab.limits),
+            scores=self.scores(),
             criterion=self.unit.criterion,
             # All rows of a draw get the same numbers, so the same configurations.
             rng=np.random.default_rng(lab.seed("draw", self.unit.draw)),
-            fit=CountedSplit(data.fit, self.meter, dense),
-            calibration=CountedSplit(data.calibration, self.meter, dense),
-            search=CountedSplit(lab.search, self.meter, dense),
+            fit=CountedSplit(data.fit, self.meter, macs),
+            calibration=CountedSplit(data.calibration, self.meter, macs),
+            search=CountedSplit(lab.search, self.meter, macs),
             evaluate=self.evaluate,
             proxy=self.proxy,
             rescore=self.rescore,
-            random_scores=lambda: lab.scores(RANDOM_CRITERION, self.unit.draw),
+            random_scores=self.random_scores,
+            uniform_of=self.uniform_of(),
         )
 
     def evaluate(self, widths: IntArray) -> float:
-        """Quality of one configuration after the quick repair, higher = better."""
-        lab = self.lab
-        widths = lab.space.check_widths(widths)
-        repair = lab.recoveries.quick(lab.recipe.recovery)
-        candidate = evaluate_candidate(
-            lab.space,
-            lab.quick_judge,
-            lambda: make_candidate(lab.model, lab.space, self.scores, widths, repair),
-            widths,
-            index=len(self.candidates),
-            method=self.unit.key,
-        )
-        if candidate.status == "ok":
-            self.meter.look(candidate.costs["macs"], len(lab.search))
-            predicted = float(lab.proxy(widths[None])[0])
-            candidate = dataclasses.replace(
-                candidate, scores={**candidate.scores, PROXY: predicted}
-            )
+        """Quality of one configuration, higher = better; recorded as a candidate."""
+        widths = self.lab.space.check_widths(widths)
+        found = self.candidate(widths, len(self.candidates))
         self.meter.candidates += 1
-        self.candidates.append(candidate)
+        self.candidates.append(found)
         self.tell(min(1.0, len(self.candidates) / self.unit.work))
-        return value_of(candidate, lab.recipe.proposals.rank_by)
+        return value_of(found, self.lab.recipe.proposals.rank_by)
 
-    def proxy(self, widths: IntArray) -> FloatArray:
-        """Predicted quality of configurations (N, G), higher = better, (N,)."""
-        lab = self.lab
-        self._charge_moments()
-        images = min(SENSITIVITY_IMAGES, len(lab.recoveries.calibration))
-        self.meter.charge("tables", lab.macs, images * len(lab.space))
-        found: FloatArray = lab.proxy(widths)
-        return found
 
-    def _charge_moments(self) -> None:
-        self.meter.charge("moments", self.lab.macs, len(self.lab.recoveries.calibration))
-
-    def rescore(self, selection: Selection) -> list[Tensor]:
-        """The row's criterion on the network that is cut accordingly and repaired."""
-        lab = self.lab
-        small = cut(lab.model, lab.space, selection)
-        small = lab.recoveries.quick(lab.recipe.recovery)(small, selection)
-        space = lab.trace(small)
-        wanted = [(g.name, w) for g, w in zip(lab.space.groups, selection.widths, strict=True)]
-        if [(g.name, g.width) for g in space.groups] != wanted:
-            raise UnsupportedModelError(
-                f"The network cut to {selection.widths.tolist()} has other channel groups than the "
-                "dense one, so its scores cannot be compared. Use a method that scores once."
-            )
-        needs = criteria.create(self.unit.criterion).needs
-        if needs - {"weights"}:
-            images = len(lab.recoveries.calibration)
-            macs = self.macs(selection.widths)
-            self.meter.look(macs, images, backward="gradients" in needs)
-        return lab.scores_of(self.unit.criterion, small, space, self.unit.draw)
+def propose(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
+    """The proposal of one row at one draw; its network is kept for training and for the test."""
+    bench = lab.bench(unit, tell)
+    selection = bench.propose()
+    small = cut(lab.base, lab.space, selection)
+    if not lab.space.inexact:
+        verify(lab.base, small, lab.space, selection, lab.example, tolerance=TOLERANCE)
+    made = bench.finish(small, selection)
+    save(made.network, lab.kept.file(lab.file("proposal", unit.key)))
+    widths = tuple(selection.widths.tolist())
+    scores = {} if made.quality is None else scores_of(made.quality)
+    proposal = Proposal(
+        row=unit.row,
+        label=unit.label,
+        method=lab.recipe.method_name(unit.label),
+        criterion=unit.criterion,
+        draw=unit.draw,
+        widths=widths,
+        selection=selection_hash(selection),
+        chosen=_chosen(bench.candidates, widths),
+        macs=bench.macs(selection.widths),
+        params=sum(p.numel() for p in made.network.parameters()),
+        ratio=lab.ratio(selection.widths),
+        proxy=made.proxy,
+        search=None if made.quality is None else made.quality.accuracy,
+        minus_kl=scores.get(MINUS_KL),
+        minus_loss=scores.get(MINUS_LOSS),
+        spent={**made.charged, PROPOSE: bench.meter.spent(made.cost)},
+    )
+    return Outcome(
+        proposal=proposal,
+        candidates=tuple(bench.candidates),
+        ledger=(made.cost,),
+    )
 
 
 def _check_budget(lab: Lab, selection: Selection) -> None:
     lab.space.check_selection(selection)
-    budget = lab.recipe.budget
-    cost = lab.space.cost(budget.metric)
-    ratio = float(cost(selection.widths)) / cost.dense
+    budget, ratio = lab.recipe.budget, lab.ratio(selection.widths)
     if abs(ratio - budget.ratio) > budget.tolerance + 1e-9:
         raise InvalidInputError(
             f"The method proposed {ratio:.4f} of the {budget.metric}, outside the budget of "

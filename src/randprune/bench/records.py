@@ -48,7 +48,13 @@ _UNOPENED = UseOfTestSet(before_final=0, final=0)
 # Stages of a result's costs.
 SCORES = "scores"
 PROPOSE = "propose"
+SHARED = "shared"
 TRAIN = "train"
+
+DENSE = "dense"
+"""The dense network: its label, and its method where it is a row of its own, as from scratch."""
+SCRATCH = "scratch"
+"""Stands for the criterion from scratch, where nothing ranks channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +112,20 @@ class Protocol(Milestone):
         title: what people call the run.
         study: the name of the shipped study that the recipe comes from, "" for any other.
         setting: pre-trained networks, or widths searched from scratch.
-        weights_hash: of the checkpoint that all methods begin with.
-        methods: in the order of the recipe.
+        weights_hash: of the checkpoint that all methods begin with; from scratch, of the shared
+            weights.
+        methods: in the order of the recipe; from scratch also the dense network, the last one.
         reference: the row that differences are taken to.
         draw_seeds: one per draw; all rows of a draw see the same configurations.
         training_seeds: one per training, of the first draw; the other draws have their own, which
             `Training.seed` gives.
-        recovery: of every proposed network, without training.
+        recovery: of every proposed network, without training; "" from scratch.
         rank_by: what candidates are compared by on the search images.
         min_keep, round_to: limits on widths, the same for all methods.
         finetune: the training recipe, without its length and its seed.
+        widen, supernet: from scratch, how the network was widened, and how its shared weights were
+            trained.
+        notes: what people should know besides, such as groups that could not be widened.
         margin: differences of test accuracy smaller than this count as equivalent; a share.
         confidence: of the intervals.
     """
@@ -137,6 +147,20 @@ class Protocol(Milestone):
     finetune: Mapping[str, Any] = field(default_factory=dict)
     margin: float = 0.005
     confidence: float = 0.95
+    widen: Mapping[str, Any] = field(default_factory=dict)
+    supernet: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dense_row(self) -> str:
+        """The row of the dense network where it is trained like the others, else ""."""
+        found = (row_of(m.label, m.criteria[0]) for m in self.methods if m.method == DENSE)
+        return next(found, "")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The rows that meet the budget: all but the dense network's."""
+        return tuple(row for row in self.rows if row != self.dense_row)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -151,7 +175,10 @@ class Protocol(Milestone):
 
 @dataclass(frozen=True, slots=True)
 class DenseRecord(Milestone):
-    """The network before pruning; `test` is measured in the final evaluation."""
+    """The network before pruning; `test` is measured in the final evaluation.
+
+    From scratch it has no accuracies of its own: it is trained like the others, as a row.
+    """
 
     KEY: ClassVar[str] = "bench_dense"
 
@@ -174,10 +201,12 @@ class Proposal:
         macs, params: of the network. ratio: of the budget's metric that remains.
         proxy: predicted quality from the tables of all groups, without a forward pass; higher is
             better. None where no tables were made.
-        search: accuracy on the search images after the repair, in float32.
+        search: accuracy on the search images after the repair, or with shared weights from
+            scratch, in float32.
         minus_kl, minus_loss: on the same images; higher is better.
         test: accuracy on the test set after the repair, before any training.
-        spent: by stage, `SCORES` (of the criterion, as if it were alone) and `PROPOSE`.
+        spent: by stage, `SCORES` (of the criterion, as if it were alone), `SHARED` (of the shared
+            weights, as if it were alone) and `PROPOSE`.
     """
 
     row: str
@@ -279,6 +308,11 @@ class Result:
     def test_before(self) -> Accuracy | None:
         """On the test set before training."""
         return self.proposal.test
+
+    @property
+    def search(self) -> Accuracy | None:
+        """On the search images before training."""
+        return self.proposal.search
 
     @property
     def total(self) -> Spent:

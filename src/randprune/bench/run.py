@@ -20,6 +20,8 @@ from randprune.bench.lab import Lab
 from randprune.bench.pool import Failure, Pool, make_pool
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import (
+    DENSE,
+    SCRATCH,
     BenchRun,
     DenseRecord,
     MethodInfo,
@@ -29,9 +31,10 @@ from randprune.bench.records import (
     record_proposal,
     record_training,
 )
+from randprune.bench.settings import make_lab
 from randprune.bench.units import (
-    DENSE,
     PREPARE,
+    TEST_DENSE,
     Outcome,
     Unit,
     proposals,
@@ -40,8 +43,6 @@ from randprune.bench.units import (
 )
 from randprune.errors import DataError, InvalidInputError
 from randprune.pipeline.progress import Progress, Silent, phase
-from randprune.search import reachable
-from randprune.search.feasible import require_reachable
 from randprune.store import (
     BudgetInfo,
     ModelInfo,
@@ -94,10 +95,9 @@ def run_bench(
     folder = Path(out or recipe.output.folder)
     check_complete(recipe, str(out or recipe.output.folder))
     with Store.open(folder) as store:
-        lab = Lab(recipe, folder / "work", device)
-        limits = (recipe.proposals.min_keep, recipe.proposals.round_to)
+        lab = make_lab(recipe, folder / "work", device)
         with phase(progress or Silent(), "trace", "Tracing the network"):
-            require_reachable(lab.space, recipe.budget.budget(), *limits)
+            lab.check_reachable()
         run = store.run(_key(lab))
         if not run.finished:
             lab.work_in(folder / "work" / f"run-{run.id}")
@@ -122,7 +122,7 @@ class _Runner:
         """All phases."""
         recipe = self.lab.recipe
         self._describe()
-        with self._phase("prepare", "Scoring with all criteria", [PREPARE], 0) as done:
+        with self._phase("prepare", self.lab.preparing, [PREPARE], 0) as done:
             for _, outcome in done:
                 if isinstance(outcome, Failure):
                     raise DataError(f"The preparation of the benchmark failed: {outcome.error}")
@@ -149,7 +149,7 @@ class _Runner:
         with self._phase("propose", text, left, _work(asked) - _work(left)) as done:
             for unit, outcome in done:
                 if isinstance(outcome, Failure):
-                    method = self.lab.recipe.methods[unit.label].method or unit.label
+                    method = self.lab.recipe.method_name(unit.label)
                     proposal = Proposal(
                         row=unit.row, label=unit.label, method=method, criterion=unit.criterion,
                         draw=unit.draw, status="failed", error=outcome.error,
@@ -169,7 +169,7 @@ class _Runner:
             if unit.key not in known
             or (known[unit.key].status == "ok" and not self._has("trained", unit))
         ]
-        text = f"{len(every)} fine-tunings"
+        text = f"{len(every)} {self.lab.trainings}"
         with self._phase("train", text, left, _work(every) - _work(left)) as done:
             for unit, outcome in done:
                 if isinstance(outcome, Failure):
@@ -188,11 +188,14 @@ class _Runner:
         """The final evaluation: the test set is opened here, and nowhere else."""
         by_key: dict[str, Proposal | Training] = {p.key: p for p in self._proposals()}
         by_key |= {t.key: t for t in self._trainings() if t.status == "ok"}
-        units = [unit for unit in (*proposed, *trained) if unit.key in by_key]
-        every = [test_of(Unit(DENSE, DENSE, DENSE)), *map(test_of, units)]
-        left = [unit for unit in every[1:] if by_key[_tested(unit)].test is None]
+        untrained = self.lab.tests_untrained
+        asked = (*proposed, *trained) if untrained else trained
+        every = [test_of(unit) for unit in asked if unit.key in by_key]
+        left = [unit for unit in every if by_key[_tested(unit)].test is None]
         dense = self.run.get_typed(DenseRecord, DenseRecord.KEY)
-        left = ([every[0]] if dense.test is None else []) + left
+        if untrained:
+            every = [TEST_DENSE, *every]
+            left = ([TEST_DENSE] if dense.test is None else []) + left
         text = "Test accuracy"
         with self._phase("test", text, left, _work(every) - _work(left)) as done:
             for unit, outcome in done:
@@ -200,7 +203,7 @@ class _Runner:
                     self._failed_test(unit, outcome, by_key)
                     continue
                 with self.run.transaction():
-                    if unit.label == DENSE:
+                    if unit == TEST_DENSE:
                         self.run.write(dataclasses.replace(dense, test=outcome.test))
                     else:
                         found = by_key[_tested(unit)]
@@ -210,7 +213,7 @@ class _Runner:
     def _failed_test(
         self, unit: Unit, failure: Failure, by_key: dict[str, Proposal | Training]
     ) -> None:
-        if unit.label == DENSE:
+        if unit == TEST_DENSE:
             raise DataError(f"The dense network could not be tested: {failure.error}")
         found = by_key[_tested(unit)]
         self._record(dataclasses.replace(found, status="failed", error=failure.error))
@@ -225,7 +228,6 @@ class _Runner:
         images = {
             part: sizes[f"{part}_images"] for part in ("fit", "calibration", "search", "test")
         }
-        limits = (recipe.proposals.min_keep, recipe.proposals.round_to)
         file = RECIPE_FILE if run.id == 1 else f"bench-{run.id}.toml"
         with run.transaction():
             run.write(
@@ -239,8 +241,7 @@ class _Runner:
                     images=images,
                 )
             )
-            found = reachable(lab.space, recipe.budget.metric, *limits)
-            run.write(SpaceInfo.from_space(lab.space, found))
+            run.write(SpaceInfo.from_space(lab.original, lab.reachable()))
             budget = recipe.budget
             run.write(BudgetInfo(budget.metric, budget.ratio, budget.tolerance))
             run.write(Reproduce(f"randprune bench {file}", recipe.to_toml(), file))
@@ -254,6 +255,8 @@ class _Runner:
             known = self.run.read(DenseRecord)
             self.run.write(known or outcome.dense)
             self.run.write(protocol_of(self.lab, outcome.weights_hash))
+            for row in outcome.epochs:
+                self.run.record_epoch(row.network, row.epoch, row.metrics)
             self._book(outcome)
 
     def _book(self, outcome: Outcome, *, final: bool = False) -> None:
@@ -316,13 +319,16 @@ def protocol_of(lab: Lab, hash_of_weights: str) -> Protocol:
         described.append(
             MethodInfo(
                 label=label,
-                method=section.method or label,
+                method=recipe.method_name(label),
                 options=section.options,
                 criteria=recipe.criteria_of(label),
                 epochs=recipe.epochs_of(label),
                 words=method.words,
             )
         )
+    if recipe.setting == "scratch":
+        words = "The dense network at full width, trained like all others: no method of the budget."
+        described.append(MethodInfo(DENSE, DENSE, {}, (SCRATCH,), recipe.epochs_of(DENSE), words))
     design = recipe.design
     return Protocol(
         title=recipe.title,
@@ -337,9 +343,12 @@ def protocol_of(lab: Lab, hash_of_weights: str) -> Protocol:
         rank_by=recipe.proposals.rank_by,
         min_keep=recipe.proposals.min_keep,
         round_to=recipe.proposals.round_to,
-        finetune=recipe.finetune.model_dump(),
+        finetune=recipe.trained_by.model_dump(),
         margin=design.margin,
         confidence=design.confidence,
+        widen=recipe.widen.model_dump() if recipe.widen else {},
+        supernet=recipe.supernet.model_dump(exclude_none=True) if recipe.supernet else {},
+        notes=lab.notes,
     )
 
 
@@ -355,7 +364,7 @@ def _key(lab: Lab) -> RunKey:
         kind="bench",
         recipe={**decisive, "trace": traced},
         seed=recipe.seed,
-        fingerprint=lab.space.fingerprint,
+        fingerprint=lab.original.fingerprint,
         weights_hash=weights_hash(lab.untrained),
         data_fingerprint=content_hash({part: described[part] for part in _DATA_PARTS}),
     )
@@ -375,10 +384,11 @@ def check_complete(recipe: BenchRecipe, folder: str) -> None:
             "or the parameter 'out'."
         )
     assert recipe.model is not None
-    if not recipe.model.weights and recipe.pretrain is None:
+    if recipe.setting == "pretrained" and not recipe.model.weights and recipe.pretrain is None:
         raise InvalidInputError(
             "The recipe's network has no trained weights, so there is nothing to compare. Give "
-            "model.weights, or a section [pretrain] that trains it first."
+            "model.weights, or a section [pretrain] that trains it first. To search widths "
+            'without trained weights, set setting = "scratch".'
         )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import (
+    DENSE,
+    SCRATCH,
     DenseRecord,
     Proposal,
     Training,
@@ -18,9 +20,6 @@ from randprune.store import Accuracy, Candidate, CostEntry, EpochRow
 
 Tell = Callable[[float], None]
 """Receives the share of a unit that is done."""
-
-DENSE = "dense"
-"""The network that the final evaluation measures beside the proposed ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,9 @@ class Outcome:
 
 PREPARE = Unit("prepare", "prepare", work=100)
 
+TEST_DENSE = Unit("test", f"test/{DENSE}", DENSE, DENSE)
+"""The final evaluation of the dense network as it was given, beside the proposed ones."""
+
 
 def proposals(recipe: BenchRecipe) -> Iterator[Unit]:
     """All proposals, draw by draw, so that an interrupted run has whole draws."""
@@ -81,6 +83,9 @@ def proposals(recipe: BenchRecipe) -> Iterator[Unit]:
                 key = proposal_key(row_of(label, criterion), draw)
                 work = 5 + getattr(recipe.method(label), "candidates", 0)
                 yield Unit("propose", key, label, criterion, draw, work=work)
+        if recipe.setting == "scratch":  # trained beside the others, with the same seeds
+            key = proposal_key(row_of(DENSE, SCRATCH), draw)
+            yield Unit("propose", key, DENSE, SCRATCH, draw, work=5)
 
 
 def trainings(recipe: BenchRecipe, proposal: Unit) -> Iterator[Unit]:

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from randprune.bench.execute import execute
 from randprune.bench.lab import Lab
 from randprune.bench.recipe import BenchRecipe
+from randprune.bench.settings import make_lab
 from randprune.bench.units import Unit
 from randprune.errors import RandpruneError, StorageError
 from randprune.store.codec import encode
@@ -47,7 +48,7 @@ def _listen(asked: queue.Queue[dict[str, Any]]) -> None:
 
 def _lab(start: Mapping[str, Any]) -> Lab:
     recipe = BenchRecipe.parse(start["recipe"], "the recipe of this run")
-    return Lab(recipe, Path(start["work"]), start["device"])
+    return make_lab(recipe, Path(start["work"]), start["device"])
 
 
 def _serve(lab: Lab, asked: Mapping[str, Any], answers: TextIO) -> None:

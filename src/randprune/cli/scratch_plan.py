@@ -166,7 +166,9 @@ def _macs(
     dense = space.cost("macs").dense
     small = recipe.budget.ratio * dense
     fit, every = len(data.fit), len(data.full_train)
-    shared = _TRAINED * recipe.supernet.epochs * fit * step_macs(recipe, wide, small)
+    limits = recipe.search.min_keep, recipe.search.round_to
+    step = step_macs(recipe.supernet, wide, limits, small)
+    shared = _TRAINED * recipe.supernet.epochs * fit * step
     looked_at = len(data.search_indices) + len(data.calibration_indices)
     search = recipe.search.candidates * looked_at * small
     one = _TRAINED * recipe.training.epochs * every * small

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from randprune.pipeline.job import Job
-from randprune.store import LEARNING_RATE, SECONDS, TRAIN_LOSS, TRAIN_TOP1
+from randprune.store import LEARNING_RATE, SECONDS, TRAIN_LOSS, TRAIN_TOP1, EpochRow
 from randprune.training import Teacher, TrainProgress, TrainRecipe, TrainResult, TrainStep, train
 from randprune.training.state import Checkpoint
 from randprune.zoo.splits import Split
@@ -94,15 +94,8 @@ class Training:
 
     def _record(self, job: Job[Any], result: TrainResult) -> None:
         with job.run.transaction():
-            for epoch in result.history:
-                metrics = {
-                    TRAIN_LOSS: epoch["loss"],
-                    TRAIN_TOP1: epoch["train_accuracy"],
-                    LEARNING_RATE: epoch["lr"],
-                    SECONDS: epoch["seconds"],
-                }
-                known = {key: value for key, value in metrics.items() if value is not None}
-                job.run.record_epoch(self.label, epoch["epoch"], known)
+            for row in epoch_rows(self.label, result):
+                job.run.record_epoch(row.network, row.epoch, row.metrics)
             forward = {self.macs: result.images_forward}
             forward[self.teacher_macs] = forward.get(self.teacher_macs, 0) + result.images_teacher
             job.run.add_cost(
@@ -114,3 +107,18 @@ class Training:
                     backward={self.macs: result.images_backward},
                 )
             )
+
+
+def epoch_rows(network: str, result: TrainResult) -> tuple[EpochRow, ...]:
+    """The epochs of a training as they are recorded, under the network's name."""
+    rows = []
+    for epoch in result.history:
+        metrics = {
+            TRAIN_LOSS: epoch["loss"],
+            TRAIN_TOP1: epoch["train_accuracy"],
+            LEARNING_RATE: epoch["lr"],
+            SECONDS: epoch["seconds"],
+        }
+        known = {key: value for key, value in metrics.items() if value is not None}
+        rows.append(EpochRow(network, epoch["epoch"], known))
+    return tuple(rows)

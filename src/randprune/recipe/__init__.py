@@ -13,7 +13,7 @@ from randprune.recipe.prune import (
     PruneRecipe,
     SearchSection,
 )
-from randprune.recipe.scratch import ScratchRecipe, ScratchSearchSection, WidenSection
+from randprune.recipe.scratch import ScratchRecipe, SupernetSection, WidenSection
 from randprune.recipe.toml import dump_toml
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "PruneRecipe",
     "RecipeBase",
     "ScratchRecipe",
-    "ScratchSearchSection",
     "SearchSection",
     "Section",
+    "SupernetSection",
     "WidenSection",
     "dump_toml",
 ]

@@ -52,6 +52,11 @@ class Task:
         rescore: selection -> scores of the row's criterion for the channels it keeps, of the
             network that is cut accordingly and repaired; one (kept,) tensor a group.
         random_scores: one (width,) tensor a group, drawn by the task's own seed.
+        uniform_of: where uniform widths are taken, if not in `space` itself: from scratch, where
+            `space` is that of a widened network, the dense network's space and its budget.
+
+    From scratch there is no trained network: `model` has random weights, `proxy` and `rescore`
+    raise, and of a proposal its widths alone count; the first channels of each group are kept.
     """
 
     model: nn.Module
@@ -68,6 +73,7 @@ class Task:
     proxy: Callable[[IntArray], FloatArray]
     rescore: Callable[[Selection], list[Tensor]]
     random_scores: Callable[[], Sequence[Tensor]]
+    uniform_of: tuple[Space, Budget] | None = None
 
     def select(self, widths: npt.ArrayLike, scores: Sequence[Tensor] | None = None) -> Selection:
         """The channels that the criterion (or other `scores`) keeps at these widths."""
@@ -79,16 +85,25 @@ class Task:
         return strategy.ask(self.space, self.budget, count, self.rng)
 
     def uniform_widths(self) -> IntArray:
-        """The uniform configuration of the budget, int64 (G,)."""
+        """The uniform configuration of the budget, int64 (G,).
+
+        Raises:
+            InfeasibleBudgetError: no uniform configuration meets the budget.
+        """
         # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
         strategy = UniformSearch(round_to=self.limits.round_to)
-        widths: IntArray = strategy.ask(self.space, self.budget, 1, self.rng)[0]
+        space, budget = self.uniform_of or (self.space, self.budget)
+        widths: IntArray = strategy.ask(space, budget, 1, self.rng)[0]
         return widths
 
 
 @runtime_checkable
 class Method(Protocol):
-    """Proposes a pruned network. Constructors only store arguments; `repr` rebuilds the object."""
+    """Proposes a pruned network. Constructors only store arguments; `repr` rebuilds the object.
+
+    A method that means nothing without a trained network has a class attribute `needs_trained` that
+    is true: recipes from scratch refuse it.
+    """
 
     @property
     def uses_criterion(self) -> bool:

@@ -48,6 +48,7 @@ class GlobalRanking:
 
     norm: str = "l2"
     uses_criterion: ClassVar[bool] = True
+    needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.norm not in _NORMS:

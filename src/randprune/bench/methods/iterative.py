@@ -40,6 +40,7 @@ class Iterative:
     widths: str = "uniform"
     norm: str = "l2"
     uses_criterion: ClassVar[bool] = True
+    needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or self.steps < 1:

@@ -31,6 +31,7 @@ class BestByProxy:
 
     draws: int = 10_000
     uses_criterion: ClassVar[bool] = True
+    needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.draws, bool) or self.draws < 1:

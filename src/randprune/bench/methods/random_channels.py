@@ -24,6 +24,7 @@ class RandomChannels:
 
     widths: str = "uniform"
     uses_criterion: ClassVar[bool] = False
+    needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.widths not in ("uniform", "random"):

@@ -2,7 +2,8 @@
 
 Method. `candidates` random configurations within the budget; in each, the criterion ranks the
 channels of every group; each is cut, repaired without training and evaluated on the search images;
-the best one is proposed. With one candidate it is a random configuration without any search.
+the best one is proposed. From scratch, each is evaluated with shared weights instead. With one
+candidate it is a random configuration without any search.
 
 Li et al., "Revisiting Random Channel Pruning for Neural Network Compression", CVPR 2022. Differs
 from the paper: sampling law, number of candidates and evaluation are ours, see
@@ -46,10 +47,10 @@ class RandomSearchMethod:
     def words(self) -> str:
         """What it does."""
         if self.candidates == 1:
-            return "One random configuration within the budget; the criterion ranks the channels."
+            return "One random configuration within the budget, without a search."
         return (
-            f"{self.candidates} random configurations within the budget; the criterion ranks the "
-            "channels; the best one after repair on the search images is proposed."
+            f"{self.candidates} random configurations within the budget, compared on the search "
+            "images before any training; the best one is proposed."
         )
 
     def propose(self, task: Task) -> Selection:

@@ -18,7 +18,7 @@ class UniformWidth:
     """The same keep ratio everywhere."""
 
     uses_criterion: ClassVar[bool] = True
-    words: ClassVar[str] = "The same share of channels in every layer; the criterion ranks them."
+    words: ClassVar[str] = "The same share of channels in every layer of the dense network."
 
     def propose(self, task: Task) -> Selection:
         """The criterion's channels at uniform widths."""

@@ -1,4 +1,4 @@
-"""The first unit of a benchmark: the dense network, its statistics, and all criteria's scores."""
+"""The preparation of trained networks: the dense one, its statistics, and all criteria's scores."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from randprune.atomic import write_file
 from randprune.bench.counting import MacCounter, cost_alone
-from randprune.bench.lab import Lab
+from randprune.bench.once import train_once
 from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.records import DenseRecord, Spent
 from randprune.bench.units import Outcome, Tell
 from randprune.criteria import Criterion, criteria, score, score_all
 from randprune.errors import StorageError
-from randprune.pipeline.ledger import entry
 from randprune.recovery import needs_moments
 from randprune.store import Accuracy, CostEntry
-from randprune.training import TrainProgress, train
-from randprune.training.state import Checkpoint
 from randprune.zoo.weights import weights_hash
+
+if TYPE_CHECKING:
+    from randprune.bench.settings.pretrained import PretrainedLab
 
 _log = logging.getLogger(__name__)
 
 
-def prepare(lab: Lab, tell: Tell) -> Outcome:
+def prepare(lab: PretrainedLab, tell: Tell) -> Outcome:
     """Make and keep what all other units read; what an earlier process kept is not made again."""
     lab.ledger.clear()
     _pretrain(lab, tell)
@@ -50,45 +52,35 @@ def prepare(lab: Lab, tell: Tell) -> Outcome:
         search=Accuracy(int(right.sum()), len(right)),
     )
     return Outcome(
-        weights_hash=weights_hash(lab.model),
+        weights_hash=weights_hash(lab.base),
         dense=dense,
         ledger=tuple(lab.ledger),
     )
 
 
-def _pretrain(lab: Lab, tell: Tell) -> None:
+def _pretrain(lab: PretrainedLab, tell: Tell) -> None:
     """Train the dense network, where the recipe gives no trained weights."""
-    section = lab.recipe.pretrain
-    file = lab.kept.file("dense")
-    if section is None or file.exists():
+    section, file = lab.recipe.pretrain, lab.kept.file("dense")
+    if section is None:
         return
-    recipe = section.recipe(section.epochs, lab.seed("pretrain"))
-
-    def progress(now: TrainProgress) -> None:
-        tell((now.epoch - 1 + now.step / now.steps) / now.epochs)
-
-    result = train(
-        lab.untrained,
+    cost, _ = train_once(
+        lab,
+        "pretrain",
+        lambda: lab.untrained,
         lab.data.full_train,
-        recipe,
-        checkpoint=Checkpoint(lab.work / "pretrain", every_steps=250),
-        progress=progress,
-        device=lab.device,
+        section.recipe(section.epochs, lab.seed("pretrain")),
+        lab.macs,
+        lambda trained: _keep(trained, file),
+        tell,
     )
-    lab.ledger.append(
-        entry(
-            "pretrain",
-            "pretrain",
-            seconds=result.seconds,
-            device=lab.device,
-            forward={lab.macs: result.images_forward},
-            backward={lab.macs: result.images_backward},
-        )
-    )
-    write_file(file, safetensors.torch.save(dict(result.model.state_dict())))
+    lab.ledger.append(cost)
 
 
-def _score(lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) -> None:
+def _keep(network: nn.Module, file: Path) -> None:
+    write_file(file, safetensors.torch.save(dict(network.state_dict())))
+
+
+def _score(lab: PretrainedLab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) -> None:
     """Score all criteria in shared passes, keep the scores, and what each costs by itself."""
     calibration = lab.recoveries.calibration
 
@@ -112,7 +104,7 @@ def _score(lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) ->
         )
         costs = {RANDOM_CRITERION: Spent(device=lab.device)}
         for name in found:
-            costs[name] = cost_alone(lab.model, lab.space, chosen[name], calibration, lab.device)
+            costs[name] = cost_alone(lab.base, lab.space, chosen[name], calibration, lab.device)
         lab.keep_document("costs", {name: dataclasses.asdict(c) for name, c in costs.items()})
         lab.keep_document("failed", failed)
         return {
@@ -125,13 +117,13 @@ def _score(lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) ->
 
 
 def _scores(
-    lab: Lab, chosen: Mapping[str, Criterion], shared: dict[str, Any]
+    lab: PretrainedLab, chosen: Mapping[str, Criterion], shared: dict[str, Any]
 ) -> tuple[dict[str, list[torch.Tensor]], dict[str, str]]:
     """Scores by criterion, and the errors of those that failed."""
     calibration, seed = lab.recoveries.calibration, lab.seed("scores")
     try:
         together = score_all(
-            lab.model, lab.space, chosen.values(), calibration, seed=seed, shared=dict(shared)
+            lab.base, lab.space, chosen.values(), calibration, seed=seed, shared=dict(shared)
         )
         return {name: together[criterion.name] for name, criterion in chosen.items()}, {}
     except (StorageError, MemoryError):
@@ -143,7 +135,7 @@ def _scores(
     for name, criterion in chosen.items():
         try:
             found[name] = score(
-                lab.model, lab.space, criterion, calibration, seed=seed, shared=dict(shared)
+                lab.base, lab.space, criterion, calibration, seed=seed, shared=dict(shared)
             )
         except (StorageError, MemoryError):
             raise

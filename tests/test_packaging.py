@@ -238,7 +238,8 @@ def test_the_reference_of_the_keys_of_benchmarks_is_complete() -> None:
     text = (ROOT / "docs" / "benchmark.md").read_text()
     reference = text.partition("## All keys of a benchmark")[2]
     shown = re.findall(r"^(###.*|\| `\w+` \| [^|]*\|)", reference, re.M)
-    shared = ("model", "data", "budget", "finetune", "pretrain")
+    trained = ("finetune", "pretrain", "widen", "supernet", "training")
+    shared = ("model", "data", "budget", *trained)
     methods = recipe_rows(MethodSection)[1:]
     assert shown == [*recipe_rows(BenchRecipe, shared), "### [methods.NAME]", *methods]
 

@@ -89,6 +89,19 @@ class FatalOnce:
         return task.select(task.uniform_widths())
 
 
+@methods.register("foresees")
+@dataclass(frozen=True)
+class Foresees:
+    """Chooses by the prediction."""
+
+    uses_criterion: ClassVar[bool] = True
+    words: ClassVar[str] = "Needs a prediction."
+
+    def propose(self, task: Task) -> Selection:
+        widths = task.random_widths(2)
+        return task.select(widths[task.proxy(widths).argmax()])
+
+
 @criteria.register("unreadable")
 @dataclass(frozen=True)
 class Unreadable:
@@ -153,7 +166,7 @@ SCRATCH: dict[str, Any] = {
         "uniform": {},
         "one_random": {"method": "random_search", "options": {"candidates": 1}},
     },
-    "design": {"draws": 3, "epochs": [2]},
+    "design": {"draws": 2, "epochs": [1, 2]},
     "supernet": {"epochs": 3, "lr": 0.2, "batch_size": 64, "precision": "float32", "pool": 64},
     "training": {"lr": 0.2, "batch_size": 64, "precision": "float32"},
     "plugins": ["tiny_bench"],

@@ -49,7 +49,7 @@ class RowSummary:
         row, label, criterion: see `Proposal`.
         results: that have a test accuracy. failed: that have none, with an error.
         accuracy: mean on the test set over draws; None without results. before: the same networks
-            before training.
+            before training, or from scratch on the search images with shared weights.
         macs, params, ratio, candidates: means over the draws of its networks.
         spent: mean total of one result.
     """
@@ -99,6 +99,11 @@ class Analysis:
         self.lengths = tuple(sorted({epochs for _, epochs in self._done}))
         self.main = self.lengths[-1] if self.lengths else None
 
+    @property
+    def before(self) -> str:
+        """The accuracy of a `Result` that says what its network was worth before training."""
+        return "test_before" if self.run.protocol.setting == "pretrained" else "search"
+
     # -- accuracies ----------------------------------------------------------------------------
 
     @cached_property
@@ -117,7 +122,7 @@ class Analysis:
         return tuple(self._done.get((row, epochs), ()))
 
     def mean_of(self, results: Sequence[Result], accuracy: str = "test") -> Estimate | None:
-        """Mean test accuracy over draws; `accuracy`: "test" or "test_before"."""
+        """Mean accuracy over draws; `accuracy`: "test", "test_before" or "search"."""
         by_draw: dict[int, list[float]] = {}
         for result in results:
             found: Accuracy | None = getattr(result, accuracy)
@@ -144,7 +149,7 @@ class Analysis:
                     len(results),
                     sum(f.row == row and f.epochs == epochs for f in failures),
                     self.mean_of(results),
-                    self.mean_of(results, "test_before"),
+                    self.mean_of(results, self.before),
                     _mean([p.macs for p in networks]),
                     _mean([p.params for p in networks]),
                     _mean([p.ratio for p in networks]),
@@ -160,11 +165,11 @@ class Analysis:
     def comparisons(self, epochs: int, rows: Sequence[str] | None = None) -> tuple[Comparison, ...]:
         """Rows against the reference at a length, corrected over all of them.
 
-        `rows`: the family of comparisons; default all rows. Empty where the reference has no
-        results at that length.
+        `rows`: the family of comparisons; default all rows within the budget. Empty where the
+        reference has no results at that length.
         """
         protocol = self.run.protocol
-        family = protocol.rows if rows is None else rows
+        family = protocol.compared if rows is None else rows
         scores: dict[str, dict[Pair, float]] = {
             row: {
                 (r.draw, r.training): r.test.share

@@ -141,19 +141,20 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in words."""
         recipe = self.recipe
-        rows = dict.fromkeys(unit.row for unit in self.proposals)
+        scratch = recipe.setting == "scratch"
+        rows = dict.fromkeys(unit.label if scratch else unit.row for unit in self.proposals)
         epochs = sum(unit.epochs for unit in self.trainings)
-        minutes = {phase: seconds / 60 for phase, seconds in self.seconds.items()}
+        takes = {phase: _duration(seconds) for phase, seconds in self.seconds.items()}
         assert recipe.model is not None
         assert recipe.data is not None
         shared, kind = [], ""
-        if self.shared_macs:
+        if scratch:
             assert recipe.supernet is not None
             each = self.shared_images // recipe.supernet.epochs
             kind = " from random weights"
             shared = [
                 f"shared      weights of all widths, {recipe.supernet.epochs} epochs of {each:,} "
-                f"images: about {minutes['prepare']:.0f} min"
+                f"images: {takes['prepare']}"
             ]
         return [
             f"benchmark   {recipe.title}: {recipe.model.spec} on {recipe.data.spec}, "
@@ -161,14 +162,18 @@ class Plan:
             f"rows        {len(rows)}: {', '.join(rows)}",
             *shared,
             f"proposals   {len(self.proposals)} ({recipe.design.draws} draws each), "
-            f"{self.candidates:,} candidates evaluated: about {minutes['propose']:.0f} min",
+            f"{self.candidates:,} candidates evaluated: {takes['propose']}",
             f"trainings   {len(self.trainings)}{kind}, {epochs:,} epochs of "
-            f"{self.train_images:,} images in all: about {minutes['train']:.0f} min",
+            f"{self.train_images:,} images in all: {takes['train']}",
             f"machine     {self.workers} processes side by side, "
             f"{self.images_per_second:,.0f} training images a second each",
             f"compute     {self.macs:.3g} multiply-adds",
             f"output      {recipe.output.folder}",
         ]
+
+
+def _duration(seconds: float) -> str:
+    return "under a minute" if seconds < 60 else f"about {seconds / 60:.0f} min"
 
 
 def _measure(lab: Lab) -> tuple[float, float]:

@@ -346,6 +346,12 @@ class BenchRecipe(RecipeBase):
                 "Set supernet.sandwich = true.",
             )
 
+    def document(self) -> dict[str, Any]:
+        """All keys that mean something in the recipe's setting; see `RecipeBase.document`."""
+        found = super().document()
+        empty = ("criteria", "recovery") if self.setting == "scratch" else ()
+        return {key: value for key, value in found.items() if key not in empty}
+
     @property
     def trained_by(self) -> FinetuneSection:
         """How proposed networks are trained: [finetune], or [training] from scratch."""

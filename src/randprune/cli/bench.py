@@ -29,7 +29,7 @@ def bench(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A TOML recipe, or a shipped study: smoke, f1, f2, f4, n_curve, spread.",
+            help="A TOML recipe, or a shipped study: smoke, f1, f2, f4, n_curve, spread, scratch.",
             show_default=False,
         ),
     ],
@@ -63,7 +63,7 @@ def bench(
 ) -> int:  # fmt: skip
     """Benchmark criteria and methods beside the random baseline, under one protocol.
 
-    Methods only propose; one runner cuts, verifies, repairs, fine-tunes and tests all of them. Give
+    Methods only propose; one runner cuts, verifies, repairs, trains and tests all of them. Give
     the same command again after an interruption: it continues where it stopped. Exit code 10: the
     benchmark is complete, but rows of it failed; they are listed with their errors.
     """

@@ -189,7 +189,7 @@ BENCH = (
     Flag("design.draws", ("--draws",), int, "N",
          "Seeds of configurations.", "the recipe's", RUN),
     Flag("design.trainings", ("--trainings",), int, "N",
-         "Fine-tunings of each proposed network.", "the recipe's", RUN),
+         "Trainings of each proposed network.", "the recipe's", RUN),
     Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
     Flag("output.workers", ("--workers",), int, "N",
          "Processes that work side by side; 0: everything in this one.", "one per core", RUN),

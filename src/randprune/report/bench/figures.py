@@ -15,11 +15,12 @@ from randprune.report.bench.names import (
     difference_text,
     epochs_text,
     p_text,
+    spaced,
 )
 from randprune.report.chart import Axis, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.format import points
 from randprune.report.pools import Reference, best_of_chart, spread_chart
-from randprune.store import DENSE, RANDOM_CHANNELS, SEARCH_TOP1, UNIFORM
+from randprune.store import DENSE, RANDOM_CHANNELS, SEARCH_TOP1, UNIFORM, Accuracy
 
 _HEIGHT = 460
 """Of figures whose legend has a line per method on a phone."""
@@ -174,7 +175,8 @@ def accuracy_macs(analysis: Analysis, names: Names) -> Chart | None:
         "accuracy-macs",
         "Test accuracy against MACs",
         f"Mean test accuracy {epochs_text(analysis.main)} over the multiply-adds of the networks. "
-        "Bars are 95\u00a0% t intervals over draws (for the dense network: over images).",
+        "Bars are 95\u00a0% t intervals over draws"
+        f"{'' if names.dense else ' (for the dense network: over images)'}.",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
@@ -185,7 +187,7 @@ def accuracy_macs(analysis: Analysis, names: Names) -> Chart | None:
 
 
 def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
-    """Test accuracy against all the compute that it took, one point a fine-tuning length."""
+    """Test accuracy against all the compute that it took, one point a length of training."""
     marks: list[Mark] = []
     curves: dict[str, list[tuple[float, Estimate]]] = {}
     for epochs in analysis.trained:
@@ -211,12 +213,12 @@ def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
         for row, curve in curves.items()
         if len(curve) > 1
     ]
-    several = ", one point a fine-tuning length" if lines else ""
+    several = f", one point a {names.words.training} length" if lines else ""
     return Chart(
         "accuracy-compute",
         "Test accuracy against total compute",
-        "Mean test accuracy over all multiply-adds that a result took: scores of its criterion, "
-        f"search, training{several}. Bars are 95\u00a0% t intervals over draws.",
+        f"Mean test accuracy over all multiply-adds that a result took: {names.words.spent}"
+        f"{several}. Bars are 95\u00a0% t intervals over draws.",
         Axis("MACs spent in all", kind="log", large=True),
         Axis("test accuracy", percent=True),
         (*lines, *marks),
@@ -227,7 +229,7 @@ def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
 
 
 def lengths(analysis: Analysis, names: Names) -> Chart | None:
-    """Test accuracy against the length of fine-tuning, row by row."""
+    """Test accuracy against the length of training, row by row."""
     trained = analysis.trained
     if len(trained) < 2:
         return None
@@ -279,10 +281,10 @@ def lengths(analysis: Analysis, names: Names) -> Chart | None:
         )
     return Chart(
         "lengths",
-        "Fine-tuning length",
+        f"{names.words.heading} length",
         "Mean test accuracy after the last epoch of separate trainings of different lengths."
         f"{brought} Bars: 95\u00a0% t intervals of the reference.",
-        Axis("epochs of fine-tuning", whole=True),
+        Axis(f"epochs of {names.words.training}", whole=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
         tables.by_length(analysis, names),
@@ -310,7 +312,9 @@ def spread(analysis: Analysis, names: Names) -> Chart | None:
             for c in analysis.run.candidates.get(proposal.key, ())
             if SEARCH_TOP1 in c.scores
         ]
-        return spread_chart(analysis.pool(row), labels, _references(analysis, names))
+        images = f"on the search images, {names.words.untrained}"
+        pool = analysis.pool(row)
+        return spread_chart(pool, labels, _references(analysis, names), images=images)
     return None
 
 
@@ -359,10 +363,11 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
     curves: dict[tuple[str, str], list[RowSummary]] = {}
     for summary in analysis.summaries(analysis.main):
         if summary.accuracy is not None and summary.candidates >= 1:
-            key = (methods.get(summary.label, summary.label), summary.criterion)
-            curves.setdefault(key, []).append(summary)
+            method = methods.get(summary.label, summary.label)
+            kind = summary.criterion if names.ranked else spaced(method)
+            curves.setdefault((method, kind), []).append(summary)
     marks: list[Mark] = []
-    for (_, criterion), rows in curves.items():
+    for (_, kind), rows in curves.items():
         if len({round(s.candidates) for s in rows}) < 2:
             continue
         ordered = sorted(rows, key=lambda s: s.candidates)
@@ -371,7 +376,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
         color = f"series_{len(marks) // 2 % 6 + 1}" if marks else "random"
         marks.append(
             Line(
-                criterion,
+                kind,
                 [s.candidates for s in ordered],
                 [e.value for e in means],
                 color,
@@ -380,7 +385,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
         )
         marks.append(
             Points(
-                criterion,
+                kind,
                 [s.candidates for s in ordered],
                 [e.value for e in means],
                 color,
@@ -393,7 +398,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
         return None
     return Chart(
         "candidates-accuracy",
-        "What more candidates bring after fine-tuning",
+        f"What more candidates bring after {names.words.training}",
         f"Mean test accuracy {epochs_text(analysis.main)} of the best of n candidates, chosen on "
         "the search images. Bars are 95\u00a0% t intervals over draws.",
         Axis("n, candidates compared", kind="log", whole=True),
@@ -403,7 +408,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
 
 
 def before(analysis: Analysis, names: Names) -> Chart | None:
-    """Test accuracy after training against that before it, one point a draw of a row."""
+    """Test accuracy after training against accuracy before it, one point a draw of a row."""
     if not analysis.main:
         return None
     kinds: dict[str, list[tuple[float, float, str]]] = {}
@@ -412,18 +417,19 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
         look = names.look(row)
         rows[look.legend] = row
         for result in analysis.results(row, analysis.main):
-            if result.test is not None and result.test_before is not None:
+            known: Accuracy | None = getattr(result, analysis.before)
+            if result.test is not None and known is not None:
                 label = f"{names.of(row)}, draw {result.draw}, training {result.training}"
-                entry = (result.test_before.share, result.test.share, label)
+                entry = (known.share, result.test.share, label)
                 kinds.setdefault(look.legend, []).append(entry)
     if sum(len(entries) for entries in kinds.values()) < 3:
         return None
     return Chart(
         "before-after",
-        "Before and after fine-tuning",
-        f"Test accuracy {epochs_text(analysis.main)} over that of the same network before "
-        "training: one point per result.",
-        Axis("test accuracy before training", percent=True),
+        f"Before and after {names.words.training}",
+        f"Test accuracy {epochs_text(analysis.main)} over the {names.words.before_axis} of the "
+        "same network: one point per result.",
+        Axis(names.words.before_axis, percent=True),
         Axis("test accuracy after training", percent=True),
         tuple(
             Points(
@@ -437,7 +443,7 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
             )
             for name, entries in kinds.items()
         ),
-        tables.ranks(analysis),
+        tables.ranks(analysis, names),
         wide=True,
         height=_HEIGHT,
     )

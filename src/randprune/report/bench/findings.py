@@ -21,7 +21,6 @@ from randprune.bench.stats import (
     variance_split,
 )
 from randprune.report.bench.names import (
-    SCORE_NAMES,
     Names,
     difference_text,
     epochs_text,
@@ -46,7 +45,7 @@ class Finding:
 
 def findings(analysis: Analysis, names: Names) -> tuple[Finding, ...]:
     """All that the run can speak about, in the order of the paper's findings."""
-    makers = (criteria, methods, published, length, candidates, spread, proxies, chance)
+    makers = (worth, criteria, methods, published, length, candidates, spread, proxies, chance)
     found = (make(analysis, names) for make in makers)
     return tuple(finding for finding in found if finding is not None)
 
@@ -133,8 +132,52 @@ def _clear_winner(family: Sequence[Comparison], names: Names) -> str:
     )
 
 
+def worth(analysis: Analysis, names: Names) -> Finding | None:
+    """From scratch: what the search brings, and what it costs."""
+    family = _family(analysis)
+    if names.ranked or not family or analysis.main is None:
+        return None
+    reference = names.reference_name
+    answer = _verdicts(
+        family, names, f"other {'row' if len(family) == 1 else 'rows'}, against {reference}"
+    )
+    spent = {s.row: s.spent.macs for s in analysis.summaries(analysis.main) if s.results}
+    cheapest = min(spent[c.name] for c in family)
+    if cheapest:
+        least = next(names.of(c.name) for c in family if spent[c.name] == cheapest)
+        answer += (
+            f" A result of {reference} takes {spent[names.reference] / cheapest:.1f} times the "
+            f"compute of one of {least}, shared weights and search included."
+        )
+    answer += _at_equal_compute(analysis, names)
+    for dense in analysis.comparisons(analysis.main, [names.dense]):
+        value, span = difference_text(dense.difference)
+        answer += (
+            f" The dense network, trained in the same way, lies {value} from {reference} ({span})."
+        )
+    return Finding("Is the search over widths worth its cost?", answer)
+
+
+def _at_equal_compute(analysis: Analysis, names: Names) -> str:
+    """What rows reach for the compute of the reference's shortest training, longer ones theirs."""
+    epochs, macs = min(analysis.compute_levels.items())
+    if epochs == analysis.main:
+        return ""
+    found = {row: analysis.at_compute(row, macs) for row in analysis.run.protocol.compared}
+    means = sorted(
+        ((e.value, names.of(row)) for row, e in found.items() if e is not None), reverse=True
+    )
+    said = _listed([f"{name} {percent(mean, 2)}" for mean, name in means])
+    return (
+        f" For all that {names.reference_name} takes {epochs_text(epochs)}, in trainings as long "
+        f"as that allows: {said}."
+    )
+
+
 def methods(analysis: Analysis, names: Names) -> Finding | None:
     """F2: other methods against the random search."""
+    if not names.ranked:
+        return None
     own = analysis.method(names.reference)
     family = [c for c in _family(analysis) if analysis.method(c.name) != own]
     if not family:
@@ -158,7 +201,7 @@ def published(analysis: Analysis, names: Names) -> Finding | None:
     span = "" if mean.interval is None else f" ({_percent_span(mean.interval)})"
     ratio = analysis.run.budget.ratio
     return Finding(
-        "F2: and beside published numbers?",
+        _numbered("F2", "and beside published numbers?", names),
         f"{names.reference_name} reaches {percent(mean.value, 2)}{span} "
         f"{epochs_text(analysis.main)} with {percent(ratio, 0)} of the "
         f"{'MACs' if analysis.run.budget.metric == 'macs' else analysis.run.budget.metric}. "
@@ -216,7 +259,8 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
     ]
     if changed:
         answer += f" The verdict changes with the length for {_listed(changed)}."
-    return Finding("F4: how much does the fine-tuning length matter?", answer.strip())
+    question = f"how much does the {names.words.training} length matter?"
+    return Finding(_numbered("F4", question, names), answer.strip())
 
 
 # -- the pool, the proxies, chance -------------------------------------------------------------
@@ -232,7 +276,7 @@ def candidates(analysis: Analysis, names: Names) -> Finding | None:
     few = max(1, min(10, total // 4))
     curve = best_of_n(pool, [1, few, total])
     answer = (
-        f"On the search images and before training, the best of {few} candidates of "
+        f"On the search images and {names.words.untrained}, the best of {few} candidates of "
         f"{names.of(row)} is expected {magnitude(float(curve.mean[1] - curve.mean[0]))} above a "
         f"single one, and the best of all {number(total)} another "
         f"{magnitude(float(curve.mean[2] - curve.mean[1]))} above that"
@@ -280,13 +324,14 @@ def spread(analysis: Analysis, names: Names) -> Finding | None:
         return None
     pool = np.asarray(analysis.pool(row))
     low, middle, high = np.quantile(pool, [0.1, 0.5, 0.9])
+    untrained = names.words.untrained
     near = int((pool >= pool.max() - 0.01).sum())
     return Finding(
         "How much do random sub-networks differ?",
-        f"Before training, {number(pool.size)} random configurations of {names.of(row)} have a "
-        f"median of {percent(float(middle))}; the middle 80\u00a0% lie between "
-        f"{percent(float(low))} and {percent(float(high))}, and {number(near)} of them, the best "
-        "included, within 1 point of the best.",
+        f"{untrained[:1].upper()}{untrained[1:]}, {number(pool.size)} random configurations of "
+        f"{names.of(row)} have a median of {percent(float(middle))}; the middle 80\u00a0% lie "
+        f"between {percent(float(low))} and {percent(float(high))}, and {number(near)} of them, "
+        "the best included, within 1 point of the best.",
     )
 
 
@@ -300,9 +345,9 @@ def proxies(analysis: Analysis, names: Names) -> Finding | None:
         tau = agreement.estimate
         assert tau is not None
         span = f" ({_tau_span(tau.interval)})" if tau.interval else ""
-        said.append(f"{SCORE_NAMES[agreement.first]} {signed(tau.value)}{span}")
+        said.append(f"{names.words.score(agreement.first)} {signed(tau.value)}{span}")
     return Finding(
-        "Does a score before training predict the result after it?",
+        names.words.predicts,
         f"Kendall's tau with the test accuracy after training, over {found[0].among}: "
         f"{_listed(said)}; in brackets 95\u00a0% intervals.",
     )
@@ -406,6 +451,11 @@ def _numbers(comparison: Comparison) -> str:
     }[comparison.verdict]
     test = "" if p is None else f", {p_text(p)}"
     return f"{value}, {span}{test}"
+
+
+def _numbered(number: str, question: str, names: Names) -> str:
+    """The question under the number of the paper's finding, which are about trained networks."""
+    return f"{number}: {question}" if names.ranked else question[:1].upper() + question[1:]
 
 
 def _margin(analysis: Analysis) -> str:

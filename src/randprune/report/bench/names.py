@@ -6,19 +6,11 @@ from dataclasses import dataclass
 
 from randprune.bench.records import BenchRun
 from randprune.bench.stats import Comparison, Estimate, Verdict
+from randprune.report.bench.words import words_of
 from randprune.report.chart import SERIES
 from randprune.report.format import number, percent, points, tiny
-from randprune.store import RANDOM, RANDOM_CHANNELS, UNIFORM
+from randprune.store import DENSE, RANDOM, RANDOM_CHANNELS, UNIFORM
 
-SCORE_NAMES = {
-    "proxy": "proxy, no forward pass",
-    "minus_kl": "divergence from the dense network",
-    "minus_loss": "loss",
-    "search": "search accuracy",
-    "search_top1": "search accuracy",
-    "test_before": "test accuracy before training",
-    "test_after": "test accuracy after training",
-}
 VERDICT_COLORS: dict[Verdict, str] = {
     "better": "series_5",
     "equivalent": "random",
@@ -46,18 +38,23 @@ class Names:
     """Short, unique names of a run's rows.
 
     Rows of the reference's method go by their criterion, a method with a single row by its own
-    name, any other row by both.
+    name, any other row by both. From scratch there are no criteria to name.
     """
 
     def __init__(self, run: BenchRun) -> None:
         rows = run.protocol.rows
+        self.words = words_of(run.protocol.setting)
+        self.ranked = run.protocol.setting == "pretrained"
         self.reference = run.protocol.reference
+        self.dense = run.protocol.dense_row
         self.reference_label = self.reference.partition("/")[0]
         labels = [row.partition("/")[0] for row in rows]
         short = {}
         for row, label in zip(rows, labels, strict=True):
             criterion = row.partition("/")[2]
-            if labels.count(label) == 1:
+            if row == self.dense:
+                short[row] = "dense network"
+            elif labels.count(label) == 1:
                 short[row] = spaced(label)
             elif label == self.reference_label:
                 short[row] = "random ranking" if criterion == "random" else spaced(criterion)
@@ -70,13 +67,15 @@ class Names:
             label
             for label in dict.fromkeys(labels)
             if label != self.reference_label
-            and methods.get(label) not in (UNIFORM, RANDOM_CHANNELS)
+            and methods.get(label) not in (UNIFORM, RANDOM_CHANNELS, DENSE)
         ]
         self._looks: dict[str, Look] = {}
         for row, label in zip(rows, labels, strict=True):
             method = methods.get(label)
             if row == self.reference:
                 look = Look(f"reference: {self.reference_name}", RANDOM, "star", is_reference=True)
+            elif method == DENSE:
+                look = Look("dense network", DENSE, "square")
             elif label == self.reference_label:
                 look = Look(f"{spaced(label)}, other criteria", "candidate", "circle")
             elif method == UNIFORM:
@@ -95,14 +94,18 @@ class Names:
         """The part of a row's full name that its short name leaves out."""
         label, criterion = (spaced(part) for part in row.split("/", 1))
         short = self.of(row)
+        if not self.ranked:
+            return "full width" if row == self.dense else ""
         if short == label:
             return f"with {criterion}"
         return label if label not in short else ""
 
     @property
     def reference_name(self) -> str:
-        """The reference in full: "random search with l1"."""
+        """The reference in full: "random search with l1"; from scratch: "random search"."""
         label, _, criterion = self.reference.partition("/")
+        if not self.ranked:
+            return spaced(label)
         return f"{spaced(label)} with {spaced(criterion)}"
 
     def look(self, row: str) -> Look:

@@ -28,7 +28,7 @@ def build_bench_page(analysis: Analysis) -> Page:
         Section("result", "Result", _result(analysis, names, charts)),
         Section("compute", "Compute", _compute(analysis, names, charts)),
         Section("training", "Training", _training(analysis, names, charts)),
-        Section("search", "Search", _search(analysis, charts)),
+        Section("search", "Search", _search(analysis, names, charts)),
         Section("chance", "Chance", _blocks(tables.variances(analysis, names))),
         Section("protocol", "Protocol", protocol_blocks(analysis, names)),
         Section("records", "Records", _records(analysis, names)),
@@ -68,7 +68,12 @@ def _tiles(analysis: Analysis, names: Names) -> tuple[Tile, ...]:
             found.append(
                 Tile(f"Reference: {names.of(names.reference)}", percent(mean.value, 2), span)
             )
-    if run.dense.test is not None:
+    trained = None
+    if names.dense and analysis.main is not None:
+        trained = analysis.mean_of(analysis.results(names.dense, analysis.main))
+    if trained is not None:
+        found.append(Tile("Dense network", percent(trained.value, 2), si(run.dense.macs, "MACs")))
+    elif run.dense.test is not None:
         found.append(
             Tile("Dense network", percent(run.dense.test.share, 2), si(run.dense.macs, "MACs"))
         )
@@ -166,8 +171,8 @@ def _training(analysis: Analysis, names: Names, charts: dict[str, Chart]) -> tup
     )
 
 
-def _search(analysis: Analysis, charts: dict[str, Chart]) -> tuple[Block, ...]:
-    ranks = tables.ranks(analysis)
+def _search(analysis: Analysis, names: Names, charts: dict[str, Chart]) -> tuple[Block, ...]:
+    ranks = tables.ranks(analysis, names)
     return (
         *_pick(charts, "best-of-n", "candidates-accuracy", "spread", "spread-test"),
         *((ranks,) if ranks.rows else ()),

@@ -39,7 +39,7 @@ def results(analysis: Analysis, names: Names) -> Table:
         Column("test_correct", shown="csv"),
         Column("test_images", shown="csv"),
         Column("test_before", "before training", True),
-        Column("search_top1", "Search accuracy", True, hint="before training"),
+        Column("search_top1", "Search accuracy", True, hint=names.words.untrained),
         Column("proxy", "Proxy", True),
         Column("macs", "MACs", True),
         Column("params", "Parameters", True),
@@ -58,8 +58,12 @@ def results(analysis: Analysis, names: Names) -> Table:
     found = analysis.run.results
     rows = tuple(_result(r, names, protocol.draw_seeds) for r in found)
     groups = tuple(_group(r.row, r.epochs) for r in found)
-    note = "One line per draw, fine-tuning length and training; results.csv has the widths too."
-    return Table(RECORDS, "Every result", columns, rows, note, groups=groups)
+    note = (
+        f"One line per draw, {names.words.training} length and training; results.csv has the "
+        "widths too."
+    )
+    table = Table(RECORDS, "Every result", columns, rows, note, groups=groups)
+    return table if names.ranked else table.without_empty()
 
 
 def _result(result: Result, names: Names, seeds: Sequence[int]) -> tuple[Cell, ...]:

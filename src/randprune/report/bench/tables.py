@@ -5,7 +5,6 @@ from __future__ import annotations
 from randprune.bench.analysis import Analysis, RowSummary
 from randprune.bench.stats import Comparison, Estimate
 from randprune.report.bench.names import (
-    SCORE_NAMES,
     VERDICT_COLORS,
     Names,
     accuracy_text,
@@ -23,7 +22,7 @@ from randprune.report.table import EMPTY, Cell, Column, Table
 
 
 def leaderboard(analysis: Analysis, names: Names) -> Table | None:
-    """One row a method and criterion at the longest fine-tuning, the best first."""
+    """One row a method and criterion at the longest training, the best first."""
     epochs = analysis.main
     if epochs is None:
         return None
@@ -37,7 +36,7 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
         Column("difference", "To the reference", True, hint="95\u00a0% interval"),
         *_interval_columns("difference"),
         Column("verdict", "Verdict", hint=f"margin {magnitude(run.protocol.margin)}"),
-        Column("before", "Before training", True, hint="repaired only"),
+        Column("before", names.words.before, True, hint=names.words.before_hint),
         Column("ratio", f"{_metric(analysis)} kept", True),
         Column("candidates", "Candidates", True),
         Column("compute", "Compute", True, hint="MACs, all in"),
@@ -45,8 +44,11 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
         Column("failed", shown="csv"),
     )
     summaries = analysis.summaries(epochs)
-    rows = tuple(_leader(s, epochs, comparisons.get(s.row), analysis, names) for s in summaries)
-    if any(s.accuracy is not None for s in summaries):
+    dense = analysis.comparisons(epochs, [names.dense]) if names.dense else ()
+    comparisons |= {c.name: c for c in dense}
+    ordered = sorted(summaries, key=lambda s: s.row == names.dense)  # the dense network comes last
+    rows = tuple(_leader(s, epochs, comparisons.get(s.row), analysis, names) for s in ordered)
+    if not names.dense and any(s.accuracy is not None for s in summaries):
         rows = (*rows, _dense_row(analysis))
     draws = len(run.protocol.draw_seeds)
     note = (
@@ -96,6 +98,8 @@ def _leader(
             _verdict_note(comparison),
             tone=VERDICT_COLORS[comparison.verdict],
         )
+        if summary.row == names.dense:  # twice the budget: no verdict on a method
+            verdict = Cell("–", None)
     detail = names.detail(summary.row)
     before, before_note = accuracy_text(summary.before)
     return (
@@ -159,7 +163,7 @@ def _metric(analysis: Analysis) -> str:
 
 
 def comparisons(analysis: Analysis, names: Names) -> Table | None:
-    """All tests at the longest fine-tuning, with and without correction."""
+    """All tests at the longest training, with and without correction."""
     if analysis.main is None:
         return None
     found = sorted(
@@ -217,7 +221,7 @@ def comparisons(analysis: Analysis, names: Names) -> Table | None:
 
 
 def by_length(analysis: Analysis, names: Names) -> Table | None:
-    """Accuracy at every fine-tuning length, and what the longest brings over the shortest."""
+    """Accuracy at every length of training, and what the longest brings over the shortest."""
     if len(analysis.lengths) < 2:
         return None
     first, last = analysis.trained[0], analysis.trained[-1]
@@ -251,7 +255,7 @@ def by_length(analysis: Analysis, names: Names) -> Table | None:
         rows.append(tuple(cells))
     return Table(
         "lengths",
-        "Fine-tuning lengths",
+        f"{names.words.heading} lengths",
         tuple(columns),
         tuple(rows),
         "Test accuracy after the last epoch, never the best one; 95\u00a0% t intervals over draws.",
@@ -290,9 +294,9 @@ def equal_compute(analysis: Analysis, names: Names) -> Table | None:
         "At equal total compute",
         tuple(columns),
         tuple(rows),
-        "Each column gives every row the multiply-adds that the reference spends in all (scores, "
-        "search and training) at one fine-tuning length, and 5 % more; a row shows its longest "
-        "training within them. A training step counts three forward passes.",
+        "Each column gives every row the multiply-adds that the reference spends in all "
+        f"({names.words.spent}) at one {names.words.training} length, and 5 % more; a row shows "
+        "its longest training within them. A training step counts three forward passes.",
     )
 
 
@@ -354,7 +358,7 @@ def _deviation(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:
     return Cell(text, estimate.value**0.5, note), plain(low), plain(high)
 
 
-def ranks(analysis: Analysis) -> Table:
+def ranks(analysis: Analysis, names: Names) -> Table:
     """Kendall's tau between what is known before and what came out."""
     columns = (
         Column("first", "Score"),
@@ -374,8 +378,8 @@ def ranks(analysis: Analysis) -> Table:
             span = " to ".join(signed(end) for end in tau.interval)
         rows.append(
             (
-                Cell(SCORE_NAMES.get(found.first, found.first), found.first),
-                Cell(SCORE_NAMES.get(found.second, found.second), found.second),
+                Cell(names.words.score(found.first), found.first),
+                Cell(names.words.score(found.second), found.second),
                 Cell(signed(tau.value), tau.value, span),
                 *_ends(tau),
                 Cell(found.among),

@@ -38,7 +38,7 @@ def write_bench_report(run: BenchRun, out: str | os.PathLike[str]) -> ReportPath
         tables.by_length(analysis, names),
         tables.equal_compute(analysis, names),
         tables.variances(analysis, names),
-        tables.ranks(analysis),
+        tables.ranks(analysis, names),
         published_table(analysis),
     )
     raw = _present(

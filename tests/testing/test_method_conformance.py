@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,6 +13,8 @@ import torch
 from randprune.bench.methods.base import Method, Task, methods
 from randprune.space import Selection
 from randprune.testing import check_method
+
+_CALLS = itertools.count()
 
 METHODS = [
     *(methods.create(name) for name in ("random_search", "uniform", "random_channels")),
@@ -54,9 +57,8 @@ class OtherChance(Uniform):
 @dataclass(frozen=True)
 class FreshChance(Uniform):
     def propose(self, task: Task) -> Selection:
-        return replace(task, rng=np.random.default_rng()).select(
-            replace(task, rng=np.random.default_rng()).random_widths(1)[0]
-        )
+        other = replace(task, rng=np.random.default_rng(next(_CALLS)))
+        return task.select(other.random_widths(1)[0])
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
         "the runner alone cuts it, trains it from random weights and tests it",
         "Is the search over widths worth its cost?",
         "times the compute of one of uniform, shared weights and search included",
-        "For all that random search takes after 1 epoch, in trainings as long as that allows",
+        "With the compute that random search takes in all after 1 epoch, every row in its longest",
         "The dense network, trained in the same way, lies ",
         "How much does the training length matter?",
         "Do shared weights rank networks as training alone does?",

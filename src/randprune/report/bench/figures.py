@@ -426,7 +426,7 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
         return None
     return Chart(
         "before-after",
-        f"Before and after {names.words.training}",
+        names.words.before_after,
         f"Test accuracy {epochs_text(analysis.main)} over the {names.words.before_axis} of the "
         "same network: one point per result.",
         Axis(names.words.before_axis, percent=True),

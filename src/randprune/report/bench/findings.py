@@ -169,8 +169,8 @@ def _at_equal_compute(analysis: Analysis, names: Names) -> str:
     )
     said = _listed([f"{name} {percent(mean, 2)}" for mean, name in means])
     return (
-        f" For all that {names.reference_name} takes {epochs_text(epochs)}, in trainings as long "
-        f"as that allows: {said}."
+        f" With the compute that {names.reference_name} takes in all {epochs_text(epochs)}, every "
+        f"row in its longest training within it: {said}."
     )
 
 

@@ -27,6 +27,7 @@ class Words:
         untrained: when they were looked at before that.
         before, before_hint: heading of what they were worth then.
         before_axis: the same on an axis.
+        before_after: heading of what compares it with the result.
         spent: what a result's compute went to.
         predicts: the question whether that tells what training gives.
         setting: what all networks come from, in sentences.
@@ -41,6 +42,7 @@ class Words:
     before: str
     before_hint: str
     before_axis: str
+    before_after: str
     spent: str
     predicts: str
     setting: str
@@ -66,6 +68,7 @@ _SETTINGS: dict[Setting, Words] = {
         before="Before training",
         before_hint="repaired only",
         before_axis="test accuracy before training",
+        before_after="Before and after fine-tuning",
         spent="scores of its criterion, search, training",
         predicts="Does a score before training predict the result after it?",
         setting="One pre-trained network is pruned by every method, always from the same "
@@ -80,6 +83,7 @@ _SETTINGS: dict[Setting, Words] = {
         before="Shared weights",
         before_hint="search accuracy",
         before_axis="search accuracy with shared weights",
+        before_after="Shared weights against training alone",
         spent="shared weights where it searched with them, search, training",
         predicts="Do shared weights rank networks as training alone does?",
         setting="There is no pre-trained network. A widened one gets one set of shared weights, "

@@ -71,9 +71,24 @@ def test_the_plan_counts_and_estimates(run: Any, tmp_path: Path) -> None:
     assert "4 epochs of 1,348 images" in printed
 
 
+def test_the_plan_of_a_study_from_scratch_says_what_is_trained(run: Any, tmp_path: Path) -> None:
+    code, printed, _ = run(
+        "bench", "scratch", "--model", "randprune:digits_cnn", "--data", "digits", "--dry-run",
+        "--draws", "2", "--workers", "2", "-o", str(tmp_path / "out"), "--quiet",
+        "--set", "data.calibration=64", "--set", "data.search=100",
+        "--set", "budget.tolerance=0.02",
+    )  # fmt: skip
+    assert code == 0
+    assert "4: random_search, uniform, random_configuration, dense" in printed
+    assert "weights of all widths, 5 epochs of 1,184 images: under a minute" in printed
+    assert "16 from random weights, 120 epochs of 1,348 images in all" in printed
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("bench", "scratch", "--weights", "w.pt"), "model.weights means nothing with setting"),
         (("bench", "smoek"), "Did you mean 'smoke'"),
         (("bench", "none.toml"), "cannot be read"),
         (("bench", "f1"), "no trained weights"),

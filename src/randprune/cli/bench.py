@@ -11,7 +11,7 @@ import typer
 
 from randprune.cli import options
 from randprune.cli.console import messages, output, print_json
-from randprune.cli.flags import BENCH, RUN, recipe_document, with_flags
+from randprune.cli.flags import BENCH, recipe_document, with_flags
 from randprune.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -33,30 +33,9 @@ def bench(
             show_default=False,
         ),
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other recipe key, such as design.draws=5; repeatable.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
-            rich_help_panel=RUN,
-            show_default="a GPU if there is one",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show the plan and its cost, and stop.",
-                     rich_help_panel=RUN),
-    ] = False,
+    settings: options.Settings = None,
+    device: options.Device = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from randprune.cli.options import MODEL_HELP
+from randprune.cli.options import MODEL_HELP, RUN
 from randprune.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -59,13 +59,7 @@ class Flag:
         )
 
 
-NETWORK, IMAGES, SEARCH, TRAINING, RUN = (
-    "Network",
-    "Images",
-    "Search and repair",
-    "Fine-tuning",
-    "Recipe and output",
-)
+NETWORK, IMAGES, SEARCH, TRAINING = "Network", "Images", "Search and repair", "Fine-tuning"
 
 WIDTHS, FINAL = "Shared weights and search", "Final training"
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+RUN = "Recipe and output"
+"""The panel of `--help` that says where a job's keys come from and where its results go."""
+
 MODEL_HELP = (
     "The network: randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable, "
     "e.g. randprune:resnet56 or my_project.nets:make_network."
@@ -72,6 +75,42 @@ RoundTo = Annotated[
     int, typer.Option("--round-to", min=1, help="Widths are multiples of this number.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+
+# Of the commands that do a recipe: prune, scratch, bench.
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Start from this TOML recipe; flags override it.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other recipe key, such as budget.tolerance=0.01; repeatable.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
+        rich_help_panel=RUN,
+        show_default="a GPU if there is one",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the plan and its cost, and stop.", rich_help_panel=RUN),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 # `main` looks for this flag in the arguments, since an error may come before they are parsed.

@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from randprune.cli import options
 from randprune.cli.console import messages, output, print_json
-from randprune.cli.flags import PRUNE, RUN, recipe_document, with_flags
+from randprune.cli.flags import PRUNE, recipe_document, with_flags
 from randprune.cli.plan import Plan
 from randprune.cli.progress import progress
 from randprune.cli.report import print_results
@@ -30,39 +28,10 @@ RECIPE_FILE = "recipe.toml"
 @with_flags(PRUNE)
 def prune(
     given: Mapping[str, Any],
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            "--recipe",
-            metavar="FILE",
-            help="Start from this TOML recipe; flags override it.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other recipe key, such as finetune.weight_decay=0.0001; repeatable.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
-            rich_help_panel=RUN,
-            show_default="a GPU if there is one",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show the plan, and stop.", rich_help_panel=RUN),
-    ] = False,
+    recipe: options.RecipeFile = None,
+    settings: options.Settings = None,
+    device: options.Device = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from randprune.cli import options
 from randprune.cli.console import messages, print_json
-from randprune.cli.flags import RUN, SCRATCH, recipe_document, with_flags
+from randprune.cli.flags import SCRATCH, recipe_document, with_flags
 from randprune.cli.progress import progress
 from randprune.cli.prune import check_named, default_folder, finished
 from randprune.cli.scratch_plan import ScratchPlan
@@ -22,41 +20,10 @@ if TYPE_CHECKING:
 @with_flags(SCRATCH)
 def scratch(
     given: Mapping[str, Any],
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            "--recipe",
-            metavar="FILE",
-            help="Start from this TOML recipe; flags override it.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other recipe key, such as supernet.sandwich=true; repeatable.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
-            rich_help_panel=RUN,
-            show_default="a GPU if there is one",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Show the plan and its cost, and stop.", rich_help_panel=RUN
-        ),
-    ] = False,
+    recipe: options.RecipeFile = None,
+    settings: options.Settings = None,
+    device: options.Device = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from randprune.bench.methods import RandomChannels, RandomSearchMethod, UniformWidth
+from randprune.bench.controls import check_controls
+from randprune.bench.methods import RandomSearchMethod
 from randprune.bench.methods.base import Method, methods
-from randprune.bench.records import DENSE, SCRATCH, Setting, row_of
+from randprune.bench.records import SCRATCH, Setting, row_of
+from randprune.bench.scratch_recipe import check_scratch, scratch_document
 from randprune.criteria import criteria
 from randprune.errors import InvalidInputError
 from randprune.recipe import (
@@ -34,54 +36,6 @@ RANDOM_CRITERION = "random"
 """The criterion of methods that choose channels by themselves."""
 
 Lengths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
-
-
-def _is(kind: type[Method]) -> Callable[[Method], bool]:
-    return lambda method: isinstance(method, kind)
-
-
-def _looks_at(method: Method) -> int:
-    return method.candidates if isinstance(method, RandomSearchMethod) else 0
-
-
-# A comparison without these says nothing about search, widths or criteria: name, what it is, role,
-# and the table that a recipe lacks.
-_Required = tuple[str, Callable[[Method], bool], str, str]
-_SEARCH: _Required = (
-    "random_search",
-    _is(RandomSearchMethod),
-    "the baseline of random configurations",
-    "an empty table [methods.random_search]",
-)
-_UNIFORM: _Required = (
-    "uniform",
-    _is(UniformWidth),
-    "the control without a search",
-    "an empty table [methods.uniform]",
-)
-_REQUIRED: dict[Setting, tuple[_Required, ...]] = {
-    "pretrained": (
-        _SEARCH,
-        _UNIFORM,
-        (
-            "random_channels",
-            _is(RandomChannels),
-            "the control without a criterion",
-            "an empty table [methods.random_channels]",
-        ),
-    ),
-    "scratch": (
-        (*_SEARCH[:1], lambda method: _looks_at(method) > 1, *_SEARCH[2:]),
-        _UNIFORM,
-        (
-            "random_configuration",
-            lambda method: _looks_at(method) == 1,
-            "one random configuration without a search",
-            'a table [methods.random_configuration] with method = "random_search" and '
-            "options = { candidates = 1 }",
-        ),
-    ),
-}
 
 
 class MethodSection(Section):
@@ -228,7 +182,7 @@ class BenchRecipe(RecipeBase):
     @classmethod
     def _defaults_of_the_setting(cls, document: Any) -> Any:
         if isinstance(document, Mapping) and document.get("setting") == "scratch":
-            return _from_scratch(document)
+            return scratch_document(document)
         return document
 
     @field_validator("plugins")
@@ -266,14 +220,9 @@ class BenchRecipe(RecipeBase):
                 raise ValueError(f"a method's name must not be empty or hold '/'. Got {label!r}.")
             made[label] = methods.create(section.method or label, **section.options)
             _known_criteria(section.criteria or ())
-            if self.setting == "scratch" and getattr(made[label], "needs_trained", False):
-                raise ValueError(
-                    f"the method {section.method or label} needs a trained network, to rank "
-                    f"channels or to predict configurations. Leave out [methods.{label}]."
-                )
-        for name, fits, role, table in _REQUIRED[self.setting]:
-            if not any(fits(method) for method in made.values()):
-                raise ValueError(f"a comparison needs a row of {name}, {role}. Add {table}.")
+        check_controls(self.setting, made)
+        for epochs in sorted({e for label in self.methods for e in self.epochs_of(label)}):
+            self.trained_by.recipe(epochs, 0)  # raises, where a length is shorter than the warm-up
         check_grid("the [proposals] section", self.proposals.min_keep, self.proposals.round_to)
         rows = [row for label in self.methods for row in self.rows(label)]
         if self.design.reference and self.design.reference not in rows:
@@ -285,66 +234,19 @@ class BenchRecipe(RecipeBase):
 
     def _check_setting(self) -> None:
         """Refuse keys that mean nothing in the recipe's setting."""
-        if self.setting == "pretrained":
-            for name in ("widen", "supernet", "training"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"[{name}] is for networks from scratch. Leave it out, or set "
-                        'setting = "scratch".'
-                    )
-            if not self.criteria:
-                raise ValueError("criteria must have at least 1 item, what ranks channels.")
-            if self.finetune is None:
-                raise ValueError("finetune must not be None: it trains every proposed network.")
+        if self.setting == "scratch":
+            check_scratch(self)
             return
-        for what, why in self._meaningless():
-            raise ValueError(f'{what} means nothing with setting = "scratch": {why}')
-
-    def _meaningless(self) -> Iterator[tuple[str, str]]:
-        """What a recipe from scratch gives and must not, and what to do about it."""
-        unranked = (
-            "no criterion ranks channels, every network keeps the first ones of each group. "
-            "Leave it out."
-        )
-        if self.model and self.model.weights:
-            yield "model.weights", "all networks are trained from random weights. Leave it out."
-        if self.model and self.model.as_graph:
-            yield "model.as_graph", "what is cut as a graph cannot be widened. Leave it out."
-        if self.pretrain is not None:
-            yield "[pretrain]", "the dense network is trained beside the others. Leave it out."
-        if self.finetune is not None:
-            yield "[finetune]", "there is nothing to tune yet. Give these keys in [training]."
-        if self.criteria:
-            yield "criteria", unranked
-        if self.recovery:
-            yield "recovery", "there are no trained weights to repair. Leave it out."
-        if self.proposals.rank_by == "kl":
-            yield (
-                'proposals.rank_by = "kl"',
-                "there are no outputs of a trained network to diverge from. Give accuracy or loss.",
-            )
-        for name in ("supernet", "training"):
-            if getattr(self, name).distill_weight > 0:
-                yield f"{name}.distill_weight", "there is no trained teacher. Leave it out."
-        if 0 in self.design.epochs:
-            yield "0 in design.epochs", "networks need training. Give lengths of 1 and more."
-        for label, section in self.methods.items():
-            if label == DENSE:
-                yield (
-                    f"[methods.{DENSE}]",
-                    "the dense network is trained beside the others anyway. Choose another name.",
+        for name in ("widen", "supernet", "training"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"[{name}] is for networks from scratch. Leave it out, or set "
+                    'setting = "scratch".'
                 )
-            if section.criteria is not None:
-                yield f"methods.{label}.criteria", unranked
-            if 0 in (section.epochs or ()):
-                yield f"0 in methods.{label}.epochs", "networks need training. Leave it out."
-        assert self.supernet is not None
-        if self.supernet.distill and not self.supernet.sandwich:
-            yield (
-                "supernet.distill without supernet.sandwich",
-                "only the sandwich rule trains the widest network, which the others learn from. "
-                "Set supernet.sandwich = true.",
-            )
+        if not self.criteria:
+            raise ValueError("criteria must have at least 1 item, what ranks channels.")
+        if self.finetune is None:
+            raise ValueError("finetune must not be None: it trains every proposed network.")
 
     def document(self) -> dict[str, Any]:
         """All keys that mean something in the recipe's setting; see `RecipeBase.document`."""
@@ -401,24 +303,3 @@ def _known_criteria(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
     return names
-
-
-def _from_scratch(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with the defaults of the setting "scratch" where it says nothing."""
-    single = {"method": "random_search", "options": {"candidates": 1}}
-    defaults: dict[str, Any] = {
-        "criteria": (),
-        "recovery": "",
-        "finetune": None,
-        "methods": {"random_search": {}, "uniform": {}, "random_configuration": single},
-        "widen": {},
-        "supernet": {},
-        "training": {},
-        "proposals": {},
-        "design": {},
-    }
-    found = {**defaults, **document}
-    for section, given in (("proposals", {"rank_by": "accuracy"}), ("design", {"epochs": (20,)})):
-        if isinstance(found[section], Mapping):
-            found[section] = {**given, **found[section]}
-    return found

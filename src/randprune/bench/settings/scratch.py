@@ -50,7 +50,8 @@ class ScratchLab(Lab):
     def preparing(self) -> str:
         """Names the epochs."""
         assert self.recipe.supernet is not None
-        return f"Training shared weights for {self.recipe.supernet.epochs} epochs"
+        epochs = self.recipe.supernet.epochs
+        return f"Training shared weights for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
 
     def build(self) -> nn.Module:
         """The dense network with random weights, drawn as everywhere from scratch."""

@@ -136,6 +136,7 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
         "Kendall&#x27;s tau with the test accuracy after training, over 8 proposed networks: "
         "accuracy with shared weights",
         "0 times before the final evaluation",
+        "or other shared weights than these",
         "Shared weights, epochs",
         "Training, lr",
     ):

@@ -53,7 +53,7 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
     draws = len(run.protocol.draw_seeds)
     note = (
         f"Means over {draws} draws of configurations with 95\u00a0% t intervals over draws, "
-        "which do not cover the choice of test images. Differences are paired, draw by draw. "
+        f"which do not cover {names.words.uncovered}. Differences are paired, draw by draw. "
         "Verdicts: better or worse by a paired t test, equivalent by two one-sided tests within "
         "the margin, both with Holm's correction over all rows; undecided where neither was shown. "
         f"Reference: {names.reference_name}. "

@@ -33,6 +33,7 @@ class Words:
         setting: what all networks come from, in sentences.
         runner: what the runner does with every proposal.
         checkpoint: what the run's weights hash belongs to.
+        uncovered: what intervals over draws say nothing about.
         none: what a length of 0 means, "" where there is none.
         scores: what is known of a network before training, by name.
     """
@@ -48,6 +49,7 @@ class Words:
     setting: str
     runner: str
     checkpoint: str
+    uncovered: str
     none: str
     scores: Mapping[str, str] = field(default_factory=lambda: _SCORES)
 
@@ -75,6 +77,7 @@ _SETTINGS: dict[Setting, Words] = {
         "checkpoint.",
         runner="repairs it ({recovery}), trains it and tests it",
         checkpoint="Checkpoint",
+        uncovered="the choice of test images",
         none=" (0 = repaired only)",
     ),
     "scratch": Words(
@@ -91,6 +94,7 @@ _SETTINGS: dict[Setting, Words] = {
         "weights, the dense network too.",
         runner="cuts it, trains it from random weights and tests it",
         checkpoint="Shared weights",
+        uncovered="the choice of test images, or other shared weights than these",
         none="",
         scores={**_SCORES, "search": "accuracy with shared weights",
                 "search_top1": "accuracy with shared weights",

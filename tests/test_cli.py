@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 
 from randprune.cli import app as app_module
-from randprune.cli import main
 from randprune.cli.inspect import default_shape, parse_shape
 from randprune.cli.progress import bars, progress
 from randprune.cli.report import as_text
@@ -38,18 +37,6 @@ from randprune.store import RunKey, Store
 from randprune.zoo.models import build_model
 
 DIGITS = "randprune:digits_cnn"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run_command
 
 
 # ---------------------------------------------------------------------------- the program

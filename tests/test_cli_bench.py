@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from randprune.cli import main
 from randprune.cli.bench import FAILED_ROWS
 
 SMALL = (
@@ -17,19 +16,6 @@ SMALL = (
     "--set", 'criteria=["l1", "taylor"]', "--set", "pretrain.epochs=2",
     "--set", "methods.random_search.options.candidates=2", "--set", "data.calibration=64",
 )  # fmt: skip
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run_command
 
 
 def test_a_study_by_name_with_settings(run: Any, tmp_path: Path) -> None:

@@ -27,19 +27,6 @@ SMALL_JOB = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run_command
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights for the digits network; untrained ones do for what is tested here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import OrderedDict
@@ -427,7 +428,7 @@ print(json.dumps(space.to_json()))
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1"},
         )
         there = json.loads(done.stdout)
         assert there == json.loads(json.dumps(here.to_json()))

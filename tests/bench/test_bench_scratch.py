@@ -16,7 +16,7 @@ from randprune.bench import BenchRecipe, BenchRun
 from randprune.bench.analysis import Analysis
 from randprune.bench.records import PROPOSE, SHARED, TRAIN
 from randprune.errors import InvalidInputError
-from randprune.report.bench import leaderboard_of, write_bench_report
+from randprune.report.bench import bench_summary, leaderboard_of, write_bench_report
 
 METHODS = {**SCRATCH["methods"], "looks_around": {}, "foresees": {}}
 
@@ -155,6 +155,12 @@ def test_the_leaderboard_ends_with_the_dense_network_without_a_verdict(run: Benc
     assert shown["verdict"] == "–"
     assert shown["ratio"] == "100.0 %".replace(" ", "\u00a0")
     assert "points" in shown["difference"]
+    rows: Any = bench_summary(run)["rows"]
+    told = {row["row"].partition("/")[0]: row for row in rows}
+    assert told["dense"]["difference"] is not None
+    assert {label for label, row in told.items() if row["verdict"] is None} == {
+        "dense", "random_search", "foresees",
+    }  # fmt: skip
     assert {c.name for c in Analysis(run).comparisons(2)} == {
         "uniform/scratch", "one_random/scratch", "looks_around/scratch",
     }  # fmt: skip

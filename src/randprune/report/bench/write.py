@@ -64,6 +64,9 @@ def bench_summary(run: BenchRun) -> dict[str, object]:
     names = Names(run)
     epochs = analysis.main
     compared = {} if epochs is None else {c.name: c for c in analysis.comparisons(epochs)}
+    verdicts = {name: comparison.verdict for name, comparison in compared.items()}
+    if epochs is not None and names.dense:  # a difference, but no verdict: it is no method
+        compared |= {c.name: c for c in analysis.comparisons(epochs, [names.dense])}
     return {
         "headline": headline(analysis, names),
         "status": run.status,
@@ -88,7 +91,7 @@ def bench_summary(run: BenchRun) -> dict[str, object]:
                 "difference_interval": (
                     compared[s.row].difference.interval if s.row in compared else None
                 ),
-                "verdict": compared[s.row].verdict if s.row in compared else None,
+                "verdict": verdicts.get(s.row),
             }
             for s in (() if epochs is None else analysis.summaries(epochs))
         ],

@@ -188,6 +188,13 @@ class Analysis:
             resolution=self.resolution,
         )
 
+    def spread(self, row: str, epochs: int) -> Estimate | None:
+        """The variance of a row's results from draw to draw, both sources together."""
+        values = list(self.by_draw(row, epochs).values())
+        if len(values) < 2:
+            return None
+        return variance_split({"all draws": values}, self.run.protocol.confidence).training
+
     def variance(self, row: str, epochs: int) -> VarianceSplit | None:
         """Variance of a row's test accuracy by source; None without results.
 

@@ -18,7 +18,6 @@ from randprune.bench.stats import (
     best_of_n,
     kendall_tau,
     largest_difference,
-    variance_split,
 )
 from randprune.report.bench.names import (
     Names,
@@ -382,11 +381,9 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
 def _together(analysis: Analysis, names: Names) -> str:
     """Both kinds of chance at once, and training alone where a row has one configuration."""
     assert analysis.main is not None
-    values = list(analysis.by_draw(names.reference, analysis.main).values())
-    if len(values) < 3:
+    both = analysis.spread(names.reference, analysis.main)
+    if both is None or both.count < 2:
         return ""
-    both = variance_split({"all draws": values}, analysis.run.protocol.confidence).training
-    assert both is not None
     said = f"Together they have a standard deviation of {_deviation(both)} points"
     for row in analysis.run.protocol.rows:
         split = analysis.variance(row, analysis.main)

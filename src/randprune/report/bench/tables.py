@@ -307,6 +307,9 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
     columns = (
         Column("name", "Method"),
         Column("row", shown="csv"),
+        Column("sd", "Together", True, hint="standard deviation"),
+        Column("sd_low", shown="csv"),
+        Column("sd_high", shown="csv"),
         Column("sd_configuration", "Draw of configurations", True, hint="standard deviation"),
         Column("sd_configuration_low", shown="csv"),
         Column("sd_configuration_high", shown="csv"),
@@ -318,21 +321,25 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         Column("trainings", "Trainings", True),
         Column("note", "Remark"),
     )
+    splits = {row: analysis.variance(row, analysis.main) for row in analysis.run.protocol.rows}
+    remarks = {split.note for split in splits.values() if split is not None and split.note}
+    # What is said of all rows is said once, below them.
+    common = remarks.pop() if len(remarks) == 1 else ""
     rows = []
-    for row in analysis.run.protocol.rows:
-        split = analysis.variance(row, analysis.main)
+    for row, split in splits.items():
         if split is None:
             continue
         rows.append(
             (
                 Cell(names.of(row), names.of(row), tone=names.look(row).color),
                 Cell(row),
+                *_deviation(analysis.spread(row, analysis.main)),
                 *_deviation(split.configuration),
                 *_deviation(split.training),
                 EMPTY if split.share is None else Cell(percent(split.share, 0), split.share),
                 plain(split.configurations),
                 plain(split.trainings),
-                Cell(split.note) if split.note else EMPTY,
+                Cell(split.note) if split.note and split.note != common else EMPTY,
             )
         )
     table = Table(
@@ -340,9 +347,11 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         "Where the spread comes from",
         columns,
         tuple(rows),
-        "Standard deviations of test accuracy in points with 95\u00a0% intervals: from draw to "
-        "draw, and from training to training of the same network (nested random effects, method of "
-        "moments; a negative variance is set to 0 and said).",
+        "Standard deviations of test accuracy in points with 95\u00a0% intervals: of the results "
+        "from draw to draw, and, where networks were trained more than once, from configuration to "
+        "configuration and from training to training of one network (nested random effects, method "
+        "of moments; a negative variance is set to 0 and said)."
+        + (f" Where there is a dash: {common}." if common else ""),
     )
     return table.without_empty()
 

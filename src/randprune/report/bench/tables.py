@@ -319,12 +319,14 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         Column("share", "Share of the draw", True, hint="of the variance"),
         Column("configurations", "Draws", True),
         Column("trainings", "Trainings", True),
-        Column("note", "Remark"),
+        Column("note", shown="csv"),
     )
     splits = {row: analysis.variance(row, analysis.main) for row in analysis.run.protocol.rows}
-    remarks = {split.note for split in splits.values() if split is not None and split.note}
-    # What is said of all rows is said once, below them.
-    common = remarks.pop() if len(remarks) == 1 else ""
+    # What is said of most rows would make a column of long repetitions: it stands below, once.
+    remarks: dict[str, list[str]] = {}
+    for row, split in splits.items():
+        if split is not None and split.note:
+            remarks.setdefault(split.note, []).append(names.of(row))
     rows = []
     for row, split in splits.items():
         if split is None:
@@ -339,7 +341,7 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
                 EMPTY if split.share is None else Cell(percent(split.share, 0), split.share),
                 plain(split.configurations),
                 plain(split.trainings),
-                Cell(split.note) if split.note and split.note != common else EMPTY,
+                Cell(split.note) if split.note else EMPTY,
             )
         )
     table = Table(
@@ -351,9 +353,14 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         "from draw to draw, and, where networks were trained more than once, from configuration to "
         "configuration and from training to training of one network (nested random effects, method "
         "of moments; a negative variance is set to 0 and said)."
-        + (f" Where there is a dash: {common}." if common else ""),
+        + "".join(f" {_who(rows, len(splits))}: {note}." for note, rows in remarks.items()),
     )
     return table.without_empty()
+
+
+def _who(rows: list[str], all_rows: int) -> str:
+    """The rows that a remark is about."""
+    return "All rows" if len(rows) == all_rows else ", ".join(rows)
 
 
 def _deviation(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:

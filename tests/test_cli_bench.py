@@ -85,3 +85,26 @@ def test_what_cannot_be_meant(run: Any, arguments: tuple[str, ...], message: str
     code, _, errors = run(*arguments, "--quiet")
     assert code == 2
     assert message in " ".join(errors.split())
+
+
+def test_the_whole_of_f1_on_digits(run: Any, tmp_path: Path) -> None:
+    """What `make bench-smoke` does: every criterion, three draws, fine-tuned, in one command."""
+    code, printed, _ = run("bench", "smoke", "--quiet", "--workers", "1", "--json", "-o",
+                           str(tmp_path))  # fmt: skip
+    assert code == 0
+    found = json.loads(printed)
+    rows = {
+        f"random_search/{name}"
+        for name in (
+            "l1", "l2", "geometric_median", "taylor", "empirical_sensitivity", "kl", "bn_scale",
+            "reconstruction", "chip", "lamp", "random",
+        )
+    }  # fmt: skip
+    rows |= {"uniform/l1", "random_channels/random"}
+    tested = [r for r in found["results"] if r["status"] == "ok" and r["epochs"] == 1]
+    assert {r["row"] for r in tested} == rows
+    assert len(tested) == 3 * len(rows)
+    assert all(0.5 < r["test"] <= 1 for r in tested)
+    assert found["test_set_before_final"] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "F1: does the criterion matter under random configurations?" in page

@@ -342,8 +342,8 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
     )
     first, kept, then = done.stdout.split()
     if kept == "True":
-        assert int(then) < 100
-        assert int(then) < int(first)
+        # Without the setting there are thousands, unless the heap happens to keep its top anyway.
+        assert int(then) < max(100, int(first) // 10)
     else:
         assert "glibc" not in platform.libc_ver()
 

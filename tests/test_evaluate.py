@@ -292,6 +292,19 @@ def test_the_engine_is_measured_once_for_a_family() -> None:
     assert exact is not first
 
 
+def test_with_a_batch_size_nothing_but_the_precision_is_measured() -> None:
+    model, data = randomised(Net()), split(200)
+    exact = choose_engine(model, data, precision="float32", device="cpu", batch_size=50)
+    assert exact == Engine(device="cpu", dtype="float32", channels_last=True, batch_size=50)
+    fast = choose_engine(model, data, device="cpu", batch_size=50)
+    assert (fast.channels_last, fast.batch_size) == (True, 50)
+    assert fast.trials == choose_engine(model, data, device="cpu").trials != ()
+    evaluator = Evaluator(data, precision="float32", device="cpu", batch_size=50)
+    assert evaluator.engine_for(model) == exact
+    with pytest.raises(InvalidInputError, match="'batch_size' parameter"):
+        choose_engine(model, data, precision="float32", batch_size=0)
+
+
 class OnlyFloat32(nn.Module):
     """A network that refuses bfloat16, as some do through constants of a fixed dtype."""
 

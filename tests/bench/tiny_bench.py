@@ -144,7 +144,7 @@ def recipe(**changes: Any) -> BenchRecipe:
         "model": {"spec": "tiny_bench:Tiny"},
         "data": IMAGES,
         "budget": {"tolerance": 0.03},
-        "proposals": {"precision": "float32"},
+        "proposals": {"precision": "float32", "batch_size": 100},
         "design": {"draws": 2, "epochs": [1]},
         "pretrain": {"epochs": 2, "lr": 0.2, "batch_size": 64, "precision": "float32"},
         "finetune": {"lr": 0.02, "batch_size": 64, "precision": "float32"},
@@ -160,7 +160,7 @@ SCRATCH: dict[str, Any] = {
     "model": {"spec": "tiny_bench:Tiny"},
     "data": IMAGES,
     "budget": {"tolerance": 0.03},
-    "proposals": {"precision": "float32"},
+    "proposals": {"precision": "float32", "batch_size": 100},
     "methods": {
         "random_search": {"options": {"candidates": 4}},
         "uniform": {},

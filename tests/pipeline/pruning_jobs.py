@@ -22,7 +22,7 @@ from randprune.zoo.data import Data, load_data
 
 CANDIDATES = 6
 SETTINGS: dict[str, Any] = {
-    "search": {"precision": "float32"},
+    "search": {"precision": "float32", "batch_size": 100},
     "finalists": {"count": 2, "recovery": "least_squares+bn"},
     "budget": {"tolerance": 0.03},
     "output": {"latency_seconds": 0.0},

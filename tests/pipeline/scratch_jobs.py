@@ -17,7 +17,7 @@ from randprune.pipeline import PruneResult, prune_from_scratch
 CANDIDATES = 5
 TRAINING = {"epochs": 2, "lr": 0.1, "batch_size": 64, "precision": "float32"}
 SETTINGS: dict[str, Any] = {
-    "search": {"precision": "float32"},
+    "search": {"precision": "float32", "batch_size": 100},
     "output": {"latency_seconds": 0.0},
     "supernet": {"pool": 64},
 }

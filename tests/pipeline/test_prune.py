@@ -27,7 +27,7 @@ from randprune.errors import (
     StorageError,
     WeightsError,
 )
-from randprune.evaluate import Evaluator
+from randprune.evaluate import Engine, Evaluator
 from randprune.pipeline import PruneResult, prune, run_recipe
 from randprune.plan import named_tensors
 from randprune.recipe import PruneRecipe
@@ -310,6 +310,24 @@ def test_interrupted_by_the_keyboard_it_goes_on(
     assert set(before[2]) <= set(result.networks)  # type: ignore[call-overload]
     assert result.winner == whole.winner
     assert equal_networks(result.model, whole.model)
+
+
+def test_an_engine_that_was_measured_is_kept_for_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def choose(*_: object, precision: str, **__: object) -> Engine:
+        measured.append(precision)
+        return Engine(batch_size=7 * len(measured))
+
+    monkeypatch.setattr("randprune.evaluate.evaluator.choose_engine", choose)
+    settings = {**SETTINGS, "search": {"precision": "float32"}}
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path, Watch("search", 2, KeyboardInterrupt()), settings=settings, finetune=None)
+    assert measured == ["float32"]
+    job(tmp_path, settings=settings, finetune=None)
+    assert measured == ["float32"]
 
 
 def test_another_recipe_in_the_same_folder_is_another_run(tmp_path: Path) -> None:

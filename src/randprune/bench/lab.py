@@ -227,7 +227,12 @@ class Lab(ABC):
         """An evaluator whose engine all processes of the run share, chosen by the first one."""
         name = f"engine-{precision}"
         if not self.has_document(name):
-            found = Evaluator(split, precision=precision, device=self.device)  # type: ignore[arg-type]
+            found = Evaluator(
+                split,
+                precision=precision,  # type: ignore[arg-type]
+                device=self.device,
+                batch_size=self.recipe.proposals.batch_size,
+            )
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # as the processes will run it
             engine = found.engine_for(self.base)

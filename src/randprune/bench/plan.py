@@ -193,7 +193,10 @@ def _measure(lab: Lab) -> tuple[float, float]:
         train(network, part, section, device=lab.device)
         speed = count / (time.perf_counter() - start)
         images = lab.search.subset(np.arange(min(_IMAGES, len(lab.search))))
-        evaluator = Evaluator(images, precision=recipe.proposals.precision, device=lab.device)
+        ranked = recipe.proposals
+        evaluator = Evaluator(
+            images, precision=ranked.precision, device=lab.device, batch_size=ranked.batch_size
+        )
         evaluator.accuracy(network)
         seconds = evaluator.accuracy(network).seconds * len(lab.search) / len(images)
     finally:

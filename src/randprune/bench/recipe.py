@@ -89,6 +89,12 @@ class ProposalSection(Section):
         default="auto",
         description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
     )
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="images a batch while networks are evaluated; unset: measured, which may end "
+        "differently in two runs and then changes the last bits of a loss.",
+    )
 
 
 class TrainingSection(TrainRecipe):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -94,6 +94,7 @@ def choose_engine(
     *,
     precision: Precision = "auto",
     device: torch.device | str | None = None,
+    batch_size: int | None = None,
 ) -> Engine:
     """The fastest engine for networks like `model` on this machine, measured once a process.
 
@@ -107,6 +108,9 @@ def choose_engine(
         precision: "auto" takes bfloat16 where it is clearly faster; for ranking. "float32" is for
             numbers that are reported.
         device: default: the GPU if there is one.
+        batch_size: images a batch, channels last; then only "auto" is measured. Two measurements
+            may end differently, and other sizes and orders round differently: whoever needs the
+            same bits in two runs gives both a size.
 
     Raises:
         InvalidInputError: the network does not return logits for these images.
@@ -118,6 +122,8 @@ def choose_engine(
             f"Got {precision!r} instead."
         )
     place = str(pick_device(device))
+    if batch_size is not None and precision != "auto":
+        return Engine(place, precision, True, batch_size)
     key = (
         f"{type(model).__module__}.{type(model).__qualname__}",
         sum(1 for _ in model.modules()),
@@ -129,7 +135,10 @@ def choose_engine(
     )
     if key not in _CHOSEN:
         _CHOSEN[key] = _measure(model, _first_images(split, _images_used(place)), precision, place)
-    return _CHOSEN[key]
+    chosen = _CHOSEN[key]
+    if batch_size is None:
+        return chosen
+    return replace(chosen, channels_last=True, batch_size=batch_size)
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:

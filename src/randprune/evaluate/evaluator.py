@@ -70,6 +70,7 @@ class Evaluator:
             every number that is reported.
         device: default: the GPU if there is one.
         engine: how to run; default: measured with the first network, then kept.
+        batch_size: images a batch where no engine is given; see `choose_engine`.
         memory_bytes: images are kept prepared up to this size, and read anew for each network
             above it.
 
@@ -82,6 +83,7 @@ class Evaluator:
     precision: Precision = "auto"
     device: str | None = None
     engine: Engine | None = None
+    batch_size: int | None = None
     memory_bytes: int = 2 << 30
     _held: dict[str, Engine | _Prepared] = field(default_factory=dict, repr=False)
 
@@ -107,7 +109,13 @@ class Evaluator:
             return self.engine
         held = self._held.get("engine")
         if not isinstance(held, Engine):
-            held = choose_engine(model, self.split, precision=self.precision, device=self.device)
+            held = choose_engine(
+                model,
+                self.split,
+                precision=self.precision,
+                device=self.device,
+                batch_size=self.batch_size,
+            )
             self._held["engine"] = held
         return held
 

@@ -98,7 +98,13 @@ class Job(Generic[R]):
         if (name := f"{part}/{precision}") not in self._held:
             stored = self.run.get(key)
             engine = _engine(stored, self.device) if stored else None
-            chosen = Evaluator(split, precision=precision, device=self.device, engine=engine)  # type: ignore[arg-type]
+            chosen = Evaluator(
+                split,
+                precision=precision,  # type: ignore[arg-type]
+                device=self.device,
+                engine=engine,
+                batch_size=self.recipe.search.batch_size,
+            )
             if stored is None:
                 found = chosen.engine_for(self.model)
                 self.run.put(

@@ -95,6 +95,12 @@ class SearchSection(Section):
         default="auto",
         description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
     )
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="images a batch while networks are evaluated; unset: measured, which may end "
+        "differently in two runs and then changes the last bits of a loss.",
+    )
     options: Options = Field(
         default={}, description="what the strategy's constructor gets besides."
     )

@@ -115,6 +115,15 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_default_folder_leaves_other_settings_of_the_output_alone() -> None:
+    from randprune.cli.prune import resolve
+
+    given = {"model.spec": DIGITS, "data.spec": "digits"}
+    asked = resolve(given, None, ("output.latency_seconds=0.5",))
+    assert asked.output.latency_seconds == 0.5
+    assert asked.output.folder == resolve(given, None).output.folder
+
+
 def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
     def folder(*arguments: str) -> str:
         out = run("prune", DIGITS, "--data", "digits", "--dry-run", "--json", *arguments)[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from randprune.bench import BenchRun
-from randprune.bench.records import PROPOSE, SCORES, TRAIN
+from randprune.bench.results import PROPOSE, SCORES, TRAIN
 from randprune.errors import StorageError
 from randprune.store import RunKey, Store
 from randprune.testing import write_bench_run

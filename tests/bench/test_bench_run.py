@@ -14,7 +14,7 @@ import tiny_bench
 from tiny_bench import IMAGES, ROWS, Watch
 
 from randprune.bench import BenchRun
-from randprune.bench.records import PROPOSE, SCORES, TRAIN
+from randprune.bench.results import PROPOSE, SCORES, TRAIN
 from randprune.errors import InfeasibleBudgetError, StorageError
 
 EXTRA = {

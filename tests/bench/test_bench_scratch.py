@@ -14,7 +14,7 @@ from tiny_bench import SCRATCH, Watch
 
 from randprune.bench import BenchRecipe, BenchRun
 from randprune.bench.analysis import Analysis
-from randprune.bench.records import PROPOSE, SHARED, TRAIN
+from randprune.bench.results import PROPOSE, SHARED, TRAIN
 from randprune.errors import InvalidInputError
 from randprune.report.bench import bench_summary, leaderboard_of, write_bench_report
 

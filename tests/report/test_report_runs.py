@@ -194,14 +194,15 @@ def test_results_stand_side_by_side(finished: RunRecord) -> None:
     assert "10,000 test images" in table.note
 
 
-def test_several_seeds_are_a_mean_with_their_range(run: Run) -> None:
+def test_several_seeds_are_a_mean_with_a_t_interval(run: Run) -> None:
     for seed, correct in enumerate((90, 92, 97)):
         row = NetworkRow("best", "random", "finetuned", Accuracy(correct, 100), seed=seed)
         run.put_network(row)
     table = results(RunRecord.of(run))
     assert table is not None
     assert said(table.rows[0][1].text) == "93.00 %"
-    assert table.rows[0][1].note == "3 seeds, 90.00 – 97.00"
+    assert table.rows[0][1].note == "3 seeds, 84.04 – 100.00"
+    assert "t interval" in table.note
 
 
 def test_failed_network_is_listed_with_its_error(run: Run) -> None:

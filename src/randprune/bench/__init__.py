@@ -2,16 +2,8 @@
 
 from randprune.bench.methods.base import Method, Task
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.records import (
-    BenchRun,
-    DenseRecord,
-    MethodInfo,
-    Proposal,
-    Protocol,
-    Result,
-    Spent,
-    Training,
-)
+from randprune.bench.records import BenchRun, DenseRecord, MethodInfo, Protocol
+from randprune.bench.results import Proposal, Result, Spent, Training
 from randprune.bench.run import run_bench
 
 __all__ = [

@@ -7,6 +7,7 @@ some draw keeps the others, and is compared on what it has in common with the re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from randprune.bench.published import Published, published_for
-from randprune.bench.records import BenchRun, Proposal, Result, Spent
+from randprune.bench.records import BenchRun
+from randprune.bench.results import Proposal, Result, Spent
 from randprune.bench.stats import (
     Comparison,
     Estimate,
@@ -87,7 +89,8 @@ class Analysis:
     Attributes:
         run: the records.
         lengths: fine-tuning lengths that have results, ascending.
-        main: the longest of them, which tables are made at; None without results.
+        main: what tables are made at: of the lengths that most rows are trained for, the longest;
+            None without results.
     """
 
     def __init__(self, run: BenchRun) -> None:
@@ -97,7 +100,8 @@ class Analysis:
             if result.status == "ok" and result.test is not None:
                 self._done.setdefault((result.row, result.epochs), []).append(result)
         self.lengths = tuple(sorted({epochs for _, epochs in self._done}))
-        self.main = self.lengths[-1] if self.lengths else None
+        rows = Counter(e for m in run.protocol.methods for e in m.epochs for _ in m.criteria)
+        self.main = max(self.lengths, key=lambda epochs: (rows[epochs], epochs), default=None)
 
     @property
     def before(self) -> str:

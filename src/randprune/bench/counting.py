@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from randprune.bench.records import Spent
+from randprune.bench.results import Spent
 from randprune.criteria import Criterion, score
 from randprune.space import Space
 from randprune.zoo.splits import Split

@@ -8,7 +8,7 @@ from randprune.artifact import load, save
 from randprune.bench.lab import Lab
 from randprune.bench.meter import spent_of
 from randprune.bench.once import EVERY_STEPS, telling
-from randprune.bench.records import Training, proposal_key
+from randprune.bench.results import Training, proposal_key
 from randprune.bench.units import TEST_DENSE, Outcome, Tell, Unit
 from randprune.pipeline.ledger import entry
 from randprune.pipeline.trained import epoch_rows

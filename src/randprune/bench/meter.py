@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from randprune.bench.records import Spent
+from randprune.bench.results import Spent
 from randprune.pipeline.ledger import entry
 from randprune.store import CostEntry
 from randprune.zoo.splits import Batch, ImageShape, Indices, Split

@@ -14,7 +14,7 @@ from randprune.artifact import save
 from randprune.bench.lab import Lab
 from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Task
-from randprune.bench.records import PROPOSE, Proposal, Spent
+from randprune.bench.results import PROPOSE, Proposal, Spent
 from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError

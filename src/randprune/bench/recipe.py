@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from randprune.bench.controls import check_controls
 from randprune.bench.methods import RandomSearchMethod
 from randprune.bench.methods.base import Method, methods
-from randprune.bench.records import SCRATCH, Setting, row_of
+from randprune.bench.records import SCRATCH, Setting
+from randprune.bench.results import row_of
 from randprune.bench.scratch_recipe import check_scratch, scratch_document
-from randprune.criteria import criteria
 from randprune.errors import InvalidInputError
 from randprune.recipe import (
     BudgetSection,
@@ -27,14 +27,22 @@ from randprune.recipe import (
     SupernetSection,
     WidenSection,
 )
+from randprune.recipe.names import CriterionName, RecoveryName
 from randprune.recipe.prune import Options, Precision, Rank
-from randprune.recovery import parse
 from randprune.search.feasible import check_grid
 from randprune.training.recipe import TrainRecipe
 
 RANDOM_CRITERION = "random"
 """The criterion of methods that choose channels by themselves."""
 
+
+def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
+    return names
+
+
+Criteria = Annotated[tuple[CriterionName, ...], Field(strict=False), AfterValidator(_once_each)]
 Lengths = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
@@ -42,7 +50,7 @@ class MethodSection(Section):
     """One method of the comparison; its table's name is what its rows are called."""
 
     method: str = Field(default="", description="a registered method; default: the table's name.")
-    criteria: Names | None = Field(
+    criteria: Criteria | None = Field(
         default=None, description="the criteria of its rows; default: those of the recipe."
     )
     epochs: Lengths | None = Field(
@@ -163,8 +171,10 @@ class BenchRecipe(RecipeBase):
         default=(),
         description="modules to import first, which register methods, criteria, recoveries.",
     )
-    criteria: Names = Field(default=("l1",), description="what ranks channels, one row for each.")
-    recovery: str = Field(
+    criteria: Criteria = Field(
+        default=("l1",), description="what ranks channels, one row for each."
+    )
+    recovery: RecoveryName = Field(
         default="least_squares+bn", description="how networks are repaired without training."
     )
     methods: dict[str, MethodSection] = Field(
@@ -206,17 +216,6 @@ class BenchRecipe(RecipeBase):
                 ) from error
         return names
 
-    @field_validator("criteria")
-    @classmethod
-    def _criteria_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known_criteria(names)
-
-    @field_validator("recovery")
-    @classmethod
-    def _recovery_is_known(cls, name: str) -> str:
-        parse(name)
-        return name
-
     @model_validator(mode="after")
     def _methods_are_sound(self) -> BenchRecipe:
         self._check_setting()
@@ -225,7 +224,6 @@ class BenchRecipe(RecipeBase):
             if "/" in label or not label:
                 raise ValueError(f"a method's name must not be empty or hold '/'. Got {label!r}.")
             made[label] = methods.create(section.method or label, **section.options)
-            _known_criteria(section.criteria or ())
         check_controls(self.setting, made)
         for epochs in sorted({e for label in self.methods for e in self.epochs_of(label)}):
             self.trained_by.recipe(epochs, 0)  # raises, where a length is shorter than the warm-up
@@ -301,11 +299,3 @@ class BenchRecipe(RecipeBase):
             return self.design.reference
         first = next(m for m in self.methods if isinstance(self.method(m), RandomSearchMethod))
         return self.rows(first)[0]
-
-
-def _known_criteria(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        criteria.constructor(name)
-    if len(set(names)) < len(names):
-        raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
-    return names

@@ -18,12 +18,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from randprune.bench.results import (
+    Proposal,
+    Result,
+    Training,
+    row_of,
+    trained,
+    training_key,
+    untrained,
+)
 from randprune.errors import StorageError
 from randprune.store import (
     Accuracy,
     BudgetInfo,
     Candidate,
-    CandidateStatus,
     CostEntry,
     EpochRow,
     Milestone,
@@ -45,41 +53,10 @@ Setting = Literal["pretrained", "scratch"]
 
 _UNOPENED = UseOfTestSet(before_final=0, final=0)
 
-# Stages of a result's costs.
-SCORES = "scores"
-PROPOSE = "propose"
-SHARED = "shared"
-TRAIN = "train"
-
 DENSE = "dense"
 """The dense network: its label, and its method where it is a row of its own, as from scratch."""
 SCRATCH = "scratch"
 """Stands for the criterion from scratch, where nothing ranks channels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Compute spent: candidates evaluated, images through networks, multiply-adds, wall seconds.
-
-    A backward pass counts twice the multiply-adds of its forward pass.
-    """
-
-    candidates: int = 0
-    images_forward: int = 0
-    images_backward: int = 0
-    macs: float = 0.0
-    seconds: float = 0.0
-    device: str = ""
-
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.candidates + other.candidates,
-            self.images_forward + other.images_forward,
-            self.images_backward + other.images_backward,
-            self.macs + other.macs,
-            self.seconds + other.seconds,
-            self.device or other.device,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,146 +166,6 @@ class DenseRecord(Milestone):
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """What one row proposed at one draw: a configuration and its network before training.
-
-    Attributes:
-        row: "label/criterion". label, criterion: its parts. method: the registered method.
-        draw: number of the draw, from 0.
-        status: "failed" with `error`: it is listed, and has no results.
-        widths: the configuration. selection: hash of the channels kept.
-        chosen: index of the winner among its candidates; None where none were evaluated.
-        macs, params: of the network. ratio: of the budget's metric that remains.
-        proxy: predicted quality from the tables of all groups, without a forward pass; higher is
-            better. None where no tables were made.
-        search: accuracy on the search images after the repair, or with shared weights from
-            scratch, in float32.
-        minus_kl, minus_loss: on the same images; higher is better.
-        test: accuracy on the test set after the repair, before any training.
-        spent: by stage, `SCORES` (of the criterion, as if it were alone), `SHARED` (of the shared
-            weights, as if it were alone) and `PROPOSE`.
-    """
-
-    row: str
-    label: str
-    method: str
-    criterion: str
-    draw: int
-    status: CandidateStatus = "ok"
-    error: str = ""
-    widths: tuple[int, ...] = ()
-    selection: str = ""
-    chosen: int | None = None
-    macs: float | None = None
-    params: int | None = None
-    ratio: float | None = None
-    proxy: float | None = None
-    search: Accuracy | None = None
-    minus_kl: float | None = None
-    minus_loss: float | None = None
-    test: Accuracy | None = None
-    spent: Mapping[str, Spent] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Identifies it within the run; its candidates are recorded under this name."""
-        return proposal_key(self.row, self.draw)
-
-    @property
-    def candidates(self) -> int:
-        """How many candidates were evaluated to find it."""
-        return self.spent.get(PROPOSE, Spent()).candidates
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """One fine-tuning of a proposed network.
-
-    Attributes:
-        row, draw: of the proposal. training: number of the training seed, from 0.
-        epochs: its length.
-        test: accuracy on the test set after the last epoch, in float32.
-        seed: of order and augmentation, the same for all rows of a draw.
-        spent: on the training.
-    """
-
-    row: str
-    draw: int
-    epochs: int
-    training: int
-    status: CandidateStatus = "ok"
-    error: str = ""
-    test: Accuracy | None = None
-    seed: int | None = None
-    spent: Spent = Spent()
-
-    @property
-    def key(self) -> str:
-        """Identifies it within the run; its epochs are recorded under this name."""
-        return training_key(self.row, self.draw, self.epochs, self.training)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One number of the table with all that belongs to it: a proposal after one training.
-
-    `epochs` 0 is the repaired network without training; it has `training` 0 and its `test` is
-    `test_before`.
-    """
-
-    proposal: Proposal
-    epochs: int
-    training: int
-    status: CandidateStatus = "ok"
-    error: str = ""
-    test: Accuracy | None = None
-    spent: Mapping[str, Spent] = field(default_factory=dict)
-
-    @property
-    def row(self) -> str:
-        """The row of the table."""
-        return self.proposal.row
-
-    @property
-    def label(self) -> str:
-        """The method's name in the recipe."""
-        return self.proposal.label
-
-    @property
-    def criterion(self) -> str:
-        """What ranked the channels."""
-        return self.proposal.criterion
-
-    @property
-    def draw(self) -> int:
-        """Number of the draw."""
-        return self.proposal.draw
-
-    @property
-    def test_before(self) -> Accuracy | None:
-        """On the test set before training."""
-        return self.proposal.test
-
-    @property
-    def search(self) -> Accuracy | None:
-        """On the search images before training."""
-        return self.proposal.search
-
-    @property
-    def total(self) -> Spent:
-        """All that this result cost: scores of its criterion, search, training."""
-        total = Spent()
-        for spent in self.spent.values():
-            total += spent
-        return total
-
-    @property
-    def key(self) -> str:
-        """Identifies it within the run; its epochs are recorded under this name."""
-        return training_key(self.row, self.draw, self.epochs, self.training)
-
-
-@dataclass(frozen=True, slots=True)
 class BenchRun:
     """Everything recorded of one benchmark run, as of one moment.
 
@@ -421,12 +258,12 @@ class BenchRun:
         ):
             for epochs in lengths.get(proposal.label, ()):
                 if proposal.status == "failed" or epochs == 0:
-                    found.append(_untrained(proposal, epochs))
+                    found.append(untrained(proposal, epochs))
                     continue
                 for number in range(len(self.protocol.training_seeds)):
                     key = training_key(proposal.row, proposal.draw, epochs, number)
                     if key in trainings:
-                        found.append(_trained(proposal, trainings[key]))
+                        found.append(trained(proposal, trainings[key]))
         return tuple(found)
 
     @property
@@ -439,21 +276,6 @@ _PROPOSAL = "proposal/"
 _TRAINING = "training/"
 
 
-def row_of(label: str, criterion: str) -> str:
-    """The name of a row: "random_search/l1"."""
-    return f"{label}/{criterion}"
-
-
-def proposal_key(row: str, draw: int) -> str:
-    """The key of a proposal: "random_search/l1/draw-0"."""
-    return f"{row}/draw-{draw}"
-
-
-def training_key(row: str, draw: int, epochs: int, training: int) -> str:
-    """The key of a training: "random_search/l1/draw-0/epochs-2/training-0"."""
-    return f"{proposal_key(row, draw)}/epochs-{epochs}/training-{training}"
-
-
 def record_proposal(run: Run, proposal: Proposal) -> None:
     """Record a proposal; the same key again replaces it."""
     run.put(_PROPOSAL + proposal.key, proposal)
@@ -462,31 +284,6 @@ def record_proposal(run: Run, proposal: Proposal) -> None:
 def record_training(run: Run, training: Training) -> None:
     """Record a training; the same key again replaces it."""
     run.put(_TRAINING + training.key, training)
-
-
-def _untrained(proposal: Proposal, epochs: int) -> Result:
-    return Result(
-        proposal,
-        epochs,
-        0,
-        proposal.status,
-        proposal.error,
-        proposal.test if epochs == 0 else None,
-        proposal.spent,
-    )
-
-
-def _trained(proposal: Proposal, training: Training) -> Result:
-    spent = {**proposal.spent, TRAIN: training.spent}
-    return Result(
-        proposal,
-        training.epochs,
-        training.training,
-        training.status,
-        training.error,
-        training.test,
-        spent,
-    )
 
 
 def _required(run: Run, kind: type[M]) -> M:

@@ -25,12 +25,11 @@ from randprune.bench.records import (
     BenchRun,
     DenseRecord,
     MethodInfo,
-    Proposal,
     Protocol,
-    Training,
     record_proposal,
     record_training,
 )
+from randprune.bench.results import Proposal, Training
 from randprune.bench.settings import make_lab
 from randprune.bench.units import (
     PREPARE,

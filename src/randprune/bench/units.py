@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.records import (
-    DENSE,
-    SCRATCH,
-    DenseRecord,
+from randprune.bench.records import DENSE, SCRATCH, DenseRecord
+from randprune.bench.results import (
     Proposal,
     Training,
     proposal_key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from randprune.cli import options
 from randprune.cli.console import messages, output, print_json
 from randprune.cli.flags import BENCH, recipe_document, with_flags
 from randprune.cli.progress import progress
+from randprune.cli.recipes import job_recipe
 
 if TYPE_CHECKING:
     from randprune.bench.recipe import BenchRecipe
@@ -75,19 +75,7 @@ def resolve(given: Mapping[str, Any], study: str, settings: Sequence[str] = ()) 
     from randprune.bench.studies import study_file
 
     file = study_file(study)
-    where = f"{file.name} with these options"
-    recipe = BenchRecipe.parse(recipe_document(file, given, settings), where)
-    if recipe.output.folder:
-        return recipe
-    document = recipe.document()
-    document["output"]["folder"] = default_folder(recipe)
-    return BenchRecipe.parse(document, where)
-
-
-def default_folder(recipe: BenchRecipe) -> str:
-    """A folder of its own for every recipe, the same one each time: runs/f1-1a2b3c."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", recipe.study or recipe.title.lower()) or "bench"
-    return str(Path("runs") / f"{name}-{recipe.hash()[:6]}")
+    return job_recipe(BenchRecipe, recipe_document(file, given, settings), file, lambda _: None)
 
 
 def _print(run: BenchRun, folder: Path, *, json: bool) -> None:

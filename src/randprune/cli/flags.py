@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -60,7 +60,6 @@ class Flag:
 
 
 NETWORK, IMAGES, SEARCH, TRAINING = "Network", "Images", "Search and repair", "Fine-tuning"
-
 WIDTHS, FINAL = "Shared weights and search", "Final training"
 
 # fmt: off
@@ -121,43 +120,36 @@ PRUNE = (
     Flag("output.folder", ("--out", "-o"), str, "FOLDER",
          "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
 )
+# fmt: on
 
+
+def _of_prune(key: str, **changes: Any) -> Flag:
+    """The flag of `prune` for a key, with changes."""
+    return replace(next(flag for flag in PRUNE if flag.key == key), **changes)
+
+
+# fmt: off
 SCRATCH = (
-    Flag("model.spec", (), str, "[MODEL]", MODEL_HELP),
-    Flag("model.num_classes", ("--num-classes",), int, "N",
-         "Outputs.", "the network's own", NETWORK),
-    Flag("model.in_channels", ("--in-channels",), int, "N",
-         "Input channels.", "the network's own", NETWORK),
-    Flag("model.freeze", ("--freeze",), list, "LAYER",
-         "Keep this layer's outputs (a name or a pattern such as 'layer4.*'); repeatable.",
-         "", NETWORK),
+    *map(_of_prune, ("model.spec", "model.num_classes", "model.in_channels", "model.freeze")),
     Flag("widen.factor", ("--factor",), float, "F",
          "Largest width of a layer over its original one.", "1.5", NETWORK),
-    Flag("data.spec", ("--data",), str, "SOURCE",
-         "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
-    Flag("data.calibration", ("--calibration",), int, "N",
-         "Training images for batch-norm statistics.", "10 %, at most 2000", IMAGES),
-    Flag("data.search", ("--search-images",), int, "N",
-         "Training images that rank candidates.", "20 %, at most 5000", IMAGES),
-    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE",
-         "What remains of the original network's cost, in (0, 1].", "0.5", WIDTHS),
-    Flag("budget.metric", ("--metric",), str, "NAME",
-         "The cost that the budget limits: macs, params or activations.", "macs", WIDTHS),
-    Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
-         "How far from the budget is accepted.", "0.005", WIDTHS),
+    _of_prune("data.spec"),
+    _of_prune("data.calibration", text="Training images for batch-norm statistics."),
+    _of_prune("data.search"),
+    _of_prune("budget.ratio", panel=WIDTHS,
+              text="What remains of the original network's cost, in (0, 1]."),
+    _of_prune("budget.metric", panel=WIDTHS),
+    _of_prune("budget.tolerance", panel=WIDTHS),
     Flag("supernet.epochs", ("--shared-epochs",), int, "N",
          "Epochs of the shared weights.", "20", WIDTHS),
     Flag("supernet.sandwich", ("--sandwich/--no-sandwich",), bool, "",
          "Each step also trains the widest and the narrowest configuration.",
          "no sandwich", WIDTHS),
-    Flag("search.strategy", ("--strategy",), str, "NAME",
-         "What proposes widths: random, uniform, evolution, ...", "random", WIDTHS),
-    Flag("search.candidates", ("--candidates", "-n"), int, "N",
-         "Configurations that are evaluated with shared weights.", "100", WIDTHS),
-    Flag("search.min_keep", ("--min-keep",), float, "SHARE",
-         "Least share of a layer's largest width.", "0.1", WIDTHS),
-    Flag("search.round_to", ("--round-to",), int, "N",
-         "Widths are multiples of this number.", "1", WIDTHS),
+    _of_prune("search.strategy", panel=WIDTHS),
+    _of_prune("search.candidates", panel=WIDTHS,
+              text="Configurations that are evaluated with shared weights."),
+    _of_prune("search.min_keep", panel=WIDTHS, text="Least share of a layer's largest width."),
+    _of_prune("search.round_to", panel=WIDTHS),
     Flag("training.epochs", ("--epochs",), int, "N",
          "Epochs of each final training.", "20", FINAL),
     Flag("training.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.1", FINAL),
@@ -169,26 +161,23 @@ SCRATCH = (
     Flag("controls.pretrained", ("--pretrained/--no-pretrained",), bool, "",
          "Also train, prune and fine-tune the original at the same compute.",
          "pretrained", FINAL),
-    Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
-    Flag("output.folder", ("--out", "-o"), str, "FOLDER",
-         "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
+    _of_prune("seed"),
+    _of_prune("output.folder"),
 )
 
 BENCH = (
-    Flag("model.spec", ("--model",), str, "MODEL", MODEL_HELP, "the recipe's", NETWORK),
-    Flag("model.weights", ("--weights",), str, "FILE",
-         "Trained weights: .safetensors, or .pt/.pth/.bin with tensors only.", "", NETWORK),
-    Flag("data.spec", ("--data",), str, "SOURCE",
-         "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "the recipe's", IMAGES),
+    _of_prune("model.spec", names=("--model",), metavar="MODEL", default="the recipe's",
+              panel=NETWORK),
+    _of_prune("model.weights"),
+    _of_prune("data.spec", default="the recipe's"),
     Flag("design.draws", ("--draws",), int, "N",
          "Seeds of configurations.", "the recipe's", RUN),
     Flag("design.trainings", ("--trainings",), int, "N",
          "Trainings of each proposed network.", "the recipe's", RUN),
-    Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
+    _of_prune("seed"),
     Flag("output.workers", ("--workers",), int, "N",
          "Processes that work side by side; 0: everything in this one.", "one per core", RUN),
-    Flag("output.folder", ("--out", "-o"), str, "FOLDER",
-         "Where the records, the recipe and the tables go.", "runs/...", RUN),
+    _of_prune("output.folder", text="Where the records, the recipe and the tables go."),
 )
 # fmt: on
 

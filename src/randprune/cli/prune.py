@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from randprune.cli.console import messages, output, print_json
 from randprune.cli.flags import PRUNE, recipe_document, with_flags
 from randprune.cli.plan import Plan
 from randprune.cli.progress import progress
+from randprune.cli.recipes import check_named, job_recipe
 from randprune.cli.report import print_results
-from randprune.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from randprune.pipeline.progress import Progress
@@ -64,32 +63,7 @@ def resolve(
     """
     from randprune.recipe import PruneRecipe
 
-    where = "these options" if file is None else f"{file} with these options"
-    recipe = PruneRecipe.parse(recipe_document(file, given, settings), where)
-    check_named(recipe, "prune")
-    if recipe.output.folder:
-        return recipe
-    document = recipe.document()
-    document["output"] = {"folder": default_folder(recipe)}
-    return PruneRecipe.parse(document, where)
-
-
-def check_named(recipe: JobRecipes, command: str) -> None:
-    """The recipe of a command names a network and images.
-
-    Raises:
-        InvalidInputError: it does not; says how to.
-    """
-    if recipe.model is None:
-        raise InvalidInputError(
-            f"Which network? Name it first, as in: randprune {command} randprune:resnet20 ..., or "
-            "in the recipe's [model] section."
-        )
-    if recipe.data is None:
-        raise InvalidInputError(
-            "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
-            "cifar100:DIR, or the recipe's [data] section."
-        )
+    return job_recipe(PruneRecipe, recipe_document(file, given, settings), file, check_named)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,12 +109,3 @@ def finished(result: PruneResult, recipe: JobRecipes) -> Outcome:
     folder = Path(recipe.output.folder)
     record = RunRecord.load(folder)
     return Outcome(result, record, write_report(record, folder).html)
-
-
-def default_folder(recipe: JobRecipes) -> str:
-    """A folder of its own for every recipe, the same one each time: runs/resnet20-0.5-1a2b3c."""
-    assert recipe.model is not None
-    spec = recipe.model.spec
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", spec.rpartition(":")[2]) or "network"
-    kind = "" if recipe.job == "prune" else f"-{recipe.job}"
-    return str(Path("runs") / f"{name}{kind}-{recipe.budget.ratio:g}-{recipe.hash()[:6]}")

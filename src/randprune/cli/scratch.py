@@ -10,7 +10,8 @@ from randprune.cli import options
 from randprune.cli.console import messages, print_json
 from randprune.cli.flags import SCRATCH, recipe_document, with_flags
 from randprune.cli.progress import progress
-from randprune.cli.prune import check_named, default_folder, finished
+from randprune.cli.prune import finished
+from randprune.cli.recipes import check_named, job_recipe
 from randprune.cli.scratch_plan import ScratchPlan
 
 if TYPE_CHECKING:
@@ -59,11 +60,4 @@ def resolve(
     """
     from randprune.recipe import ScratchRecipe
 
-    where = "these options" if file is None else f"{file} with these options"
-    recipe = ScratchRecipe.parse(recipe_document(file, given, settings), where)
-    check_named(recipe, "scratch")
-    if recipe.output.folder:
-        return recipe
-    document = recipe.document()
-    document["output"] = {**document["output"], "folder": default_folder(recipe)}
-    return ScratchRecipe.parse(document, where)
+    return job_recipe(ScratchRecipe, recipe_document(file, given, settings), file, check_named)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +102,21 @@ def prune(
         document["finetune"] = training
     merge_settings(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
-    with output_folder(out) as folder:
-        result = prune_network(
+    images = as_data(data)
+    return in_folder(
+        out,
+        lambda folder: prune_network(
             recipe,
             model,
-            as_data(data),
-            Path(folder),
+            images,
+            folder,
             progress or Silent(),
             example=example_inputs,
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        )
-    return result if out is not None else result.without_folder()
+        ),
+    )
 
 
 def run_recipe(
@@ -142,12 +143,12 @@ def run_recipe(
     model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
     if asked.weights:
         load_weights(model, asked.weights)
-    target = out or recipe.output.folder or None
-    with output_folder(target) as folder:
-        result = prune_network(
-            recipe, model, data, Path(folder), progress or Silent(), device=device
-        )
-    return result if target else result.without_folder()
+    return in_folder(
+        out or recipe.output.folder or None,
+        lambda folder: prune_network(
+            recipe, model, data, folder, progress or Silent(), device=device
+        ),
+    )
 
 
 def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
@@ -207,7 +208,9 @@ def _training(finetune: Finetune) -> dict[str, Any] | None:
     return dict(finetune)
 
 
-def output_folder(out: Folder | None) -> AbstractContextManager[Folder]:
-    """A context manager that gives the folder: the one asked for, or one that goes away."""
-
-    return tempfile.TemporaryDirectory(prefix="randprune-") if out is None else nullcontext(out)
+def in_folder(out: Folder | None, job: Callable[[Path], PruneResult]) -> PruneResult:
+    """Do a job in the folder asked for, or in one that goes away with all but the network."""
+    if out is not None:
+        return job(Path(out))
+    with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+        return job(Path(folder)).without_folder()

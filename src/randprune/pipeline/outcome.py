@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from randprune.artifact import load, save
@@ -147,7 +150,33 @@ def save_network(job: Job[Any], budget: Budget, small: nn.Module) -> None:
     job.run.write(ArtifactInfo(name, len(content), hashlib.sha256(content).hexdigest()))
 
 
-def finished_network(job: Job[Any], dense: nn.Module) -> nn.Module | None:
+def complete(
+    job: Job[Any],
+    model: nn.Module,
+    budget: Budget,
+    phases: Callable[[], nn.Module],
+    place: torch.device,
+) -> PruneResult:
+    """The result of a job: what an earlier process ended with, or what its phases now make.
+
+    Args:
+        job: the job.
+        model: what the network in the folder was cut from.
+        budget: as people gave it.
+        phases: does what is left; returns the network.
+        place: where the network goes.
+    """
+    if job.run.finished and (found := _finished_network(job, model)) is not None:
+        return _result_of(job, budget, found.to(place))
+    with job.run:
+        small = phases()
+    shutil.rmtree(job.work, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another run of this folder is not finished
+        job.work.parent.rmdir()
+    return _result_of(job, budget, small.to(place))
+
+
+def _finished_network(job: Job[Any], dense: nn.Module) -> nn.Module | None:
     """The network of a finished run; None where its file is gone or is not the recorded one."""
     info = job.run.read(ArtifactInfo)
     if info is None:
@@ -161,7 +190,7 @@ def finished_network(job: Job[Any], dense: nn.Module) -> nn.Module | None:
         return None
 
 
-def result_of(job: Job[Any], budget: Budget, small: nn.Module) -> PruneResult:
+def _result_of(job: Job[Any], budget: Budget, small: nn.Module) -> PruneResult:
     """Everything that the records hold, and the network."""
     run = job.run
     plan, winner, verification = plan_of(small), run.read(Winner), run.read(Verification)

@@ -7,8 +7,6 @@ same call after `kill -9` continues where that one stopped and ends with the sam
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,9 @@ from randprune.pipeline.finalists import Finalist, choose_winner, verify_cut
 from randprune.pipeline.finetune import fine_tune
 from randprune.pipeline.job import Job
 from randprune.pipeline.outcome import (
+    complete,
     describe,
-    finished_network,
     images_of,
-    result_of,
     run_key,
     save_network,
 )
@@ -105,14 +102,7 @@ def prune_network(
             progress=progress,
             device=device,
         )
-        if run.finished and (small := finished_network(job, dense)) is not None:
-            return result_of(job, budget, small.to(place))
-        with run:
-            small = _phases(job, criterion, strategy)
-        shutil.rmtree(job.work, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another run of this folder is not finished
-            job.work.parent.rmdir()
-        return result_of(job, budget, small.to(place))
+        return complete(job, dense, budget, lambda: _phases(job, criterion, strategy), place)
 
 
 def _phases(job: Job, criterion: Criterion | None, strategy: Strategy | None) -> nn.Module:

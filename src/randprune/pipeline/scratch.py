@@ -10,8 +10,6 @@ all costs are counted there. Ratios that people read are relative to the origina
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +28,9 @@ from randprune.pipeline.final import final_numbers
 from randprune.pipeline.finalists import verify_cut
 from randprune.pipeline.job import Job
 from randprune.pipeline.outcome import (
+    complete,
     describe,
-    finished_network,
     images_of,
-    result_of,
     run_key,
     save_network,
 )
@@ -116,14 +113,9 @@ def scratch_network(
             progress=progress,
             device=device,
         )
-        if run.finished and (network := finished_network(job, original)) is not None:
-            return result_of(job, budget, network.to(place))
-        with run:
-            network = _phases(job, original, budget, strategy)
-        shutil.rmtree(job.work, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another run of this folder is not finished
-            job.work.parent.rmdir()
-        return result_of(job, budget, network.to(place))
+        return complete(
+            job, original, budget, lambda: _phases(job, original, budget, strategy), place
+        )
 
 
 def _phases(

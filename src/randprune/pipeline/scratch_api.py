@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +12,9 @@ from randprune.cost import Budget
 from randprune.pipeline.api import (
     Folder,
     check_sections,
+    in_folder,
     load_recipe_data,
     merge_settings,
-    output_folder,
 )
 from randprune.pipeline.progress import Progress, Silent
 from randprune.pipeline.result import PruneResult
@@ -110,18 +109,20 @@ def prune_from_scratch(
     }
     merge_settings(document, settings)
     recipe = ScratchRecipe.parse(document, "the parameters of prune_from_scratch")
-    with output_folder(out) as folder:
-        result = scratch_network(
+    images = as_data(data)
+    return in_folder(
+        out,
+        lambda folder: scratch_network(
             recipe,
             model,
-            as_data(data),
-            Path(folder),
+            images,
+            folder,
             progress or Silent(),
             example=example_inputs,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        )
-    return result if out is not None else result.without_folder()
+        ),
+    )
 
 
 def run_scratch_recipe(
@@ -149,12 +150,12 @@ def run_scratch_recipe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    target = out or recipe.output.folder or None
-    with output_folder(target) as folder:
-        result = scratch_network(
-            recipe, model, data, Path(folder), progress or Silent(), device=device
-        )
-    return result if target else result.without_folder()
+    return in_folder(
+        out or recipe.output.folder or None,
+        lambda folder: scratch_network(
+            recipe, model, data, folder, progress or Silent(), device=device
+        ),
+    )
 
 
 def _fields(training: Epochs) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Jobs as TOML files: validated, with one clear message per mistake, and written back exactly."""
 
 from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.names import CUSTOM
 from randprune.recipe.prune import (
-    CUSTOM,
     BudgetSection,
     DataSection,
     FinalistsSection,

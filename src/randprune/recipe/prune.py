@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from randprune.cost import Budget
-from randprune.criteria import criteria
 from randprune.recipe.base import RecipeBase, Section
-from randprune.recovery import parse
-from randprune.search import strategies
+from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
 from randprune.training.recipe import TrainRecipe
-
-# Stands before the repr of a criterion or strategy that was given as an object.
-CUSTOM = "custom:"
 
 Options = dict[str, Any]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -80,7 +75,9 @@ class BudgetSection(Section):
 class SearchSection(Section):
     """How configurations are proposed and compared."""
 
-    strategy: str = Field(default="random", description="the name of a search strategy.")
+    strategy: StrategyOrObject = Field(
+        default="random", description="the name of a search strategy."
+    )
     candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
     min_keep: float = Field(
         default=0.1, ge=0, le=1, description="the least share of a group that stays."
@@ -105,13 +102,6 @@ class SearchSection(Section):
         default={}, description="what the strategy's constructor gets besides."
     )
 
-    @field_validator("strategy")
-    @classmethod
-    def _strategy_is_known(cls, name: str) -> str:
-        if not name.startswith(CUSTOM):
-            strategies.constructor(name)
-        return name
-
 
 class FinalistsSection(Section):
     """The best candidates are repaired again, with more effort, before the winner is chosen."""
@@ -119,15 +109,9 @@ class FinalistsSection(Section):
     count: int = Field(
         default=5, ge=1, description="how many of the best candidates are finalists."
     )
-    recovery: str = Field(
+    recovery: RecoveryName = Field(
         default="sequential+bn", description='their recovery; "" keeps that of all candidates.'
     )
-
-    @field_validator("recovery")
-    @classmethod
-    def _recovery_is_known(cls, name: str) -> str:
-        parse(name)
-        return name
 
 
 class TrainSection(TrainRecipe):
@@ -173,10 +157,10 @@ class PruneRecipe(RecipeBase):
 
     job: Literal["prune"] = "prune"
     seed: int = Field(default=0, ge=0, description="what decides everything random.")
-    criterion: str = Field(
+    criterion: CriterionOrObject = Field(
         default="l1", description="the name of the criterion that ranks channels."
     )
-    recovery: str = Field(
+    recovery: RecoveryName = Field(
         default="least_squares+bn", description="how candidates are repaired without training."
     )
     model: ModelSection | None = None
@@ -186,16 +170,3 @@ class PruneRecipe(RecipeBase):
     finalists: FinalistsSection = FinalistsSection()
     finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
-
-    @field_validator("recovery")
-    @classmethod
-    def _recovery_is_known(cls, name: str) -> str:
-        parse(name)
-        return name
-
-    @field_validator("criterion")
-    @classmethod
-    def _criterion_is_known(cls, name: str) -> str:
-        if not name.startswith(CUSTOM):
-            criteria.constructor(name)
-        return name

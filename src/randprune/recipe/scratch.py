@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from randprune.criteria import criteria
 from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.names import CriterionName, RecoveryName
 from randprune.recipe.prune import (
     BudgetSection,
     DataSection,
@@ -16,7 +16,6 @@ from randprune.recipe.prune import (
     SearchSection,
     TrainSection,
 )
-from randprune.recovery import parse
 
 
 class WidenSection(Section):
@@ -98,22 +97,10 @@ class PretrainedSection(Section):
         default=0.3, gt=0, lt=1, description="the share of its compute that fine-tunes."
     )
     lr: float = Field(default=0.02, gt=0, description="the fine-tuning's peak learning rate.")
-    criterion: str = Field(default="l1", description="what ranks its channels.")
-    recovery: str = Field(
+    criterion: CriterionName = Field(default="l1", description="what ranks its channels.")
+    recovery: RecoveryName = Field(
         default="least_squares+bn", description="how its candidates are repaired without training."
     )
-
-    @field_validator("recovery")
-    @classmethod
-    def _recovery_is_known(cls, name: str) -> str:
-        parse(name)
-        return name
-
-    @field_validator("criterion")
-    @classmethod
-    def _criterion_is_known(cls, name: str) -> str:
-        criteria.constructor(name)  # raises, with close matches
-        return name
 
 
 class ScratchRecipe(RecipeBase):

@@ -10,7 +10,14 @@ from randprune.bench.stats import kendall_tau
 from randprune.report import tables
 from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
 from randprune.report.format import number, percent, seconds, si
-from randprune.report.names import METRIC_NAMES, color_of, from_scratch, method_name, stage_name
+from randprune.report.names import (
+    METRIC_NAMES,
+    color_of,
+    from_scratch,
+    method_name,
+    stage_name,
+    training_name,
+)
 from randprune.report.networks import networks
 from randprune.report.pools import SEARCH_AXIS, at_most, best_of_chart, spread_chart
 from randprune.report.records import RunRecord
@@ -317,7 +324,7 @@ def accuracy(record: RunRecord) -> Chart | None:
         if lines:
             return Chart(
                 "epochs-accuracy",
-                "Fine-tuning: accuracy",
+                f"{training_name(record)}: accuracy",
                 f"The {said} after each epoch. The last epoch counts, and the test set is read "
                 "only after it.",
                 Axis("epoch", whole=True),
@@ -335,7 +342,7 @@ def loss(record: RunRecord) -> Chart | None:
         return None
     return Chart(
         "epochs-loss",
-        "Fine-tuning: training loss",
+        f"{training_name(record)}: training loss",
         "Mean training loss of each epoch, with whatever smoothing or distillation it includes.",
         Axis("epoch", whole=True),
         Axis("training loss"),

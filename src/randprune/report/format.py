@@ -29,6 +29,11 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
+def often(count: int) -> str:
+    """How often: 1 -> "once", else "3 times"."""
+    return "once" if count == 1 else f"{number(count)} times"
+
+
 def si(value: float, unit: str = "") -> str:
     """Three significant digits with an SI prefix: 62.9e6 -> "62.9 M"."""
     for scale, prefix in _PREFIXES:

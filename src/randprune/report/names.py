@@ -38,6 +38,11 @@ def stage_name(record: RunRecord, stage: Stage) -> str:
     return _STAGE_NAMES[stage]
 
 
+def training_name(record: RunRecord) -> str:
+    """What the run's training is called: "Training" from random weights, else "Fine-tuning"."""
+    return "Training" if from_scratch(record) else "Fine-tuning"
+
+
 def color_of(record: RunRecord, label: str) -> str:
     """The colour of a network: that of its role, or one of the series for any other method."""
     roles = {row.label: row.role for row in record.networks}

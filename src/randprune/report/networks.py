@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from randprune.bench.stats import mean_interval
 from randprune.report.cells import amount, plain
 from randprune.report.format import number, percent, points, seconds, size, times
-from randprune.report.names import color_of, from_scratch, stage_name
+from randprune.report.names import color_of, from_scratch, stage_name, training_name
 from randprune.report.records import RunRecord
 from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.report.timing import quartiles, speedup
@@ -54,6 +56,11 @@ def results(record: RunRecord) -> Table | None:
         if images
         else ""
     )
+    if any(len(rows) > 1 for label in record.labels for rows in record.stages(label).values()):
+        note += (
+            "Of several seeds it is the mean with its 95\u00a0% t interval, which covers the "
+            "chance of training. "
+        )
     if timed is not None:
         note += (
             "Latency is the median of "
@@ -61,8 +68,8 @@ def results(record: RunRecord) -> Table | None:
             "repetitions, the second line its middle half."
         )
     note += f" Repair: {', '.join(sorted(how))}." if how else ""
-    training = "Training" if from_scratch(record) else "Fine-tuning"
-    note += f" {training}: {', '.join(map(number, sorted(trained)))} epochs." if trained else ""
+    if trained:
+        note += f" {training_name(record)}: {', '.join(map(number, sorted(trained)))} epochs."
     return Table(
         "results",
         "The networks side by side",
@@ -127,25 +134,39 @@ def _speedup_cell(latency: Latency | None, dense: NetworkRow | None, is_dense: b
     return Cell(times(found.median), found.median, f"{found.low:.2f} – {found.high:.2f}{how}")
 
 
+def accuracy_interval(tests: Sequence[Accuracy]) -> tuple[float, float]:
+    """The 95 % interval of test accuracy, in shares: Wilson's of one network, t over seeds.
+
+    The first covers the choice of images, the second the chance of training.
+    """
+    if len(tests) == 1:
+        return tests[0].interval()
+    resolution = 1 / max(test.images for test in tests)
+    found = mean_interval([test.share for test in tests], resolution=resolution)
+    assert found.low is not None
+    assert found.high is not None
+    return max(0.0, found.low), min(1.0, found.high)
+
+
 def _accuracy_cell(rows: tuple[NetworkRow, ...], dense_share: float | None) -> Cell:
     tests = [row.test for row in rows if row.test is not None]
     if not tests:
         failed = next((row.error for row in rows if row.error), "")
         return Cell("failed", None, failed) if failed else EMPTY
     mean = fmean(test.share for test in tests)
-    if len(tests) == 1:
-        low, high = tests[0].interval()
-        note = f"{100 * low:.2f} – {100 * high:.2f}"
-    else:
-        shares = [test.share for test in tests]
-        note = f"{len(tests)} seeds, {100 * min(shares):.2f} – {100 * max(shares):.2f}"
+    low, high = accuracy_interval(tests)
+    note = f"{100 * low:.2f} – {100 * high:.2f}"
+    if len(tests) > 1:
+        note = f"{len(tests)} seeds, {note}"
     if dense_share is not None:
         note += f"\n{points(mean - dense_share, 2)}"
     return Cell(percent(mean, 2), mean, note)
 
 
 def _setting(latency: Latency) -> str:
-    threads = "" if latency.threads is None else f", {latency.threads} threads"
+    threads = ""
+    if latency.threads is not None:
+        threads = f", {latency.threads} thread{'s' if latency.threads > 1 else ''}"
     return f"batch of {latency.batch_size}, {latency.dtype}, {latency.device}{threads}"
 
 

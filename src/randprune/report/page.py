@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from randprune.provenance import portable
 from randprune.report import figures, tables
 from randprune.report.chart import Chart
-from randprune.report.format import moment, number, percent, seconds, si, size, speed, tiny
+from randprune.report.format import moment, number, often, percent, seconds, si, size, speed, tiny
 from randprune.report.html import Block, Facts, Folded, Page, Section, Text, Tile, Tone
-from randprune.report.names import METRIC_NAMES, stage_name
-from randprune.report.networks import results
+from randprune.report.names import METRIC_NAMES, stage_name, training_name
+from randprune.report.networks import accuracy_interval, results
 from randprune.report.records import RunRecord
 from randprune.report.reproduce import reproduce, version, versions_used
 from randprune.report.table import Table
@@ -54,7 +54,7 @@ def build_page(record: RunRecord) -> Page:
         Section("result", "Result", _result(record, charts)),
         Section("search", "Search", _search(record, charts)),
         Section("network", "Network", _network(record, charts)),
-        Section("training", "Fine-tuning", _pick(charts, "epochs-accuracy", "epochs-loss")),
+        Section("training", training_name(record), _pick(charts, "epochs-accuracy", "epochs-loss")),
         Section("cost", "Cost", _cost(record, charts)),
         Section("reproduce", "Reproduce", again),
     )
@@ -147,12 +147,12 @@ def _tiles(record: RunRecord) -> tuple[Tile, ...]:
     row, dense = record.chosen, record.dense
     found: list[Tile] = []
     if row is not None and row.test is not None:
-        low, high = row.test.interval()
-        spread = f"{percent(low)} – {percent(high)}"
         same = [r for r in record.networks if (r.label, r.stage) == (row.label, row.stage)]
-        shares = [r.test.share for r in same if r.test is not None]
-        if len(shares) > 1:
-            spread = f"{len(shares)} seeds, {percent(min(shares), 2)} – {percent(max(shares), 2)}"
+        tests = [r.test for r in same if r.test is not None]
+        low, high = accuracy_interval(tests)
+        spread = f"{percent(low)} – {percent(high)}"
+        if len(tests) > 1:
+            spread = f"{len(tests)} seeds, {spread}"
         found.append(
             Tile(
                 "Test accuracy",
@@ -221,7 +221,7 @@ def _notices(record: RunRecord) -> tuple[Text, ...]:
     if use is not None and use.before_final:
         found.append(
             Text(
-                f"The test set was read {number(use.before_final)} times before the final "
+                f"The test set was read {often(use.before_final)} before the final "
                 "evaluation: its accuracy is not that of unseen images.",
                 "bad",
             )
@@ -246,8 +246,8 @@ def _result(record: RunRecord, charts: dict[str, Chart]) -> tuple[Block, ...]:
         blocks.append(
             Text(
                 f"Candidates were compared on held-out training images. The test set was read "
-                f"{number(use.before_final)} times before the final evaluation and "
-                f"{number(use.final)} times in it, once per network and stage."
+                f"{often(use.before_final)} before the final evaluation and {often(use.final)} in "
+                "it, for all networks and stages."
             )
         )
     blocks += _pick(charts, "accuracy-stages", "accuracy-macs")

@@ -9,18 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from randprune.bench.records import (
-    PROPOSE,
-    SCORES,
     BenchRun,
     DenseRecord,
     MethodInfo,
-    Proposal,
     Protocol,
-    Spent,
-    Training,
     record_proposal,
     record_training,
 )
+from randprune.bench.results import PROPOSE, SCORES, Proposal, Spent, Training
 from randprune.pipeline.candidates import MINUS_KL
 from randprune.store import (
     PROXY,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from randprune.bench.lab import Lab
 from randprune.bench.propose import Bench, Made
 from randprune.bench.recipe import RANDOM_CRITERION
-from randprune.bench.records import SCORES, Spent
+from randprune.bench.results import SCORES, Spent
 from randprune.bench.settings.scoring import prepare
 from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray

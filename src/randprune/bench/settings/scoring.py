@@ -17,7 +17,8 @@ from randprune.atomic import write_file
 from randprune.bench.counting import MacCounter, cost_alone
 from randprune.bench.once import train_once
 from randprune.bench.recipe import RANDOM_CRITERION
-from randprune.bench.records import DenseRecord, Spent
+from randprune.bench.records import DenseRecord
+from randprune.bench.results import Spent
 from randprune.bench.units import Outcome, Tell
 from randprune.criteria import Criterion, criteria, score, score_all
 from randprune.errors import StorageError

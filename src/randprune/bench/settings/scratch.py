@@ -19,7 +19,8 @@ from randprune.bench.lab import Lab
 from randprune.bench.meter import spent_of
 from randprune.bench.once import train_once
 from randprune.bench.propose import Bench, Made
-from randprune.bench.records import DENSE, SHARED, DenseRecord, Spent
+from randprune.bench.records import DENSE, DenseRecord
+from randprune.bench.results import SHARED, Spent
 from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError

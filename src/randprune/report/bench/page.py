@@ -11,7 +11,7 @@ from randprune.report.bench.names import Names, verdict_counts
 from randprune.report.bench.protocol import protocol_blocks
 from randprune.report.cells import amount
 from randprune.report.chart import Chart
-from randprune.report.format import moment, number, percent, seconds, si
+from randprune.report.format import moment, number, often, percent, seconds, si
 from randprune.report.html import Block, Facts, Folded, Page, Section, Text, Tile
 from randprune.report.page import STATUS
 from randprune.report.reproduce import reproduce, version, versions_used
@@ -103,7 +103,7 @@ def _notices(analysis: Analysis) -> tuple[Text, ...]:
     if run.test_set.before_final:
         found.append(
             Text(
-                f"The test set was read {number(run.test_set.before_final)} times before the final "
+                f"The test set was read {often(run.test_set.before_final)} before the final "
                 "evaluation: its accuracy is not that of unseen images.",
                 "bad",
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from randprune.bench.analysis import Analysis
 from randprune.report.bench.names import Names, magnitude, spaced
-from randprune.report.format import number, percent, seconds, si
+from randprune.report.format import number, often, percent, seconds, si
 from randprune.report.html import Block, Facts, Text
 from randprune.report.names import METRIC_NAMES
 from randprune.report.table import Cell, Column, Table
@@ -59,9 +59,9 @@ def sentences(analysis: Analysis, names: Names) -> tuple[Text, ...]:
         ),
         Text(
             (f"Images: {split}. " if split else "")
-            + f"The test set was read {number(use.before_final)} times before the final evaluation"
+            + f"The test set was read {often(use.before_final)} before the final evaluation"
             + (
-                f" and {number(use.final)} times in it."
+                f" and {often(use.final)} in it."
                 if use.final
                 else "; the final evaluation is still to come."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randprune.bench.analysis import Analysis
-from randprune.bench.records import Result
+from randprune.bench.results import Result
 from randprune.report.bench.names import Names
 from randprune.report.cells import amount, plain
 from randprune.report.format import percent, seconds

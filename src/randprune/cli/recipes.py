@@ -1,0 +1,75 @@
+"""The recipe that a command line asks for: complete, with an output folder of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from randprune.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from randprune.bench.recipe import BenchRecipe
+    from randprune.pipeline.result import JobRecipes
+    from randprune.recipe import PruneRecipe, ScratchRecipe
+
+R = TypeVar("R", "PruneRecipe", "ScratchRecipe", "BenchRecipe")
+
+
+def job_recipe(
+    kind: type[R], document: Mapping[str, Any], file: Path | None, check: Callable[[R], None]
+) -> R:
+    """The recipe of a job, with the default folder where none is asked for.
+
+    Args:
+        kind: the recipe's class.
+        document: its keys: those of a file, over them flags and settings.
+        file: where the first came from.
+        check: raises where the recipe is not complete.
+
+    Raises:
+        InvalidInputError: an unknown key, a value that does not fit; and as `check`.
+    """
+    where = "these options" if file is None else f"{file} with these options"
+    recipe = kind.parse(document, where)
+    check(recipe)
+    if recipe.output.folder:
+        return recipe
+    found = recipe.document()
+    found["output"] = {**found.get("output", {}), "folder": default_folder(recipe)}
+    return kind.parse(found, where)
+
+
+def check_named(recipe: JobRecipes) -> None:
+    """The recipe of a command names a network and images.
+
+    Raises:
+        InvalidInputError: it does not; says how to.
+    """
+    if recipe.model is None:
+        raise InvalidInputError(
+            f"Which network? Name it first, as in: randprune {recipe.job} randprune:resnet20 ..., "
+            "or in the recipe's [model] section."
+        )
+    if recipe.data is None:
+        raise InvalidInputError(
+            "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
+            "cifar100:DIR, or the recipe's [data] section."
+        )
+
+
+def default_folder(recipe: JobRecipes | BenchRecipe) -> str:
+    """A folder of its own for every recipe, the same one each time: runs/resnet20-0.5-1a2b3c.
+
+    A benchmark's is called after its study or title: runs/f1-1a2b3c.
+    """
+    if recipe.job == "bench":
+        name = recipe.study or recipe.title.lower()
+    else:
+        assert recipe.model is not None
+        kind = "" if recipe.job == "prune" else f"-{recipe.job}"
+        spec = recipe.model.spec.rpartition(":")[2] or "network"
+        name = f"{spec}{kind}-{recipe.budget.ratio:g}"
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", name) or recipe.job
+    return str(Path("runs") / f"{name}-{recipe.hash()[:6]}")

@@ -130,6 +130,7 @@ class TaskWatch:
             proxy=_quality,
             rescore=self._rescore,
             random_scores=lambda: score(model, space, "random", seed=self.seed),
+            uniform_of=(space, BUDGET),
         )
 
     def _scores(self, model: nn.Module, space: Space) -> list[Tensor]:

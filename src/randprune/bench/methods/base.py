@@ -52,7 +52,7 @@ class Task:
         rescore: selection -> scores of the row's criterion for the channels it keeps, of the
             network that is cut accordingly and repaired; one (kept,) tensor a group.
         random_scores: one (width,) tensor a group, drawn by the task's own seed.
-        uniform_of: where uniform widths are taken, if not in `space` itself: from scratch, where
+        uniform_of: where uniform widths are taken: `space` and `budget`, or from scratch, where
             `space` is that of a widened network, the dense network's space and its budget.
 
     From scratch there is no trained network: `model` has random weights, `proxy` and `rescore`
@@ -73,7 +73,7 @@ class Task:
     proxy: Callable[[IntArray], FloatArray]
     rescore: Callable[[Selection], list[Tensor]]
     random_scores: Callable[[], Sequence[Tensor]]
-    uniform_of: tuple[Space, Budget] | None = None
+    uniform_of: tuple[Space, Budget]
 
     def select(self, widths: npt.ArrayLike, scores: Sequence[Tensor] | None = None) -> Selection:
         """The channels that the criterion (or other `scores`) keeps at these widths."""
@@ -84,16 +84,19 @@ class Task:
         strategy = RandomSearch(self.limits.min_keep, self.limits.round_to)
         return strategy.ask(self.space, self.budget, count, self.rng)
 
-    def uniform_widths(self) -> IntArray:
+    def uniform_widths(self, budget: Budget | None = None) -> IntArray:
         """The uniform configuration of the budget, int64 (G,).
+
+        Args:
+            budget: another one, such as that of a step on the way.
 
         Raises:
             InfeasibleBudgetError: no uniform configuration meets the budget.
         """
         # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
         strategy = UniformSearch(round_to=self.limits.round_to)
-        space, budget = self.uniform_of or (self.space, self.budget)
-        widths: IntArray = strategy.ask(space, budget, 1, self.rng)[0]
+        space, final = self.uniform_of
+        widths: IntArray = strategy.ask(space, budget or final, 1, self.rng)[0]
         return widths
 
 

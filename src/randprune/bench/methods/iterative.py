@@ -78,7 +78,7 @@ class Iterative:
             budget = replace(budget, ratio=budget.ratio ** (step / self.steps))
         if self.widths == "global":
             return ranked_widths(task.space, budget, task.limits, kept, self.norm)
-        return replace(task, budget=budget).uniform_widths()
+        return task.uniform_widths(budget)
 
 
 def _everywhere(task: Task, selection: Selection, kept: list[Tensor]) -> list[Tensor]:

@@ -59,7 +59,7 @@ class Names:
             elif label == self.reference_label:
                 short[row] = "random ranking" if criterion == "random" else spaced(criterion)
             else:
-                short[row] = f"{spaced(label)}, {spaced(criterion)}"
+                short[row] = f"{spaced(label)} with {spaced(criterion)}"
         taken = list(short.values())
         self._short = {row: name if taken.count(name) == 1 else row for row, name in short.items()}
         methods = {info.label: info.method for info in run.protocol.methods}

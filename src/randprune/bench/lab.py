@@ -237,15 +237,7 @@ class Lab(ABC):
             torch.set_num_threads(1)  # as the processes will run it
             engine = found.engine_for(self.base)
             torch.set_num_threads(threads)
-            self.keep_document(
-                name,
-                {
-                    "device": engine.device,
-                    "dtype": engine.dtype,
-                    "channels_last": engine.channels_last,
-                    "batch_size": engine.batch_size,
-                },
-            )
+            self.keep_document(name, engine.document)
         return Evaluator(split, device=self.device, engine=Engine(**self.document(name)))
 
     # -- documents -----------------------------------------------------------------------------

@@ -28,7 +28,14 @@ from randprune.recipe import (
     WidenSection,
 )
 from randprune.recipe.names import CriterionName, RecoveryName
-from randprune.recipe.prune import Options, Precision, Rank
+from randprune.recipe.prune import (
+    BatchSize,
+    MinKeep,
+    Options,
+    Rank,
+    RankingPrecision,
+    RoundTo,
+)
 from randprune.search.feasible import check_grid
 from randprune.training.recipe import TrainRecipe
 
@@ -84,25 +91,15 @@ class DesignSection(Section):
 class ProposalSection(Section):
     """Limits on widths, and how candidates are compared; the same for all methods."""
 
-    min_keep: float = Field(
-        default=0.1, ge=0, le=1, description="the least share of a group that stays."
-    )
-    round_to: int = Field(default=1, ge=1, description="what widths are multiples of.")
+    min_keep: MinKeep = 0.1
+    round_to: RoundTo = 1
     rank_by: Rank = Field(
         default="kl",
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy. From scratch the default is accuracy.",
     )
-    precision: Precision = Field(
-        default="auto",
-        description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
-    )
-    batch_size: int | None = Field(
-        default=None,
-        ge=1,
-        description="images a batch while networks are evaluated; unset: measured, which may end "
-        "differently in two runs and then changes the last bits of a loss.",
-    )
+    precision: RankingPrecision = "auto"
+    batch_size: BatchSize = None
 
 
 class TrainingSection(TrainRecipe):

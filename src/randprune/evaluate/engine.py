@@ -84,6 +84,16 @@ class Engine:
         """The memory order of images."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    @property
+    def document(self) -> dict[str, str | bool | int]:
+        """What records keep of it, plain data: `Engine(**document)` runs as this one does."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "channels_last": self.channels_last,
+            "batch_size": self.batch_size,
+        }
+
 
 _CHOSEN: dict[tuple[object, ...], Engine] = {}
 

@@ -106,16 +106,7 @@ class Job(Generic[R]):
                 batch_size=self.recipe.search.batch_size,
             )
             if stored is None:
-                found = chosen.engine_for(self.model)
-                self.run.put(
-                    key,
-                    {
-                        "device": found.device,
-                        "dtype": found.dtype,
-                        "channels_last": found.channels_last,
-                        "batch_size": found.batch_size,
-                    },
-                )
+                self.run.put(key, chosen.engine_for(self.model).document)
             self._held[name] = chosen
         return self._held[name]
 

@@ -12,9 +12,23 @@ from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrOb
 from randprune.training.recipe import TrainRecipe
 
 Options = dict[str, Any]
-Precision = Literal["auto", "float32", "bfloat16"]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Rank = Literal["kl", "accuracy", "loss"]
+# Keys of [search] and, in benchmarks, of [proposals].
+MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a group that stays.")]
+RoundTo = Annotated[int, Field(ge=1, description="what widths are multiples of.")]
+RankingPrecision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Field(description="what candidates are ranked in; auto: bfloat16 where it is clearly faster."),
+]
+BatchSize = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="images a batch while networks are evaluated; unset: measured, which may end "
+        "differently in two runs and then changes the last bits of a loss.",
+    ),
+]
 
 
 class ModelSection(Section):
@@ -79,25 +93,15 @@ class SearchSection(Section):
         default="random", description="the name of a search strategy."
     )
     candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
-    min_keep: float = Field(
-        default=0.1, ge=0, le=1, description="the least share of a group that stays."
-    )
-    round_to: int = Field(default=1, ge=1, description="what widths are multiples of.")
+    min_keep: MinKeep = 0.1
+    round_to: RoundTo = 1
     rank_by: Rank = Field(
         default="kl",
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy.",
     )
-    precision: Precision = Field(
-        default="auto",
-        description="what candidates are ranked in; auto: bfloat16 where it is clearly faster.",
-    )
-    batch_size: int | None = Field(
-        default=None,
-        ge=1,
-        description="images a batch while networks are evaluated; unset: measured, which may end "
-        "differently in two runs and then changes the last bits of a loss.",
-    )
+    precision: RankingPrecision = "auto"
+    batch_size: BatchSize = None
     options: Options = Field(
         default={}, description="what the strategy's constructor gets besides."
     )

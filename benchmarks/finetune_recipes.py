@@ -38,7 +38,7 @@ import torch
 import randprune as rp
 from randprune.evaluate import Evaluator
 from randprune.evaluate.engine import Engine
-from randprune.plan import plan_of
+from randprune.lineage import plan_of
 from randprune.recovery import recover
 from randprune.training import Teacher, TrainRecipe, train
 from randprune.zoo import Data, build_model, load_data, load_weights

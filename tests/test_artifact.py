@@ -22,7 +22,7 @@ from randprune import atomic
 from randprune.artifact import load, read_header, save
 from randprune.errors import ArtifactError, InvalidInputError, StorageError
 from randprune.graph.trace import trace
-from randprune.plan import named_tensors, plan_of
+from randprune.lineage import named_tensors, plan_of
 from randprune.space import Selection, Space
 from randprune.surgery import cut
 from randprune.zoo.models import build_model

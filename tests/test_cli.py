@@ -31,7 +31,7 @@ from randprune.errors import (
     VerificationError,
     WeightsError,
 )
-from randprune.pipeline.progress import Progress
+from randprune.jobs.progress import Progress
 from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.store import RunKey, Store
 from randprune.zoo.models import build_model

@@ -87,7 +87,7 @@ def test_rows_come_back_as_they_were_also_in_another_process(store: Store, run: 
     )
     network = NetworkRow(
         label="best random",
-        role="random",
+        role="searched",
         stage="finetuned",
         test=Accuracy(9210, 10_000),
         search=Accuracy(4700, 5000),
@@ -136,8 +136,8 @@ def test_rows_come_back_as_they_were_also_in_another_process(store: Store, run: 
         ),
         SpaceInfo("f", (), reachable=(0.01, 1.0)),
         BudgetInfo("macs", 0.5, 0.005),
-        SearchInfo(100, "random", "l1", "least_squares+bn", 5000, 12_345, 0.31),
-        Winner(17, "random", (17, 3)),
+        SearchInfo(100, "searched", "l1", "least_squares+bn", 5000, 12_345, 0.31),
+        Winner(17, "searched", (17, 3)),
         Verification(True, 1e-7, 1e-4),
         ArtifactInfo("small.safetensors", 1_732_000, "00ff"),
         Reproduce("randprune prune recipe.toml", "seed = 0\n"),
@@ -155,8 +155,8 @@ def test_milestones_come_back_as_they_were(run: Run, milestone: Milestone) -> No
 
 
 def test_milestone_of_a_later_version_keeps_what_is_known(run: Run) -> None:
-    run.put("winner", {"index": 4, "method": "random", "finalists": [4], "new": 1})
-    assert run.read(Winner) == Winner(4, "random", (4,))
+    run.put("winner", {"index": 4, "method": "searched", "finalists": [4], "new": 1})
+    assert run.read(Winner) == Winner(4, "searched", (4,))
     run.put("winner", {"position": 4})
     with pytest.raises(StorageError, match=r"stored Winner does not fit .* first is 'index'"):
         run.read(Winner)
@@ -194,7 +194,7 @@ def test_what_is_not_finite_is_refused_with_its_place(run: Run, bad: float) -> N
     with pytest.raises(InvalidInputError, match=r"Cannot store .* at scores\.search_top1"):
         run.record_candidate(candidate(0, scores={"search_top1": bad}))
     with pytest.raises(InvalidInputError, match=r"at network\.macs"):
-        run.put_network(NetworkRow("a", "random", "cut", macs=bad))
+        run.put_network(NetworkRow("a", "searched", "cut", macs=bad))
     with pytest.raises(InvalidInputError, match=r"at seconds"):
         run.add_cost(CostEntry("search", seconds=bad))
     with pytest.raises(InvalidInputError, match=r"at curve\.x\[1\]"):
@@ -316,10 +316,10 @@ def test_costs_of_a_step_done_again_count_once(run: Run) -> None:
 
 def test_a_row_recorded_again_is_replaced_in_its_place(run: Run) -> None:
     run.put_network(NetworkRow("dense", "dense", "dense"))
-    run.put_network(NetworkRow("best", "random", "cut"))
+    run.put_network(NetworkRow("best", "searched", "cut"))
     run.put_network(NetworkRow("dense", "dense", "dense", macs=5.0))
-    run.put_network(NetworkRow("best", "random", "finetuned", seed=0))
-    run.put_network(NetworkRow("best", "random", "finetuned", seed=1))
+    run.put_network(NetworkRow("best", "searched", "finetuned", seed=0))
+    run.put_network(NetworkRow("best", "searched", "finetuned", seed=1))
     assert [(n.label, n.stage, n.seed, n.macs) for n in run.networks()] == [
         ("dense", "dense", None, 5.0),
         ("best", "cut", None, None),

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from randprune.errors import VerificationError as VerificationError
     from randprune.errors import WeightsError as WeightsError
     from randprune.graph.trace import trace as trace
-    from randprune.pipeline import PruneResult as PruneResult
-    from randprune.pipeline import prune as prune
-    from randprune.pipeline import prune_from_scratch as prune_from_scratch
-    from randprune.pipeline import run_recipe as run_recipe
-    from randprune.pipeline import run_scratch_recipe as run_scratch_recipe
+    from randprune.jobs import PruneResult as PruneResult
+    from randprune.jobs import prune as prune
+    from randprune.jobs import prune_from_scratch as prune_from_scratch
+    from randprune.jobs import run_recipe as run_recipe
+    from randprune.jobs import run_scratch_recipe as run_scratch_recipe
     from randprune.recipe import PruneRecipe as PruneRecipe
     from randprune.recipe import ScratchRecipe as ScratchRecipe
     from randprune.search import RandomSearch as RandomSearch
@@ -60,7 +60,7 @@ _HOMES = {
         "WeightsError",
     ),
     "randprune.graph.trace": ("trace",),
-    "randprune.pipeline": (
+    "randprune.jobs": (
         "PruneResult",
         "prune",
         "prune_from_scratch",

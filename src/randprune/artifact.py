@@ -27,7 +27,7 @@ from torch import nn
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
 from randprune.graph.program import in_mode, private_copy
-from randprune.plan import (
+from randprune.lineage import (
     CutStep,
     Shapes,
     Step,

@@ -20,7 +20,7 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode, private_copy
 from randprune.graph.slicing import kept_positions, narrow_tensor, remove_channels
-from randprune.plan import CutStep, remember_step
+from randprune.lineage import CutStep, remember_step
 from randprune.space import Selection, Space
 
 
@@ -61,7 +61,7 @@ def cut(
 ) -> nn.Module:
     """A new, smaller network that keeps the selected channels; the caller's stays untouched.
 
-    It remembers how it was cut (`randprune.plan`), so that `save` needs nothing else.
+    It remembers how it was cut (`randprune.lineage`), so that `save` needs nothing else.
 
     Args:
         model: the network that was traced.

@@ -26,7 +26,7 @@ from randprune.errors import InvalidInputError, RandpruneError, UnsupportedModel
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import grow_channels, kept_positions
 from randprune.graph.trace import trace
-from randprune.plan import WidenStep, named_tensors, plan_of, remember_step
+from randprune.lineage import WidenStep, named_tensors, plan_of, remember_step
 from randprune.space import ChannelGroup, IntArray, Selection, Space
 
 Factor = float | Mapping[str, float]

@@ -155,8 +155,8 @@ def _search(run: Run, count: int) -> None:
                 scores={"search_top1": score},
             )
         )
-    best = max(run.candidates("random"), key=lambda c: c.scores.get("search_top1", 0))
-    run.write(Winner(best.index, "random", (best.index,)))
+    best = max(run.candidates("searched"), key=lambda c: c.scores.get("search_top1", 0))
+    run.write(Winner(best.index, "searched", (best.index,)))
 
 
 def evaluate(run: Run, epochs: int = 3) -> None:
@@ -167,7 +167,7 @@ def evaluate(run: Run, epochs: int = 3) -> None:
     chosen = run.candidate(winner.index)
     assert chosen is not None
     rows = (
-        ("best random", "random", 0.4994, (4413, 8967, 9217), chosen.widths, winner.index),
+        ("best random", "searched", 0.4994, (4413, 8967, 9217), chosen.widths, winner.index),
         ("uniform width", "uniform", 0.5012, (3941, 8741, 9164), (), None),
         ("random channels", "random_channels", 0.5012, (1187, 6391, 9023), (), None),
     )

@@ -160,7 +160,7 @@ def test_hostile_names_can_be_drawn_as_png() -> None:
         Axis(EVIL, kind="category"),
         Axis("$y$"),
         (
-            Bars(EVIL, names, [1, 2, 3, 4, 5], "random"),
+            Bars(EVIL, names, [1, 2, 3, 4, 5], "searched"),
             Points("_hidden", names, [1, 2, 3, 4, 5], "uniform", "dash"),
         ),
     )
@@ -175,14 +175,14 @@ def every_mark() -> Chart:
         Axis("n", kind="log", whole=True),
         Axis("share", percent=True, span=(0, 1)),
         (
-            Band("band", [1, 2, 4], [0.1, 0.2, 0.3], [0.3, 0.4, 0.5], "random"),
+            Band("band", [1, 2, 4], [0.1, 0.2, 0.3], [0.3, 0.4, 0.5], "searched"),
             Line("line", [1, 2, 4], [0.2, 0.3, 0.4], "uniform", dashed=True, step=True),
             Line("marked", [1, 2, 4], [0.5, 0.3, 0.4], "series_1", markers=True),
             Bars("bars", [1, 2, 4], [0.2, 0.3, 0.4], "muted", width=0.2, labels=["a", "b", "c"]),
             Points("points", [1, 2], [0.5, 0.6], "dense", low=[0.4, 0.5], high=[0.6, 0.8]),
             Points("hollow", [1, 2], [0.5, 0.6], "candidate", "star", hollow=True, legend=False),
             Rule("rule", 0.7, "random_channels", horizontal=True, dashed=True),
-            Rule("upright", 2, "random"),
+            Rule("upright", 2, "searched"),
         ),
     )
 
@@ -195,7 +195,7 @@ def down_the_side() -> Chart:
         Axis("difference"),
         Axis("", kind="category"),
         (
-            Points("a", [0.1], ["first"], "random", low=[0.0], high=[0.3], horizontal=True),
+            Points("a", [0.1], ["first"], "searched", low=[0.0], high=[0.3], horizontal=True),
             Points("b", [0.2], ["second"], "uniform", low=[0.1], high=[0.25], horizontal=True),
             Bars("c", ["third"], [0.2], "uniform", horizontal=True),
         ),
@@ -265,7 +265,7 @@ def test_texts_and_marks_stand_out_in_both_schemes() -> None:
         for text in ("ink", "soft", "link"):
             assert contrast(color[text], color["card"]) >= 4.5
             assert contrast(color[text], color["bg"]) >= 4.5
-        for mark in ("dense", "random", "uniform", "random_channels", "series_1", "series_6"):
+        for mark in ("dense", "searched", "uniform", "random_channels", "series_1", "series_6"):
             assert contrast(color[mark], color["card"]) >= 3
 
 

@@ -196,7 +196,7 @@ def test_results_stand_side_by_side(finished: RunRecord) -> None:
 
 def test_several_seeds_are_a_mean_with_a_t_interval(run: Run) -> None:
     for seed, correct in enumerate((90, 92, 97)):
-        row = NetworkRow("best", "random", "finetuned", Accuracy(correct, 100), seed=seed)
+        row = NetworkRow("best", "searched", "finetuned", Accuracy(correct, 100), seed=seed)
         run.put_network(row)
     table = results(RunRecord.of(run))
     assert table is not None
@@ -207,7 +207,7 @@ def test_several_seeds_are_a_mean_with_a_t_interval(run: Run) -> None:
 
 def test_failed_network_is_listed_with_its_error(run: Run) -> None:
     run.put_network(NetworkRow("ours", "our_method", "repaired", error="singular matrix"))
-    run.put_network(NetworkRow("best", "random", "repaired", Accuracy(1, 2)))
+    run.put_network(NetworkRow("best", "searched", "repaired", Accuracy(1, 2)))
     table = results(RunRecord.of(run))
     assert table is not None
     assert [(row[0].text, row[1].text, row[1].note) for row in table.rows][1] == (
@@ -219,7 +219,7 @@ def test_failed_network_is_listed_with_its_error(run: Run) -> None:
 
 def test_latency_without_a_match_gives_no_speedup(run: Run) -> None:
     run.put_network(NetworkRow("dense", "dense", "dense", latency=(Latency((1.0,), 1),)))
-    run.put_network(NetworkRow("best", "random", "cut", latency=(Latency((0.5,), 64),)))
+    run.put_network(NetworkRow("best", "searched", "cut", latency=(Latency((0.5,), 64),)))
     table = results(RunRecord.of(run))
     assert table is not None
     assert [column.name for column in table.columns] == ["network", "latency"]
@@ -253,7 +253,7 @@ def test_ledger_sums_by_phase_and_in_all(run: Run) -> None:
 
 def test_best_of_n_figure_shows_the_exact_curve(finished: RunRecord) -> None:
     chart = next(chart for chart in figures(finished) if chart.id == "best-of-n")
-    scores = [c.scores["search_top1"] for c in finished.scored("random")]
+    scores = [c.scores["search_top1"] for c in finished.scored("searched")]
     curve = best_of_n(scores)
     marks = {mark.name: mark for mark in chart.marks}
     assert marks["expected best of n"].y == curve.mean.tolist()  # type: ignore[union-attr]
@@ -264,7 +264,7 @@ def test_best_of_n_figure_shows_the_exact_curve(finished: RunRecord) -> None:
 
 def test_histogram_counts_every_candidate_once(finished: RunRecord) -> None:
     chart = next(chart for chart in figures(finished) if chart.id == "spread")
-    assert sum(chart.marks[0].y) == len(finished.scored("random")) == 99  # type: ignore[arg-type, union-attr]
+    assert sum(chart.marks[0].y) == len(finished.scored("searched")) == 99  # type: ignore[arg-type, union-attr]
     assert [said(mark.name) for mark in chart.marks[2:]] == [
         "dense 100.0 %",
         "random channels 64.3 %",

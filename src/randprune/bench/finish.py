@@ -10,9 +10,9 @@ from randprune.bench.meter import spent_of
 from randprune.bench.once import EVERY_STEPS, telling
 from randprune.bench.results import Training, proposal_key
 from randprune.bench.units import TEST_DENSE, Outcome, Tell, Unit
-from randprune.pipeline.ledger import entry
-from randprune.pipeline.trained import epoch_rows
-from randprune.plan import plan_of
+from randprune.jobs.ledger import entry
+from randprune.jobs.trained import epoch_rows
+from randprune.lineage import plan_of
 from randprune.store import Accuracy
 from randprune.training import train
 from randprune.training.state import Checkpoint

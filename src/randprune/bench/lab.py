@@ -26,8 +26,8 @@ from randprune.cost import Budget
 from randprune.evaluate import Engine, Evaluator
 from randprune.graph.program import in_mode
 from randprune.graph.trace import trace
-from randprune.pipeline.judge import Judge
-from randprune.pipeline.kept import Kept
+from randprune.jobs.judge import Judge
+from randprune.jobs.kept import Kept
 from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.space import IntArray, Space

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from randprune.bench.results import Spent
-from randprune.pipeline.ledger import entry
+from randprune.jobs.ledger import entry
 from randprune.store import CostEntry
 from randprune.zoo.splits import Batch, ImageShape, Indices, Split
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from randprune.bench.lab import Lab
 from randprune.bench.units import Tell
-from randprune.pipeline.ledger import entry
-from randprune.pipeline.trained import epoch_rows
+from randprune.jobs.ledger import entry
+from randprune.jobs.trained import epoch_rows
 from randprune.store import CostEntry, EpochRow
 from randprune.training import TrainProgress, TrainRecipe, TrainStep, train
 from randprune.training.state import Checkpoint

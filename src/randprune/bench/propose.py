@@ -19,9 +19,9 @@ from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
 from randprune.graph.program import private_copy
-from randprune.pipeline.candidates import MINUS_KL, MINUS_LOSS, scores_of, selection_hash, value_of
-from randprune.pipeline.finalists import TOLERANCE
-from randprune.pipeline.judge import Quality
+from randprune.jobs.candidates import MINUS_KL, MINUS_LOSS, scores_of, selection_hash, value_of
+from randprune.jobs.finalists import TOLERANCE
+from randprune.jobs.judge import Quality
 from randprune.space import IntArray, Selection, Space
 from randprune.store import Candidate, CostEntry
 from randprune.surgery import cut, verify

@@ -41,7 +41,7 @@ from randprune.bench.units import (
     trainings,
 )
 from randprune.errors import DataError, InvalidInputError
-from randprune.pipeline.progress import Progress, Silent, phase
+from randprune.jobs.progress import Progress, Silent, phase
 from randprune.store import (
     BudgetInfo,
     ModelInfo,

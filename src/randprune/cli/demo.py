@@ -13,7 +13,7 @@ from randprune.cli.progress import progress
 from randprune.cli.prune import run
 
 if TYPE_CHECKING:
-    from randprune.pipeline.progress import Progress
+    from randprune.jobs.progress import Progress
 
 _MODEL = "randprune:digits_cnn"
 _EPOCHS = 6
@@ -79,7 +79,7 @@ def _train(file: Path, seed: int, shown: Progress) -> None:
     import torch
 
     from randprune.atomic import write_file
-    from randprune.pipeline.progress import phase
+    from randprune.jobs.progress import phase
     from randprune.training import TrainProgress, TrainRecipe, train
     from randprune.zoo.data import load_data
     from randprune.zoo.models import build_model

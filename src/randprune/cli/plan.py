@@ -12,7 +12,7 @@ from randprune.report.format import number, percent, si
 if TYPE_CHECKING:
     from torch import nn
 
-    from randprune.pipeline.result import JobRecipes
+    from randprune.jobs.result import JobRecipes
     from randprune.recipe import PruneRecipe
     from randprune.space import Space
     from randprune.zoo.data import Data
@@ -42,7 +42,7 @@ class Plan:
             RandpruneError: whatever would stop the job at its start: an unknown network, weights
                 that do not fit, missing images, a budget out of reach.
         """
-        from randprune.pipeline.search import create_strategy
+        from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
         from randprune.zoo.weights import load_weights
@@ -98,7 +98,7 @@ class Plan:
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
     """The untrained network and the images that a recipe names."""
-    from randprune.pipeline.api import load_recipe_data
+    from randprune.jobs.api import load_recipe_data
     from randprune.zoo.models import build_model
 
     asked = recipe.model

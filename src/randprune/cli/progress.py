@@ -26,7 +26,7 @@ from randprune.cli.console import messages
 from randprune.report.format import number, percent, seconds
 
 if TYPE_CHECKING:
-    from randprune.pipeline.progress import Progress as JobProgress
+    from randprune.jobs.progress import Progress as JobProgress
 
 # A log gets a line at the ends of a phase and, in long ones, this often in between.
 _LOG_SECONDS = 30.0
@@ -117,7 +117,7 @@ class Lines:
 def progress(quiet: bool) -> Iterator[JobProgress]:
     """What a job reports to: bars in a terminal, lines elsewhere, nothing where `quiet`."""
     if quiet:
-        from randprune.pipeline.progress import Silent
+        from randprune.jobs.progress import Silent
 
         yield Silent()
     elif sys.stderr.isatty():

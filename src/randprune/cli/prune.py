@@ -16,8 +16,8 @@ from randprune.cli.recipes import check_named, job_recipe
 from randprune.cli.report import print_results
 
 if TYPE_CHECKING:
-    from randprune.pipeline.progress import Progress
-    from randprune.pipeline.result import JobRecipes, PruneResult
+    from randprune.jobs.progress import Progress
+    from randprune.jobs.result import JobRecipes, PruneResult
     from randprune.recipe import PruneRecipe
     from randprune.report import RunRecord
 
@@ -97,7 +97,7 @@ class Outcome:
 
 def run(recipe: PruneRecipe, shown: Progress, device: str | None = None) -> Outcome:
     """Do what a recipe with an output folder asks, or what is left of it, and write the report."""
-    from randprune.pipeline import run_recipe
+    from randprune.jobs import run_recipe
 
     return finished(run_recipe(recipe, progress=shown, device=device), recipe)
 

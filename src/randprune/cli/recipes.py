@@ -11,7 +11,7 @@ from randprune.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from randprune.bench.recipe import BenchRecipe
-    from randprune.pipeline.result import JobRecipes
+    from randprune.jobs.result import JobRecipes
     from randprune.recipe import PruneRecipe, ScratchRecipe
 
 R = TypeVar("R", "PruneRecipe", "ScratchRecipe", "BenchRecipe")

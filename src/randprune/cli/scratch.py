@@ -33,7 +33,7 @@ def scratch(
 
     Give the same command again after an interruption: it continues where it stopped.
     """
-    from randprune.pipeline import run_scratch_recipe
+    from randprune.jobs import run_scratch_recipe
 
     asked = resolve(given, recipe, settings or ())
     if dry_run:

@@ -11,7 +11,7 @@ from torch import nn
 
 from randprune.criteria.channels import ChannelGraph, dense_program
 from randprune.errors import InvalidInputError
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.registry import Registry
 from randprune.space import ChannelGroup, Slot, Space
 

@@ -23,7 +23,7 @@ from randprune.graph.fold import fold_weights
 from randprune.graph.program import Program, export_program
 from randprune.graph.propagate import Propagation, propagate
 from randprune.graph.rules import arguments, concrete_shape, module_path, operator_name
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.space import IntArray, Space
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")

@@ -29,7 +29,7 @@ from randprune.errors import UnsupportedModelError
 from randprune.graph.emit import emit
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.rules import arguments, concrete_shape, operator_name
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.space import Space
 
 # Bytes of the largest value of one stacked batch: on a processor it should stay in the cache.

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from randprune.errors import DataError
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.recovery.least_squares import check_moments, kept_of
 from randprune.recovery.statistics import Moments
 from randprune.space import Selection, Space

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
 from randprune.graph.slicing import kept_positions
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.recovery.regression import damped_cholesky
 from randprune.recovery.replay import Layer
 from randprune.recovery.statistics import Moments, reference_tensors

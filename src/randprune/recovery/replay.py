@@ -22,7 +22,7 @@ from torch.fx import Node
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.program import export_program
 from randprune.graph.rules import operator_name
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 
 _NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
 _NORM_ARGUMENTS = {

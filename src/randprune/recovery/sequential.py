@@ -33,7 +33,7 @@ from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.rules import operator_name
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.recovery.least_squares import (
     Kept,
     add_to_bias,

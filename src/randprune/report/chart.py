@@ -1,6 +1,6 @@
 """A figure as data: what is drawn, before any library. The page and the PNG show the same marks.
 
-Colours are names, not values: a role ("dense", "random", "uniform", "random_channels") keeps its
+Colours are names, not values: a role ("dense", "searched", "uniform", "random_channels") keeps its
 colour through all figures, in light and in dark.
 """
 
@@ -16,7 +16,7 @@ Number = float | int
 SERIES = ("series_1", "series_2", "series_3", "series_4", "series_5", "series_6")
 """Colours for whatever is not one of the four roles, in order."""
 
-COLORS = ("dense", "random", "uniform", "random_channels", "candidate", "muted", *SERIES)
+COLORS = ("dense", "searched", "uniform", "random_channels", "candidate", "muted", *SERIES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from randprune.report.records import RunRecord
 from randprune.store import (
     DENSE,
     PROXY,
-    RANDOM,
     RANDOM_CHANNELS,
     SEARCH_TOP1,
+    SEARCHED,
     TRAIN_LOSS,
     TRAIN_TOP1,
     UNIFORM,
@@ -37,7 +37,7 @@ from randprune.store import (
     Stage,
 )
 
-_SYMBOLS = {DENSE: "square", RANDOM: "star", UNIFORM: "diamond", RANDOM_CHANNELS: "triangle"}
+_SYMBOLS = {DENSE: "square", SEARCHED: "star", UNIFORM: "diamond", RANDOM_CHANNELS: "triangle"}
 _STAGE_MARKS: tuple[tuple[Stage, str, bool, float], ...] = (
     ("dense", "square", False, 10),
     ("cut", "triangle", True, 9),
@@ -132,7 +132,7 @@ def tradeoff(record: RunRecord) -> Chart | None:
                     [row.test.share for row in rows if row.test],
                     color_of(record, label),
                     symbol=_SYMBOLS.get(rows[0].role, "circle"),
-                    size=15 if rows[0].role == RANDOM else 11,
+                    size=15 if rows[0].role == SEARCHED else 11,
                     hollow=not trained,
                     low=[low for low, _ in intervals],
                     high=[high for _, high in intervals],
@@ -172,12 +172,12 @@ def _references(record: RunRecord) -> list[tuple[str, str, float]]:
             found[DENSE] = (row.label, DENSE, row.search.share)
     for method in record.methods:
         scored = record.scored(method)
-        if method != RANDOM and len(scored) == 1:
+        if method != SEARCHED and len(scored) == 1:
             color = color_of(record, method)
             name = method_name(method)
             found[method] = (name, color, scored[0].scores[SEARCH_TOP1])
     for row in record.networks:
-        if row.search is not None and row.role not in (DENSE, RANDOM) and row.stage == "repaired":
+        if row.search is not None and row.role not in (DENSE, SEARCHED) and row.stage == "repaired":
             color = color_of(record, row.label)
             found.setdefault(row.role, (row.label, color, row.search.share))
     return list(found.values())
@@ -185,11 +185,11 @@ def _references(record: RunRecord) -> list[tuple[str, str, float]]:
 
 def spread(record: RunRecord) -> Chart | None:
     """Histogram and strip of the candidates' search accuracy, with the references marked."""
-    candidates = record.scored(RANDOM)
+    candidates = record.scored(SEARCHED)
     references = _references(record)
     winner = record.winner
     if winner is not None and SEARCH_TOP1 in winner.scores:
-        references.append(("chosen", RANDOM, winner.scores[SEARCH_TOP1]))
+        references.append(("chosen", SEARCHED, winner.scores[SEARCH_TOP1]))
     return spread_chart(
         [c.scores[SEARCH_TOP1] for c in candidates],
         [f"candidate {c.index}" for c in candidates],
@@ -201,7 +201,7 @@ def spread(record: RunRecord) -> Chart | None:
 def best_of(record: RunRecord) -> Chart | None:
     """Expected best of n candidates with its band, and the best so far in the order drawn."""
     references = [entry for entry in _references(record) if entry[1] == UNIFORM]
-    return best_of_chart([c.scores[SEARCH_TOP1] for c in record.scored(RANDOM)], references)
+    return best_of_chart([c.scores[SEARCH_TOP1] for c in record.scored(SEARCHED)], references)
 
 
 def candidate_costs(record: RunRecord) -> Chart | None:
@@ -214,15 +214,15 @@ def candidate_costs(record: RunRecord) -> Chart | None:
         shown = at_most([c for c in record.scored(method) if metric in c.costs])
         if not shown:
             continue
-        color = "candidate" if method == RANDOM else color_of(record, method)
+        color = "candidate" if method == SEARCHED else color_of(record, method)
         marks.append(
             Points(
                 method_name(method),
                 [c.costs[metric] for c in shown],
                 [c.scores[SEARCH_TOP1] for c in shown],
                 color,
-                symbol=_SYMBOLS.get(method, "circle") if method != RANDOM else "circle",
-                size=7 if method == RANDOM else 12,
+                symbol=_SYMBOLS.get(method, "circle") if method != SEARCHED else "circle",
+                size=7 if method == SEARCHED else 12,
                 labels=[f"{method_name(method)}, candidate {c.index}" for c in shown],
             )
         )
@@ -230,7 +230,7 @@ def candidate_costs(record: RunRecord) -> Chart | None:
     if winner is not None and metric in winner.costs and SEARCH_TOP1 in winner.scores:
         x, y = winner.costs[metric], winner.scores[SEARCH_TOP1]
         label = f"chosen, candidate {winner.index}"
-        marks.append(Points("chosen", [x], [y], RANDOM, "star", 15, labels=[label]))
+        marks.append(Points("chosen", [x], [y], SEARCHED, "star", 15, labels=[label]))
     if sum(len(mark.x) for mark in marks if isinstance(mark, Points)) < 3:
         return None
     asked = (
@@ -251,7 +251,7 @@ def candidate_costs(record: RunRecord) -> Chart | None:
 
 def proxy(record: RunRecord) -> Chart | None:
     """The free proxy against the measured search accuracy, with their rank correlation."""
-    both = [c for c in record.scored(RANDOM, PROXY) if SEARCH_TOP1 in c.scores]
+    both = [c for c in record.scored(SEARCHED, PROXY) if SEARCH_TOP1 in c.scores]
     if len(both) < 3:
         return None
     x = [c.scores[PROXY] for c in both]
@@ -294,7 +294,7 @@ def widths(record: RunRecord) -> Chart | None:
     shares = [f"{name}: keeps {k} of {w}" for name, k, w in zip(names, kept, full, strict=True)]
     marks: list[Mark] = [
         Bars("before", names, full, "muted", width=0.8),
-        Bars("after", names, list(kept), RANDOM, width=0.8, labels=shares),
+        Bars("after", names, list(kept), SEARCHED, width=0.8, labels=shares),
     ]
     uniform = tables.role_widths(record, UNIFORM)
     if uniform is not None and len(uniform) == len(names):
@@ -386,7 +386,7 @@ def ledger(entries: Sequence[CostEntry]) -> Chart | None:
                 "seconds",
                 names,
                 [phases[name].seconds for name in names],
-                RANDOM,
+                SEARCHED,
                 width=0.7,
                 horizontal=True,
                 labels=[

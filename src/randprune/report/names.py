@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from randprune.report.chart import SERIES
 from randprune.report.records import RunRecord
-from randprune.store import DENSE, RANDOM, RANDOM_CHANNELS, UNIFORM, Stage
+from randprune.store import DENSE, RANDOM_CHANNELS, SEARCHED, UNIFORM, Stage
 
 _STAGE_NAMES: dict[Stage, str] = {
     "dense": "dense",
@@ -14,11 +14,11 @@ _STAGE_NAMES: dict[Stage, str] = {
 }
 METRIC_NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
 _METHOD_NAMES = {
-    RANDOM: "random configurations",
+    SEARCHED: "random configurations",
     UNIFORM: "uniform width",
     RANDOM_CHANNELS: "random channels",
 }
-_ROLES = (DENSE, RANDOM, UNIFORM, RANDOM_CHANNELS)
+_ROLES = (DENSE, SEARCHED, UNIFORM, RANDOM_CHANNELS)
 
 
 def method_name(method: str) -> str:

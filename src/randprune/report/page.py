@@ -16,8 +16,8 @@ from randprune.report.reproduce import reproduce, version, versions_used
 from randprune.report.table import Table
 from randprune.report.timing import Speedup, speedup
 from randprune.store import (
-    RANDOM,
     SEARCH_TOP1,
+    SEARCHED,
     ArtifactInfo,
     BudgetInfo,
     ModelInfo,
@@ -89,7 +89,7 @@ def headline(record: RunRecord) -> str:
         if dense_share is not None:
             accuracy += f" (dense {percent(dense_share)})"
         return f"{record.title}: {', '.join([*parts, accuracy])}"
-    scored = record.scored(RANDOM)
+    scored = record.scored(SEARCHED)
     if scored:
         best = max(c.scores[SEARCH_TOP1] for c in scored)
         search = record.milestone(SearchInfo)
@@ -277,7 +277,7 @@ def _search_facts(record: RunRecord) -> dict[str, str]:
         low, high = space.reachable
         facts["Reachable"] = f"{percent(low)} – {percent(high)}"
     if search is not None:
-        done = sum(c.method == RANDOM for c in record.candidates)
+        done = sum(c.method == SEARCHED for c in record.candidates)
         facts["Candidates"] = f"{number(done)} of {number(search.planned)}"
         failed = sum(c.status == "failed" for c in record.candidates)
         if failed:

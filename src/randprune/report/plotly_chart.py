@@ -1,6 +1,6 @@
 """Charts as Plotly figures in plain JSON data, for the page's script to draw.
 
-Colours stay names behind an "@" ("@random", with opacity "@random/0.2"): the script puts in the
+Colours stay names behind an "@" ("@searched", with opacity "@searched/0.2"): the script puts in the
 values of the reader's colour scheme, and does so again when that changes.
 """
 

@@ -24,7 +24,7 @@ from randprune.report.format import tick
 # The page's light scheme (assets/page.css); a test keeps the two alike.
 PALETTE = {
     "dense": "#5b6573",
-    "random": "#0f62b5",
+    "searched": "#0f62b5",
     "uniform": "#c2570c",
     "random_channels": "#a8327d",
     "candidate": "#7fabdb",

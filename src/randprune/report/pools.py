@@ -12,7 +12,7 @@ from randprune.report import tables
 from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
 from randprune.report.format import percent, points
 from randprune.report.table import Table
-from randprune.store import DENSE, RANDOM
+from randprune.store import DENSE, SEARCHED
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def spread_chart(
             "each candidate",
             [values[i] for i in shown],
             [bottom / 2] * len(shown),
-            "random",
+            "searched",
             symbol="tick",
             size=9,
             labels=[labels[i] for i in shown],
@@ -91,7 +91,7 @@ def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ())
     n = curve.counts.tolist()
     known = np.isfinite(curve.mean_low)
     marks: list[Mark] = [
-        Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), RANDOM)
+        Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), SEARCHED)
     ]
     if known.sum() > 1:
         marks.append(
@@ -111,7 +111,7 @@ def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ())
             "muted",
             step=True,
         ),
-        Line("expected best of n", n, curve.mean.tolist(), RANDOM),
+        Line("expected best of n", n, curve.mean.tolist(), SEARCHED),
     ]
     marks += [
         Rule(f"{name} {percent(value)}", value, color, horizontal=True)

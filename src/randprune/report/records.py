@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from randprune.store import (
     DENSE,
-    RANDOM,
     SEARCH_TOP1,
+    SEARCHED,
     ArtifactInfo,
     BudgetInfo,
     Candidate,
@@ -142,12 +142,12 @@ class RunRecord:
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that proposed candidates, `random` first."""
         names = dict.fromkeys(c.method for c in self.candidates)
-        return tuple(sorted(names, key=lambda name: (name != RANDOM, name)))
+        return tuple(sorted(names, key=lambda name: (name != SEARCHED, name)))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels of the networks, dense first, then the random search's, then as recorded."""
-        order = {DENSE: 0, RANDOM: 1}
+        order = {DENSE: 0, SEARCHED: 1}
         rows = sorted(self.networks, key=lambda row: order.get(row.role, 2))
         return tuple(dict.fromkeys(row.label for row in rows))
 
@@ -173,5 +173,5 @@ class RunRecord:
     @property
     def chosen(self) -> NetworkRow | None:
         """The random search's result at its furthest stage that has a test accuracy."""
-        rows = [row for row in self.networks if row.role == RANDOM and row.test is not None]
+        rows = [row for row in self.networks if row.role == SEARCHED and row.test is not None]
         return max(rows, key=lambda row: _STAGES.index(row.stage), default=None)

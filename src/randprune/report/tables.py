@@ -15,8 +15,8 @@ from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.store import (
     FINALIST_TOP1,
     PROXY,
-    RANDOM,
     SEARCH_TOP1,
+    SEARCHED,
     UNIFORM,
     Candidate,
     CostEntry,
@@ -74,7 +74,7 @@ def candidates(record: RunRecord, most: int | None = _MOST_ROWS) -> Table:
             Cell(
                 method_name(c.method),
                 c.method,
-                tone="candidate" if c.method == RANDOM else color_of(record, c.method),
+                tone="candidate" if c.method == SEARCHED else color_of(record, c.method),
             ),
             Cell(str(c.index), c.index, "chosen" if c is chosen else ""),
             *(_score_cell(key, c.scores.get(key)) for key in scores),
@@ -153,10 +153,10 @@ def chosen_widths(record: RunRecord) -> tuple[int, ...] | None:
     winner: Candidate | None = record.winner
     if winner is not None:
         return winner.widths
-    found = role_widths(record, RANDOM)
+    found = role_widths(record, SEARCHED)
     if found is not None:
         return found
-    scored = record.scored(RANDOM)
+    scored = record.scored(SEARCHED)
     return max(scored, key=lambda c: c.scores[SEARCH_TOP1]).widths if scored else None
 
 

@@ -29,7 +29,7 @@ through a recovery without training, "finetuned" was trained (also: trained from
 
 # Roles of the networks that a report sets beside each other.
 DENSE = "dense"
-RANDOM = "random"
+SEARCHED = "searched"
 UNIFORM = "uniform"
 RANDOM_CHANNELS = "random_channels"
 # Roles of jobs from scratch: configurations drawn without a search, candidates that were trained
@@ -114,7 +114,7 @@ class NetworkRow:
 
     Attributes:
         label: what people read, unique among the networks of a run, such as "best random".
-        role: `DENSE`, `RANDOM`, `UNIFORM`, ..., or a method's name.
+        role: `DENSE`, `SEARCHED`, `UNIFORM`, ..., or a method's name.
         stage: how far it has come; (label, stage, seed) identifies the row.
         test: on the test set, in float32. search: on the search images.
         size_bytes: of the file that `randprune.save` writes.
@@ -148,7 +148,7 @@ class Candidate:
     Attributes:
         index: 0, 1, ... within its method; (method, index) identifies the row.
         widths: channels kept per group; any integer sequence or array is accepted.
-        method: "random", "uniform", "random_channels", ...
+        method: "searched", "uniform", "random_channels", ...
         seed: of the draws that belong to this candidate alone.
         costs: by name, such as {"macs": 62.9e6, "params": 430_000}.
         scores: by name, higher is better; see `SEARCH_TOP1`, `FINALIST_TOP1`, `PROXY`.
@@ -159,7 +159,7 @@ class Candidate:
 
     index: int
     widths: tuple[int, ...]
-    method: str = RANDOM
+    method: str = SEARCHED
     seed: int | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -303,7 +303,7 @@ class Winner(Milestone):
     KEY: ClassVar[str] = "winner"
 
     index: int
-    method: str = RANDOM
+    method: str = SEARCHED
     finalists: tuple[int, ...] = ()
 
 

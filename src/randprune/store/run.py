@@ -13,6 +13,7 @@ from randprune.errors import InvalidInputError, StorageError
 from randprune.provenance import portable
 from randprune.store.codec import Json, decode, encode, pack_widths, unpack_widths
 from randprune.store.rows import (
+    SEARCHED,
     Candidate,
     CostEntry,
     EpochRow,
@@ -117,7 +118,7 @@ class Run:
 
     # -- candidates ----------------------------------------------------------------------------
 
-    def candidate(self, index: int, method: str = "random") -> Candidate | None:
+    def candidate(self, index: int, method: str = SEARCHED) -> Candidate | None:
         """The recorded candidate, or None where it still has to be made."""
         rows = self._candidate_rows("AND method = ? AND idx = ?", (method, index))
         return rows[0] if rows else None

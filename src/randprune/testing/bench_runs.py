@@ -17,7 +17,7 @@ from randprune.bench.records import (
     record_training,
 )
 from randprune.bench.results import PROPOSE, SCORES, Proposal, Spent, Training
-from randprune.pipeline.candidates import MINUS_KL
+from randprune.jobs.candidates import MINUS_KL
 from randprune.store import (
     PROXY,
     SEARCH_TOP1,

@@ -14,7 +14,7 @@ from randprune.criteria.base import Criterion
 from randprune.criteria.scoring import score, score_all
 from randprune.errors import DataError
 from randprune.graph.trace import trace
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.space import Slot, Space
 from randprune.testing.networks import IMAGE_SHAPE, Normed, Plain, labelled_images, seeded
 

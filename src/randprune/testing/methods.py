@@ -16,7 +16,7 @@ from randprune.cost import Budget, FloatArray
 from randprune.criteria.scoring import score
 from randprune.graph.program import private_copy
 from randprune.graph.trace import trace
-from randprune.plan import named_tensors
+from randprune.lineage import named_tensors
 from randprune.space import IntArray, Selection, Space
 from randprune.testing.networks import CLASSES, IMAGE_SHAPE, Plain, labelled_images, seeded
 from randprune.zoo.splits import TensorSplit

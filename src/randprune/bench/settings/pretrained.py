@@ -20,10 +20,10 @@ from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray
 from randprune.criteria import Random, criteria, score
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.pipeline.candidates import evaluate_candidate, make_candidate
-from randprune.pipeline.judge import Judge
-from randprune.pipeline.outputs import check_outputs
-from randprune.pipeline.recoveries import SENSITIVITY_IMAGES, Recoveries
+from randprune.jobs.candidates import evaluate_candidate, make_candidate
+from randprune.jobs.judge import Judge
+from randprune.jobs.outputs import check_outputs
+from randprune.jobs.recoveries import SENSITIVITY_IMAGES, Recoveries
 from randprune.recovery import images_forward, needs_moments
 from randprune.search.proxy import check_tables, proxy_errors
 from randprune.space import IntArray, Selection, Space

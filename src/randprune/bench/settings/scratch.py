@@ -25,10 +25,10 @@ from randprune.bench.units import Outcome, Tell, Unit
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
 from randprune.graph.program import in_mode
-from randprune.pipeline.candidates import evaluate_candidate
-from randprune.pipeline.shared import SharedTraining, Slices, shared_of
-from randprune.pipeline.widened import widened
-from randprune.plan import WidenStep
+from randprune.jobs.candidates import evaluate_candidate
+from randprune.jobs.shared import SharedTraining, Slices, shared_of
+from randprune.jobs.widened import widened
+from randprune.lineage import WidenStep
 from randprune.space import IntArray, Selection, Space
 from randprune.store import Candidate, CostEntry
 from randprune.supernet import first_channels, initialise

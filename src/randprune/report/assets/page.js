@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // -- figures: colours are names ("@random", "@random/0.2") until the reader's scheme is known --
+  // -- figures: colours are names ("@searched", "@searched/0.2") until the reader's scheme is known --
   const element = document.getElementById("charts");
   const charts = element ? JSON.parse(element.textContent) : {};
   const touch = matchMedia("(pointer: coarse)").matches;

@@ -63,7 +63,9 @@ def forest(analysis: Analysis, names: Names) -> Chart | None:
     if not found:
         return None
     margin = 100 * analysis.run.protocol.margin
-    marks: list[Mark] = [Zone(f"equivalence margin ±{margin:g} points", -margin, margin, "random")]
+    marks: list[Mark] = [
+        Zone(f"equivalence margin ±{margin:g} points", -margin, margin, "searched")
+    ]
     for verdict, color in VERDICT_COLORS.items():
         group = [c for c in found if c.verdict == verdict]
         if not group:
@@ -373,7 +375,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
         ordered = sorted(rows, key=lambda s: s.candidates)
         means = [s.accuracy for s in ordered if s.accuracy is not None]
         ends = [e.interval or (e.value, e.value) for e in means]
-        color = f"series_{len(marks) // 2 % 6 + 1}" if marks else "random"
+        color = f"series_{len(marks) // 2 % 6 + 1}" if marks else "searched"
         marks.append(
             Line(
                 kind,

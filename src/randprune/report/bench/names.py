@@ -9,11 +9,11 @@ from randprune.bench.stats import Comparison, Estimate, Verdict
 from randprune.report.bench.words import words_of
 from randprune.report.chart import SERIES
 from randprune.report.format import number, percent, points, tiny
-from randprune.store import DENSE, RANDOM, RANDOM_CHANNELS, UNIFORM
+from randprune.store import DENSE, RANDOM_CHANNELS, SEARCHED, UNIFORM
 
 VERDICT_COLORS: dict[Verdict, str] = {
     "better": "series_5",
-    "equivalent": "random",
+    "equivalent": "searched",
     "undecided": "dense",
     "worse": "series_4",
 }
@@ -73,7 +73,9 @@ class Names:
         for row, label in zip(rows, labels, strict=True):
             method = methods.get(label)
             if row == self.reference:
-                look = Look(f"reference: {self.reference_name}", RANDOM, "star", is_reference=True)
+                look = Look(
+                    f"reference: {self.reference_name}", SEARCHED, "star", is_reference=True
+                )
             elif method == DENSE:
                 look = Look("dense network", DENSE, "square")
             elif label == self.reference_label:

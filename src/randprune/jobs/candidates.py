@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, RandpruneError, StorageError
-from randprune.pipeline.judge import Judge, Quality, RankBy
+from randprune.jobs.judge import Judge, Quality, RankBy
 from randprune.space import IntArray, Selection, Space
 from randprune.store import FINALIST_TOP1, PROXY, SEARCH_TOP1, Candidate, content_hash
 from randprune.surgery import cut, select

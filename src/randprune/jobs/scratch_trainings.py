@@ -9,15 +9,15 @@ import numpy as np
 from torch import nn
 
 from randprune.graph.program import private_copy
-from randprune.pipeline.final import Entrant, entrant
-from randprune.pipeline.job import Job
-from randprune.pipeline.trained import Training
+from randprune.jobs.final import Entrant, entrant
+from randprune.jobs.job import Job
+from randprune.jobs.trained import Training
 from randprune.recipe import ScratchRecipe
 from randprune.space import IntArray
 from randprune.store import (
     DENSE,
-    RANDOM,
     RANDOM_CONFIGURATION,
+    SEARCHED,
     STANDALONE,
     UNIFORM,
     Accuracy,
@@ -112,14 +112,14 @@ class FinalTrainings:
             search=None if candidate is None else _shared_accuracy(candidate, job),
             epochs=float(job.recipe.training.epochs),
             seed=k,
-            timed=k == 0 and role in (DENSE, RANDOM, UNIFORM),
+            timed=k == 0 and role in (DENSE, SEARCHED, UNIFORM),
         )
 
 
 def _label(job: Job[ScratchRecipe], candidate: Candidate) -> str:
     strategy = job.recipe.search.strategy
     names = {
-        RANDOM: "best random" if strategy == "random" else f"best of {strategy}",
+        SEARCHED: "best random" if strategy == "random" else f"best of {strategy}",
         UNIFORM: "uniform",
         RANDOM_CONFIGURATION: "random configuration",
         STANDALONE: f"candidate {candidate.index}",

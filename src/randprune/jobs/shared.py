@@ -16,11 +16,11 @@ from torch import nn
 from randprune.cost import Budget
 from randprune.evaluate.engine import pick_device
 from randprune.graph.program import private_copy
-from randprune.pipeline.candidates import Made
-from randprune.pipeline.job import Job
-from randprune.pipeline.judge import Judge
-from randprune.pipeline.search import Tools
-from randprune.pipeline.trained import Training
+from randprune.jobs.candidates import Made
+from randprune.jobs.job import Job
+from randprune.jobs.judge import Judge
+from randprune.jobs.search import Tools
+from randprune.jobs.trained import Training
 from randprune.recipe import ScratchRecipe, SupernetSection
 from randprune.recovery.batch_norm import recalibrate
 from randprune.search import RandomSearch

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from randprune.cost import FloatArray
 from randprune.criteria.reconstruction import eliminate
 from randprune.errors import ArtifactError
-from randprune.pipeline.candidates import Repair
-from randprune.pipeline.kept import Kept
-from randprune.pipeline.ledger import entry
+from randprune.jobs.candidates import Repair
+from randprune.jobs.kept import Kept
+from randprune.jobs.ledger import entry
 from randprune.recovery import Moments, collect_moments, needs_moments, quick_form, recover
 from randprune.recovery.sensitivity import sensitivities, sensitivity_tables
 from randprune.recovery.statistics import reference_tensors

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from randprune.pipeline.finalists import Finalist
-from randprune.pipeline.job import Job
-from randprune.pipeline.trained import Training
-from randprune.store import RANDOM
+from randprune.jobs.finalists import Finalist
+from randprune.jobs.job import Job
+from randprune.jobs.trained import Training
+from randprune.store import SEARCHED
 from randprune.training import Teacher, TrainRecipe
 
 
@@ -27,7 +27,7 @@ def fine_tune(
     if section is None or section.epochs == 0:
         return {}
     recipe = section.train_recipe(job.seed("finetune"))
-    methods = [m for m in finalists if m == RANDOM or section.controls]
+    methods = [m for m in finalists if m == SEARCHED or section.controls]
     # One teacher for all: the same augmented images come by in each run, and are asked for once.
     teacher = None
     if recipe.distill_weight > 0:

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from randprune.errors import InfeasibleBudgetError, StorageError
-from randprune.pipeline.candidates import Made, evaluate_candidate, value_of
-from randprune.pipeline.job import Job
-from randprune.pipeline.judge import Judge
+from randprune.jobs.candidates import Made, evaluate_candidate, value_of
+from randprune.jobs.job import Job
+from randprune.jobs.judge import Judge
 from randprune.recipe import SearchSection
 from randprune.search import AdaptiveStrategy, RandomSearch, Strategy, UniformSearch, strategies
 from randprune.search.feasible import check_grid
 from randprune.search.proxy import Tables, check_tables, proxy_errors
 from randprune.space import IntArray
-from randprune.store import PROXY, RANDOM, RANDOM_CHANNELS, UNIFORM, Candidate, SearchInfo
+from randprune.store import PROXY, RANDOM_CHANNELS, SEARCHED, UNIFORM, Candidate, SearchInfo
 
 # An adaptive strategy learns this often in the course of a search.
 _GENERATIONS = 10
@@ -72,7 +72,7 @@ def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strate
 def search(job: Job[Any], strategy: Strategy, tools: Tools) -> tuple[Candidate, ...]:
     """All candidates of the search, recorded, in the order in which they were proposed."""
     total = job.recipe.search.candidates
-    recorded = {c.index: c for c in job.run.candidates(RANDOM)}
+    recorded = {c.index: c for c in job.run.candidates(SEARCHED)}
     found: list[Candidate] = []
     by_widths: dict[tuple[int, ...], Candidate] = {}
     best = -np.inf
@@ -85,7 +85,7 @@ def search(job: Job[Any], strategy: Strategy, tools: Tools) -> tuple[Candidate, 
             candidate = recorded.get(index)
             if candidate is None:
                 twin = by_widths.get(tuple(widths.tolist()))
-                candidate = evaluate(job, tools, widths, index, RANDOM, twin, tables)
+                candidate = evaluate(job, tools, widths, index, SEARCHED, twin, tables)
             elif candidate.widths != tuple(widths.tolist()):
                 raise StorageError(
                     f"Candidate {index} in the records of {job.run.store.folder} has other widths "
@@ -191,7 +191,7 @@ def evaluate(
         candidate = replace(candidate, scores={**candidate.scores, PROXY: proxy})
     images = len(job.data.search_indices) + tools.images_forward
     entry = job.entry(
-        "search" if method == RANDOM else "controls",
+        "search" if method == SEARCHED else "controls",
         f"{method}/{index}",
         seconds=sum(candidate.seconds.values()),
         candidates=1,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from randprune.cost import Budget
 from randprune.criteria import Criterion
 from randprune.errors import InvalidInputError
-from randprune.pipeline.phases import prune_network
-from randprune.pipeline.progress import Progress, Silent
-from randprune.pipeline.result import JobRecipes, PruneResult
+from randprune.jobs.phases import prune_network
+from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
@@ -49,7 +49,7 @@ def prune(
     """Prune a trained network: search widths, cut, repair, verify, fine-tune, measure, save.
 
         result = rp.prune(model, rp_data, budget=0.5, out="runs/half")
-        result.model, result.accuracy("random"), print(result.summary())
+        result.model, result.accuracy("searched"), print(result.summary())
 
     Interrupted at any moment (Ctrl-C, `kill -9`, power), the same call with the same `out` goes on
     where it stopped and ends with the same network. A finished job is only read.

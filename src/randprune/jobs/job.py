@@ -17,9 +17,9 @@ from typing_extensions import TypeVar
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
 from randprune.evaluate import Engine, Evaluator
-from randprune.pipeline.kept import Kept
-from randprune.pipeline.ledger import entry
-from randprune.pipeline.progress import Phase, Progress, phase
+from randprune.jobs.kept import Kept
+from randprune.jobs.ledger import entry
+from randprune.jobs.progress import Phase, Progress, phase
 from randprune.recipe import OutputSection, PruneRecipe, SearchSection
 from randprune.space import Selection, Space
 from randprune.store import CostEntry, Run
@@ -74,7 +74,7 @@ class Job(Generic[R]):
     def phase(
         self, name: str, text: str, *, total: int = 1, done: int = 0
     ) -> AbstractContextManager[Phase]:
-        """Announce a phase; see `randprune.pipeline.progress`."""
+        """Announce a phase; see `randprune.jobs.progress`."""
         return phase(self.progress, name, text, total=total, done=done)
 
     def seed(self, *purpose: str | int) -> int:
@@ -132,7 +132,7 @@ class Job(Generic[R]):
         forward: Mapping[float, int] | None = None,
         backward: Mapping[float, int] | None = None,
     ) -> CostEntry:
-        """A ledger entry of this job's device; see `randprune.pipeline.ledger.entry`."""
+        """A ledger entry of this job's device; see `randprune.jobs.ledger.entry`."""
         return entry(
             phase,
             key,

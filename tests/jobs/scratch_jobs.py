@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pruning_jobs import Tiny, Watch, digits
 
-from randprune.pipeline import PruneResult, prune_from_scratch
+from randprune.jobs import PruneResult, prune_from_scratch
 
 CANDIDATES = 5
 TRAINING = {"epochs": 2, "lr": 0.1, "batch_size": 64, "precision": "float32"}

@@ -9,13 +9,13 @@ from torch import nn
 
 from randprune.cost import Budget
 from randprune.graph.program import private_copy
-from randprune.pipeline.final import Entrant, entrant
-from randprune.pipeline.job import Job
-from randprune.pipeline.phases import Searched, search_and_train
-from randprune.pipeline.progress import Progress
-from randprune.pipeline.trained import Training
+from randprune.jobs.final import Entrant, entrant
+from randprune.jobs.job import Job
+from randprune.jobs.phases import Searched, search_and_train
+from randprune.jobs.progress import Progress
+from randprune.jobs.trained import Training
 from randprune.recipe import FinetuneSection, PruneRecipe, ScratchRecipe
-from randprune.store import PRETRAINED, RANDOM, Candidate, RunKey, Store, content_hash
+from randprune.store import PRETRAINED, SEARCHED, Candidate, RunKey, Store, content_hash
 from randprune.supernet import initialise
 from randprune.widening import widening_of
 
@@ -35,7 +35,7 @@ def pretrained_route(job: Job[ScratchRecipe], original: nn.Module, budget: Budge
     spent = sum(
         entry.macs_spent
         for entry in job.run.ledger()
-        if entry.phase in ("supernet", "search") or entry.key == f"training/{RANDOM}/0"
+        if entry.phase in ("supernet", "search") or entry.key == f"training/{SEARCHED}/0"
     )
     small = budget.ratio * dense if budget.metric == "macs" else dense
     searching = recipe.search.candidates * len(job.data.search_indices) * small
@@ -61,7 +61,7 @@ def pretrained_route(job: Job[ScratchRecipe], original: nn.Module, budget: Budge
         job, lambda: initialise(private_copy(original), seed), job.data.full_train, original
     )
     network, searched = _pruned(job, trained, budget, tuning)
-    winner: Candidate = searched.found[RANDOM].candidate
+    winner: Candidate = searched.found[SEARCHED].candidate
     label = "pre-trained, pruned"
     return [
         entrant(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from randprune.artifact import save
 from randprune.evaluate import Evaluator
 from randprune.graph.program import private_copy
+from randprune.jobs.job import Job
 from randprune.latency import measure_latency
-from randprune.pipeline.job import Job
 from randprune.store import (
     DENSE,
     Accuracy,

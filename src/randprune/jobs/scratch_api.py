@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from randprune.cost import Budget
-from randprune.pipeline.api import (
+from randprune.jobs.api import (
     Folder,
     check_sections,
     in_folder,
     load_recipe_data,
     merge_settings,
 )
-from randprune.pipeline.progress import Progress, Silent
-from randprune.pipeline.result import PruneResult
-from randprune.pipeline.scratch import scratch_network
+from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.result import PruneResult
+from randprune.jobs.scratch import scratch_network
 from randprune.recipe import CUSTOM, ScratchRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
@@ -52,7 +52,8 @@ def prune_from_scratch(
     """Search the widths of an untrained network, and train what was found from random weights.
 
         result = rp.prune_from_scratch(model, data, budget=0.5, seeds=3, out="runs/scratch")
-        result.model, result.accuracy("random"), result.accuracy("uniform"), print(result.summary())
+        result.model, result.accuracy("searched"), result.accuracy("uniform")
+        print(result.summary())
 
     Interrupted at any moment, the same call with the same `out` goes on where it stopped and ends
     with the same network. A finished job is only read.

@@ -18,14 +18,14 @@ from scratch_jobs import CANDIDATES, TRAINING, job, network
 import randprune as rp
 from randprune.cli.app import main
 from randprune.cost import Budget
-from randprune.pipeline import PruneResult
+from randprune.jobs import PruneResult
 from randprune.recipe import ScratchRecipe
 from randprune.report import RunRecord, headline, write_report
 from randprune.store import (
     DENSE,
     PRETRAINED,
-    RANDOM,
     RANDOM_CONFIGURATION,
+    SEARCHED,
     STANDALONE,
     UNIFORM,
     Candidate,
@@ -46,7 +46,7 @@ def test_every_network_of_the_comparison_is_trained_and_within_the_budget(
     space = rp.trace(network(), torch.zeros(1, 1, 8, 8))
     dense = space.cost("macs").dense
     seeds = {(row.role, row.stage, row.seed) for row in whole.networks}
-    trained = (RANDOM, UNIFORM, RANDOM_CONFIGURATION)
+    trained = (SEARCHED, UNIFORM, RANDOM_CONFIGURATION)
     assert seeds >= {(role, "finetuned", k) for role in trained for k in (0, 1)}
     assert seeds >= {(DENSE, "dense", 0), (DENSE, "dense", 1), (STANDALONE, "finetuned", 0)}
     assert (PRETRAINED, "finetuned", 0) in seeds
@@ -59,8 +59,8 @@ def test_every_network_of_the_comparison_is_trained_and_within_the_budget(
     assert len({r.widths for r in whole.networks if r.role == RANDOM_CONFIGURATION}) == 2
     assert (whole.configurations > space.widths).any()
     assert whole.accuracy(DENSE) > 0.5
-    shares = [row.test.share for row in whole.networks if row.role == RANDOM and row.test]
-    assert whole.accuracy(RANDOM) == np.mean(shares)
+    shares = [row.test.share for row in whole.networks if row.role == SEARCHED and row.test]
+    assert whole.accuracy(SEARCHED) == np.mean(shares)
     assert whole.verification.passed
 
 
@@ -88,8 +88,8 @@ def test_the_ledger_counts_what_was_trained(whole: PruneResult) -> None:
     per_image = shared.macs_spent / shared.images_forward / 3
     dense = whole.network(DENSE).macs
     assert abs(per_image / dense - 0.5) <= 0.03
-    alone = entries["training/random/0"]
-    row = whole.network(RANDOM)
+    alone = entries["training/searched/0"]
+    row = whole.network(SEARCHED)
     assert alone.macs_spent == 3 * row.macs * alone.images_backward
     ours = shared.macs_spent + alone.macs_spent
     ours += sum(e.macs_spent for e in whole.ledger if e.phase == "search")
@@ -107,7 +107,7 @@ def test_the_report_reads_its_records(whole: PruneResult, tmp_path: Path) -> Non
     page = paths.html.read_text()
     assert "Pruning from scratch" in page
     assert "random configuration" in page
-    assert f"{100 * whole.accuracy(RANDOM):.1f}" in headline(record).replace("\u00a0", " ")
+    assert f"{100 * whole.accuracy(SEARCHED):.1f}" in headline(record).replace("\u00a0", " ")
     with Store.open(whole.folder, read_only=True) as store:
         ranks = store.latest().read(SharedWeightRanks)
     assert ranks is not None
@@ -149,7 +149,7 @@ def test_killed_in_each_phase_it_goes_on_and_ends_the_same(
     with Store.open(tmp_path, read_only=True) as store:
         found, shared = store.latest().candidates(), store.latest().ledger()[0]
     assert [c.index for c in found] == [0, 1, 2]
-    kill(tmp_path, "training/random/1", 150)
+    kill(tmp_path, "training/searched/1", 150)
     with Store.open(tmp_path, read_only=True) as store:
         ledger = store.latest().ledger()
     assert shared in ledger
@@ -157,11 +157,17 @@ def test_killed_in_each_phase_it_goes_on_and_ends_the_same(
     result = job(tmp_path, watch)
     assert set(ledger) <= set(result.ledger)
     redone = {phase for phase, _, _ in watch.steps}
-    assert not redone & {"supernet", "search", "controls", "training/dense/0", "training/random/0"}
-    again = [done for phase, done, _ in watch.steps if phase == "training/random/1"]
+    assert not redone & {
+        "supernet",
+        "search",
+        "controls",
+        "training/dense/0",
+        "training/searched/0",
+    }
+    again = [done for phase, done, _ in watch.steps if phase == "training/searched/1"]
     assert min(again) > 100
     # Seconds differ whenever a candidate is made again.
-    kept = [c for c in result.candidates if c.method == RANDOM][:3]
+    kept = [c for c in result.candidates if c.method == SEARCHED][:3]
     assert kept == list(found)
     assert result.winner == whole.winner
     assert list(map(settled, result.candidates)) == list(map(settled, whole.candidates))
@@ -189,7 +195,7 @@ def test_options_sandwich_loss_and_uniform_search() -> None:
         },
     )
     assert result.space.widths.tolist() == [24, 16]
-    assert {row.role for row in result.networks} == {RANDOM, UNIFORM}
+    assert {row.role for row in result.networks} == {SEARCHED, UNIFORM}
     assert result.folder is None
     assert "uniform" in result.summary()
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from randprune.artifact import load, save
 from randprune.cost import Budget
 from randprune.errors import ArtifactError
-from randprune.pipeline.job import Job
-from randprune.pipeline.result import JobRecipes, PruneResult
-from randprune.plan import plan_of
+from randprune.jobs.job import Job
+from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.lineage import plan_of
 from randprune.recipe import CUSTOM
 from randprune.space import Space
 from randprune.store import (

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from randprune.pipeline import PruneResult, prune
+from randprune.jobs import PruneResult, prune
 from randprune.training import TrainRecipe, train
 from randprune.zoo.data import Data, load_data
 

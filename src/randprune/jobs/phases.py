@@ -17,30 +17,30 @@ from torch import Tensor, nn
 from randprune.criteria import Criterion
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
-from randprune.pipeline.final import Entrant, entrant, final_numbers
-from randprune.pipeline.finalists import Finalist, choose_winner, verify_cut
-from randprune.pipeline.finetune import fine_tune
-from randprune.pipeline.job import Job
-from randprune.pipeline.outcome import (
+from randprune.jobs.final import Entrant, entrant, final_numbers
+from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
+from randprune.jobs.finetune import fine_tune
+from randprune.jobs.job import Job
+from randprune.jobs.outcome import (
     complete,
     describe,
     images_of,
     run_key,
     save_network,
 )
-from randprune.pipeline.outputs import check_outputs
-from randprune.pipeline.progress import Progress, phase
-from randprune.pipeline.result import PruneResult
-from randprune.pipeline.search import controls, create_strategy, search
-from randprune.pipeline.workshop import Workshop
+from randprune.jobs.outputs import check_outputs
+from randprune.jobs.progress import Progress, phase
+from randprune.jobs.result import PruneResult
+from randprune.jobs.search import controls, create_strategy, search
+from randprune.jobs.workshop import Workshop
 from randprune.recipe import PruneRecipe
 from randprune.recovery import images_forward
 from randprune.search import Strategy, reachable
 from randprune.search.feasible import require_reachable
 from randprune.store import (
     DENSE,
-    RANDOM,
     RANDOM_CHANNELS,
+    SEARCHED,
     UNIFORM,
     Notes,
     Store,
@@ -142,7 +142,7 @@ class Searched:
     @property
     def network(self) -> nn.Module:
         """The winner as it has come so far."""
-        return self.trained.get(RANDOM, self.found[RANDOM].network)
+        return self.trained.get(SEARCHED, self.found[SEARCHED].network)
 
 
 def search_and_train(
@@ -165,7 +165,7 @@ def search_and_train(
         workshop.exact_judge(),
         images_forward(stronger, len(job.data.calibration_indices)),
     )
-    verification = verify_cut(job, found[RANDOM].selection)
+    verification = verify_cut(job, found[SEARCHED].selection)
     notes = [c.error for c in compared.values() if c.status == "failed"]
     notes += [] if verification.passed else [verification.message]
     trained = fine_tune(job, found, _labels(job))
@@ -176,7 +176,7 @@ def _labels(job: Job) -> dict[str, str]:
     """What people call the networks, by method."""
     strategy = job.recipe.search.strategy
     return {
-        RANDOM: "best random" if strategy == "random" else f"best of {strategy}",
+        SEARCHED: "best random" if strategy == "random" else f"best of {strategy}",
         UNIFORM: "uniform",
         RANDOM_CHANNELS: "random channels",
     }

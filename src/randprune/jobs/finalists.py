@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from randprune.errors import DataError, RandpruneError, StorageError, VerificationError
-from randprune.pipeline.candidates import FINALIST, Made, choose_finalists, scores_of, value_of
-from randprune.pipeline.job import Job
-from randprune.pipeline.judge import Judge, rank
-from randprune.plan import plan_of
+from randprune.jobs.candidates import FINALIST, Made, choose_finalists, scores_of, value_of
+from randprune.jobs.job import Job
+from randprune.jobs.judge import Judge, rank
+from randprune.lineage import plan_of
 from randprune.space import IntArray, Selection
-from randprune.store import FINALIST_TOP1, RANDOM, Accuracy, Candidate, Verification, Winner
+from randprune.store import FINALIST_TOP1, SEARCHED, Accuracy, Candidate, Verification, Winner
 from randprune.surgery import cut, verify
 
 TOLERANCE = 1e-4
@@ -43,7 +43,7 @@ def choose_winner(
     judge: Judge,
     images_forward: int,
 ) -> dict[str, Finalist]:
-    """The winner (as "random") and the controls, by method, after the finalists' repair.
+    """The winner (as "searched") and the controls, by method, after the finalists' repair.
 
     The controls get the same repair, so that what is compared at the end differs in the
     configuration and the channels alone.
@@ -76,7 +76,7 @@ def choose_winner(
     best = contenders[rank([value_of(c, rank_by, FINALIST) for c in contenders])[0]]
     if FINALIST_TOP1 not in best.scores:
         raise DataError(f"None of {len(chosen)} finalists could be repaired: {best.error}")
-    job.run.write(Winner(best.index, RANDOM, tuple(c.index for c in contenders)))
+    job.run.write(Winner(best.index, SEARCHED, tuple(c.index for c in contenders)))
     return {
         c.method: _finalist(job, c, make, len(judge.evaluator.split))
         for c in [best, *judged[len(chosen) :]]

@@ -28,8 +28,8 @@ from randprune.errors import (
     WeightsError,
 )
 from randprune.evaluate import Engine, Evaluator
-from randprune.pipeline import PruneResult, prune, run_recipe
-from randprune.plan import named_tensors
+from randprune.jobs import PruneResult, prune, run_recipe
+from randprune.lineage import named_tensors
 from randprune.recipe import PruneRecipe
 from randprune.recovery import recoveries
 from randprune.search import EvolutionSearch, RandomSearch
@@ -37,9 +37,9 @@ from randprune.store import (
     DENSE,
     FINALIST_TOP1,
     PROXY,
-    RANDOM,
     RANDOM_CHANNELS,
     SEARCH_TOP1,
+    SEARCHED,
     UNIFORM,
     ArtifactInfo,
     Store,
@@ -94,18 +94,18 @@ def test_accuracies_are_those_of_the_networks(whole: PruneResult, folder: Path) 
     exact = Evaluator(test, precision="float32")
     assert whole.accuracy(DENSE) == exact.accuracy(trained()).top1 > 0.85
     assert whole.accuracy() == exact.accuracy(whole.model).top1
-    assert whole.accuracy(RANDOM, "repaired") > whole.accuracy(RANDOM, "cut")
+    assert whole.accuracy(SEARCHED, "repaired") > whole.accuracy(SEARCHED, "cut")
     roles = {(row.role, row.stage) for row in whole.networks}
     assert roles == {
         (DENSE, "dense"),
         *(
             (role, stage)
-            for role in (RANDOM, UNIFORM, RANDOM_CHANNELS)
+            for role in (SEARCHED, UNIFORM, RANDOM_CHANNELS)
             for stage in ("cut", "repaired")
         ),
-        (RANDOM, "finetuned"),
+        (SEARCHED, "finetuned"),
     }
-    dense, small = whole.network(DENSE), whole.network(RANDOM)
+    dense, small = whole.network(DENSE), whole.network(SEARCHED)
     assert dense.params == sum(p.numel() for p in trained().parameters())
     assert small.params == sum(p.numel() for p in whole.model.parameters())
     assert small.size_bytes is not None
@@ -178,7 +178,7 @@ def test_the_ledger_counts_what_was_done(whole: PruneResult) -> None:
     for entry, widths in zip(candidates, whole.configurations, strict=True):
         assert entry.images_forward == 300
         assert entry.macs_spent == 300 * float(macs(widths))
-    tuned = ledger["finetune/random"]
+    tuned = ledger["finetune/searched"]
     steps = 2 * (len(digits().full_train) // 64)
     assert tuned.images_forward == tuned.images_backward == 64 * steps
     assert tuned.macs_spent == 3 * tuned.images_forward * float(macs(whole.widths))
@@ -193,7 +193,7 @@ def test_progress_covers_every_phase() -> None:
     names = [name for name, _, _ in watch.phases]
     assert names == [
         "trace", "dense", "calibrate", "search", "controls", "finalists", "verify",
-        "finetune/random", "test",
+        "finetune/searched", "test",
     ]  # fmt: skip
     assert watch.finished == names
     for name, total, _ in watch.phases:
@@ -267,7 +267,7 @@ def test_killed_in_the_search_it_goes_on_and_ends_the_same(
     assert search == ("search", CANDIDATES, 3)
     assert sum(phase == "search" for phase, _, _ in watch.steps) == CANDIDATES - 3
     # Seconds differ whenever a candidate is made again.
-    after = [c for c in result.candidates if c.method == RANDOM][:3]
+    after = [c for c in result.candidates if c.method == SEARCHED][:3]
     assert [(c.widths, c.seconds) for c in after] == [(c.widths, c.seconds) for c in before]
     assert set(ledger) <= set(result.ledger)
     assert result.winner == whole.winner
@@ -279,14 +279,14 @@ def test_killed_in_fine_tuning_it_goes_on_and_ends_the_same(
     whole: PruneResult, tmp_path: Path
 ) -> None:
     # 100 steps of progress an epoch: killed in the second of two.
-    killed(tmp_path, "finetune/random", 110)
+    killed(tmp_path, "finetune/searched", 110)
     before, ledger, networks = recorded(tmp_path)
     assert networks == ()
     watch = Watch()
     result = job(tmp_path, watch)
     assert result.candidates == before
     assert set(ledger) <= set(result.ledger)
-    trained_steps = [done for phase, done, _ in watch.steps if phase == "finetune/random"]
+    trained_steps = [done for phase, done, _ in watch.steps if phase == "finetune/searched"]
     assert min(trained_steps) > 100
     assert not any(phase in ("search", "controls", "finalists") for phase, _, _ in watch.steps)
     assert result.winner == whole.winner
@@ -386,7 +386,7 @@ def test_every_strategy_by_name(strategy: str) -> None:
     budget = Budget("macs", 0.5, 0.03)
     assert budget.fits(result.space.cost("macs"), result.configurations).all()
     if strategy == "uniform":  # equal configurations are evaluated once
-        assert len({c.scores["minus_kl"] for c in result.candidates if c.method == RANDOM}) == 1
+        assert len({c.scores["minus_kl"] for c in result.candidates if c.method == SEARCHED}) == 1
         assert sum(e.candidates for e in result.ledger if e.phase == "search") == 1
 
 
@@ -419,13 +419,13 @@ def test_controls_are_fine_tuned_where_asked() -> None:
     training = {**TRAINING, "epochs": 1, "controls": True, "distill_weight": 0.5}
     result = job(None, candidates=2, finetune=training)
     tuned = {row.role for row in result.networks if row.stage == "finetuned"}
-    assert tuned == {RANDOM, UNIFORM, RANDOM_CHANNELS}
+    assert tuned == {SEARCHED, UNIFORM, RANDOM_CHANNELS}
 
 
 def test_latency_is_measured_side_by_side() -> None:
     settings = {**SETTINGS, "output": {"latency_seconds": 0.05}}
     result = job(None, candidates=2, finetune=None, settings=settings)
-    dense, small = result.network(DENSE), result.network(RANDOM)
+    dense, small = result.network(DENSE), result.network(SEARCHED)
     assert [entry.batch_size for entry in dense.latency] == [1, 32]
     assert all(entry.interleaved for entry in small.latency)
     assert [len(e.seconds) for e in dense.latency] == [len(e.seconds) for e in small.latency]
@@ -551,7 +551,9 @@ def test_candidates_that_fail_are_listed_and_never_win() -> None:
     try:
         settings = {**SETTINGS, "finalists": {"count": 2, "recovery": "none"}}
         result = job(None, recovery="fragile", finetune=None, candidates=4, settings=settings)
-        failed = [c.index for c in result.candidates if c.method == RANDOM and c.status == "failed"]
+        failed = [
+            c.index for c in result.candidates if c.method == SEARCHED and c.status == "failed"
+        ]
         assert failed == [1, 2]
         assert result.winner.index in (0, 3)
         assert "this one breaks" in next(c.error for c in result.candidates if c.index == 1)

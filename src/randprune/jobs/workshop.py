@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from randprune.criteria import Criterion, Random, criteria, score
-from randprune.pipeline.candidates import Made, make_candidate
-from randprune.pipeline.job import Job
-from randprune.pipeline.judge import Judge
-from randprune.pipeline.recoveries import Recoveries
-from randprune.pipeline.search import Tools
+from randprune.jobs.candidates import Made, make_candidate
+from randprune.jobs.job import Job
+from randprune.jobs.judge import Judge
+from randprune.jobs.recoveries import Recoveries
+from randprune.jobs.search import Tools
 from randprune.recovery import needs_moments
 from randprune.space import IntArray
-from randprune.store import RANDOM, RANDOM_CHANNELS, UNIFORM, Accuracy
+from randprune.store import RANDOM_CHANNELS, SEARCHED, UNIFORM, Accuracy
 from randprune.zoo.data import in_memory
 from randprune.zoo.splits import Split
 
@@ -110,7 +110,7 @@ class Workshop:
             random = score(job.model, job.space, Random(), seed=job.seed("random_channels"))
             kept = job.kept.tensors("scores", self._score)
             ours = [kept[f"{g:05d}"] for g in range(len(job.space))]
-            self._scores = {RANDOM: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
+            self._scores = {SEARCHED: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
         return self._scores
 
     def _score(self) -> Mapping[str, Tensor]:

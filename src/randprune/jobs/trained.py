@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from randprune.pipeline.job import Job
+from randprune.jobs.job import Job
 from randprune.store import LEARNING_RATE, SECONDS, TRAIN_LOSS, TRAIN_TOP1, EpochRow
 from randprune.training import Teacher, TrainProgress, TrainRecipe, TrainResult, TrainStep, train
 from randprune.training.state import Checkpoint

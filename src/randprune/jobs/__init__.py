@@ -6,12 +6,12 @@
 Its parts serve other jobs too: `make_candidate`, `evaluate_candidate`, `Judge`, `best_first`.
 """
 
-from randprune.pipeline.api import prune, run_recipe
-from randprune.pipeline.candidates import best_first, evaluate_candidate, make_candidate
-from randprune.pipeline.judge import Judge, Quality, quality_of, rank
-from randprune.pipeline.progress import Progress, Silent
-from randprune.pipeline.result import PruneResult
-from randprune.pipeline.scratch_api import prune_from_scratch, run_scratch_recipe
+from randprune.jobs.api import prune, run_recipe
+from randprune.jobs.candidates import best_first, evaluate_candidate, make_candidate
+from randprune.jobs.judge import Judge, Quality, quality_of, rank
+from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.result import PruneResult
+from randprune.jobs.scratch_api import prune_from_scratch, run_scratch_recipe
 
 __all__ = [
     "Judge",

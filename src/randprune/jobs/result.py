@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ from randprune.recipe import PruneRecipe, ScratchRecipe
 from randprune.space import IntArray, Selection, Space
 from randprune.store import (
     DENSE,
-    RANDOM,
+    SEARCHED,
     Candidate,
     CostEntry,
     NetworkRow,
@@ -26,6 +27,9 @@ from randprune.store import (
 )
 
 JobRecipes = PruneRecipe | ScratchRecipe
+
+# What the winner's role was called before a search could have any strategy.
+_OLD_SEARCHED = "random"
 
 _STAGE_WORDS: dict[Stage, str] = {
     "dense": "as given",
@@ -85,16 +89,16 @@ class PruneResult:
     @property
     def configurations(self) -> IntArray:
         """The configurations that were searched, in order, int64 (N, G)."""
-        rows = [c.widths for c in self.candidates if c.method == RANDOM]
+        rows = [c.widths for c in self.candidates if c.method == SEARCHED]
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.space))
 
     def scores(self, name: str) -> npt.NDArray[np.float64]:
         """One score of the searched configurations, (N,), higher = better; NaN where it failed."""
-        found = [c for c in self.candidates if c.method == RANDOM]
+        found = [c for c in self.candidates if c.method == SEARCHED]
         return np.array([c.scores.get(name, np.nan) for c in found])
 
     def network(self, role: str, stage: Stage | None = None) -> NetworkRow:
-        """The row of "dense", "random" (the winner), "uniform" or "random_channels".
+        """The row of "dense", "searched" (the winner), "uniform" or "random_channels".
 
         Of several seeds the first.
 
@@ -105,13 +109,20 @@ class PruneResult:
         Raises:
             InvalidInputError: there is no such row; names those that there are.
         """
+        if role == _OLD_SEARCHED:
+            warnings.warn(
+                f"The winner's role is {SEARCHED!r}: {_OLD_SEARCHED!r} will mean nothing in 0.2.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            role = SEARCHED
         rows = [r for r in self.networks if r.role == role and stage in (None, r.stage)]
         if not rows:
             known = ", ".join(f"{row.role}/{row.stage}" for row in self.networks)
             raise InvalidInputError(f"No network {role!r} at stage {stage!r}. There are: {known}.")
         return max(rows, key=lambda row: list(_STAGE_WORDS).index(row.stage))
 
-    def accuracy(self, role: str = RANDOM, stage: Stage | None = None) -> float:
+    def accuracy(self, role: str = SEARCHED, stage: Stage | None = None) -> float:
         """Test accuracy in [0, 1] of a network, the mean over seeds; see `network`."""
         row = self.network(role, stage)
         shares = [r.test.share for r in self._seeds(row) if r.test is not None]
@@ -144,7 +155,7 @@ class PruneResult:
                 f"{_share(rows[0].macs, macs):>7} {_share(rows[0].params, params):>7}"
                 f"{spread if len(shares) > 1 else ''}"
             )
-        searched = sum(1 for c in self.candidates if c.method == RANDOM)
+        searched = sum(1 for c in self.candidates if c.method == SEARCHED)
         lines.append(
             f"Candidate {self.winner.index} of {searched}, {self.budget.ratio:.0%} of the "
             f"{self.budget.metric} asked; {_verified(self.verification)}."

@@ -23,32 +23,32 @@ from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
-from randprune.pipeline.candidates import best_first
-from randprune.pipeline.final import final_numbers
-from randprune.pipeline.finalists import verify_cut
-from randprune.pipeline.job import Job
-from randprune.pipeline.outcome import (
+from randprune.jobs.candidates import best_first
+from randprune.jobs.final import final_numbers
+from randprune.jobs.finalists import verify_cut
+from randprune.jobs.job import Job
+from randprune.jobs.outcome import (
     complete,
     describe,
     images_of,
     run_key,
     save_network,
 )
-from randprune.pipeline.pretrained import pretrained_route
-from randprune.pipeline.progress import Progress, phase
-from randprune.pipeline.result import PruneResult
-from randprune.pipeline.scratch_trainings import FinalTrainings
-from randprune.pipeline.search import Tools, create_strategy, evaluate, search
-from randprune.pipeline.shared import SharedWeights
-from randprune.pipeline.widened import widened
+from randprune.jobs.pretrained import pretrained_route
+from randprune.jobs.progress import Progress, phase
+from randprune.jobs.result import PruneResult
+from randprune.jobs.scratch_trainings import FinalTrainings
+from randprune.jobs.search import Tools, create_strategy, evaluate, search
+from randprune.jobs.shared import SharedWeights
+from randprune.jobs.widened import widened
 from randprune.recipe import ScratchRecipe
 from randprune.search import RandomSearch, Strategy, UniformSearch, reachable
 from randprune.search.feasible import require_reachable
 from randprune.space import IntArray
 from randprune.store import (
-    RANDOM,
     RANDOM_CONFIGURATION,
     SEARCH_TOP1,
+    SEARCHED,
     STANDALONE,
     UNIFORM,
     Candidate,
@@ -133,7 +133,7 @@ def _phases(
     chosen = strategy or create_strategy(recipe.search, list)
     candidates = search(job, chosen, tools)
     ranked = best_first(candidates, recipe.search.rank_by)
-    job.run.write(Winner(ranked[0].index, RANDOM, (ranked[0].index,)))
+    job.run.write(Winner(ranked[0].index, SEARCHED, (ranked[0].index,)))
     compared, notes = _controls(job, tools)
     notes = [f"Group {name} keeps its width: {why}" for name, why in step.stayed.items()] + notes
     trainings = FinalTrainings(job, original)
@@ -147,7 +147,7 @@ def _phases(
     notes += _ranks(job, [ranked[0], *compared, *candidates])
     if notes:
         job.run.write(Notes(tuple(notes)))
-    network = next(e.network for e in trained if e.row.role == RANDOM)
+    network = next(e.network for e in trained if e.row.role == SEARCHED)
     save_network(job, budget, network)
     return in_mode(network)
 
@@ -193,7 +193,7 @@ def _ranks(job: Job[ScratchRecipe], candidates: Sequence[Candidate]) -> list[str
     """Record how shared weights rank the networks that were also trained alone."""
     shares: dict[tuple[int, ...], list[float]] = {}
     for row in job.run.networks():
-        if row.role in (RANDOM, UNIFORM, RANDOM_CONFIGURATION, STANDALONE) and row.test:
+        if row.role in (SEARCHED, UNIFORM, RANDOM_CONFIGURATION, STANDALONE) and row.test:
             shares.setdefault(row.widths, []).append(row.test.share)
     shared = {c.widths: c.scores[SEARCH_TOP1] for c in candidates if SEARCH_TOP1 in c.scores}
     both = [widths for widths in shares if widths in shared]

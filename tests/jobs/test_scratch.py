@@ -109,8 +109,6 @@ def test_the_report_reads_its_records(whole: PruneResult, tmp_path: Path) -> Non
     assert "random configuration" in page
     said = report_of(record).headline.replace("\u00a0", " ")
     assert f"{100 * whole.accuracy(SEARCHED):.1f}" in said
-        "\u00a0", " "
-    )
     with Store.open(whole.folder, read_only=True) as store:
         ranks = store.latest().read(SharedWeightRanks)
     assert ranks is not None

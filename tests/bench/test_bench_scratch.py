@@ -133,7 +133,7 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
         "The dense network, trained in the same way, lies ",
         "How much does the training length matter?",
         "Do shared weights rank networks as training alone does?",
-        "Kendall&#x27;s tau with the test accuracy after training, over 8 proposed networks: "
+        "Kendall&#39;s tau with the test accuracy after training, over 8 proposed networks: "
         "accuracy with shared weights",
         "0 times before the final evaluation",
         "or other shared weights than these",
@@ -155,7 +155,9 @@ def test_the_leaderboard_ends_with_the_dense_network_without_a_verdict(run: Benc
                                                             strict=True)}  # fmt: skip
     assert shown["verdict"] == "–"
     assert shown["ratio"] == "100.0 %".replace(" ", "\u00a0")
-    assert "points" in shown["difference"]
+    assert re.fullmatch(r"[+−]\d+\.\d\d|0\.00", shown["difference"])
+    titles = {column.name: column.title for column in board.columns}
+    assert titles["difference"] == "Points to the reference"
     rows: Any = report.summary["rows"]
     told = {row["row"].partition("/")[0]: row for row in rows}
     assert told["dense"]["difference"] is not None

@@ -94,7 +94,10 @@ def test_page_of_a_whole_run_is_sound_and_loads_nothing(finished: RunRecord) -> 
     style, data, plotly, script = (text for _, text in checker.scripts)
     for text in (style, script):
         assert not re.search(r"https?:|//\w|@import|url\(", text.replace("// ", ""))
-    assert len(plotly) > 1_000_000
+    assert 1_000_000 < len(plotly) < 1_300_000
+    assert len(html) < 2_000_000
+    assert "Licensed under the MIT license" in plotly[:300]
+    assert "MIT" in (ASSETS / "plotly-basic.LICENSE.txt").read_text()
     assert html.count(plotly[:2000]) == 1
     # Plotly's own defaults would offer to upload figures; the page turns that off.
     assert "showSendToCloud: false" in script

@@ -179,6 +179,12 @@ class Analysis:
         images = [r.test.images for rows in self._done.values() for r in rows if r.test]
         return 1 / max(images) if images else 0.0
 
+    @cached_property
+    def dense_interval(self) -> tuple[float, float] | None:
+        """Wilson's interval of the dense network as it was given."""
+        test = self.run.dense.test
+        return None if test is None else test.interval()
+
     # -- rows ----------------------------------------------------------------------------------
 
     @cached_property

@@ -129,8 +129,8 @@ def accuracy_macs(analysis: Analysis, names: Names, data: Table | None) -> Chart
         return None
     marks = _cloud(entries, names)
     dense = analysis.run.dense
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         marks.append(
             Points(
                 "dense network",

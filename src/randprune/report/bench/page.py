@@ -163,9 +163,9 @@ def _tiles(analysis: Analysis, names: Names, ledger: Ledger) -> tuple[Tile, ...]
             trained = length.of(names.dense).accuracy
             test = trained.value if trained else test
     if test is not None:
-        found.append(Tile("Dense network", percent(test, 2), f"{si(dense.macs)}MACs"))
+        found.append(Tile("Dense network", percent(test, 2), f"{si(dense.macs)} MACs"))
     if ledger.total.seconds:
-        spent = f"{si(ledger.total.macs_spent)}MACs"
+        spent = f"{si(ledger.total.macs_spent)} MACs"
         found.append(Tile("Spent", spent, seconds(ledger.total.seconds)))
     return tuple(found)
 

@@ -15,9 +15,10 @@ from randprune.report.estimates import (
     p_number,
     p_text,
     signed,
+    span_of_points,
     tau_span,
 )
-from randprune.report.format import number, percent, si
+from randprune.report.format import number, percent, points, si
 from randprune.report.names import METRIC_NAMES, VERDICT_COLORS, Names
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said
 
@@ -34,7 +35,7 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
         Column("row", shown="csv"),
         Column("test_top1", "Test accuracy", True, hint=epochs_text(length.epochs)),
         *interval_columns("test"),
-        Column("difference", "To the reference", True, hint="95\u00a0% interval"),
+        Column("difference", "Points to the reference", True, hint="95\u00a0% interval"),
         *interval_columns("difference"),
         Column("verdict", "Verdict", hint=f"margin {magnitude(run.protocol.margin)}"),
         Column("before", names.words.before, True, hint=names.words.before_hint, minor=True),
@@ -82,7 +83,9 @@ def _leader(
     if look.is_reference:
         verdict = Cell("reference", "reference")
     elif comparison is not None:
-        value, span = difference_text(comparison.difference)
+        # The heading has the unit, so that the table fits on a phone.
+        value = points(comparison.difference.value, 2).partition("\u00a0")[0]
+        span = span_of_points(comparison.difference)
         difference = Cell(value, comparison.difference.value, span, link=link)
         bounds = ends(comparison.difference)
         verdict = Cell(
@@ -117,8 +120,8 @@ def _leader(
 def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     dense = analysis.run.dense
     test = EMPTY
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         note = f"{100 * low:.2f} – {100 * high:.2f}\nover images"
         test = Cell(percent(dense.test.share, 2), dense.test.share, note)
     ratio = Cell(percent(1.0), 1.0, si(dense.macs))

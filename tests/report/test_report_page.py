@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -282,3 +283,16 @@ def test_page_of_another_kind_needs_no_run() -> None:
 def test_tables_of_csv_have_unique_names(finished: RunRecord) -> None:
     names = [table.id for table in report_of(finished).csv]
     assert len(names) == len(set(names)) == 6
+
+
+def test_all_that_pages_are_made_of_is_part_of_the_package() -> None:
+    root = ASSETS.parents[3]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["randprune.report"]
+    report = ASSETS.parent
+    files = {
+        path for path in report.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+    }
+    shipped = {path for pattern in patterns for path in report.glob(pattern)}
+    assert {path for path in files if path.suffix != ".py"} <= shipped
+    assert {path.suffix for path in shipped} == {".css", ".js", ".html", ".txt"}

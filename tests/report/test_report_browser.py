@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from randprune.bench.analysis import Analysis
-from randprune.report import RunRecord, build_page
-from randprune.report.bench.page import build_bench_page
+from randprune.report import RunRecord, report_of
 from randprune.report.html import render
 from randprune.testing import write_bench_run
 
@@ -94,7 +92,7 @@ def look(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
 
 
 def test_page_draws_sorts_and_fits_on_a_desktop(finished: RunRecord, tmp_path: Path) -> None:
-    found = look(render(build_page(finished)), tmp_path, 1280)
+    found = look(render(report_of(finished).page), tmp_path, 1280)
     assert found["problems"] == []
     assert len(found["drawn"]) == 10
     assert [name for name, traces in found["drawn"] if traces == 0] == []
@@ -115,7 +113,7 @@ def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
     finished: RunRecord, tmp_path: Path
 ) -> None:
     dark = "--blink-settings=preferredColorScheme=0"
-    found = look(render(build_page(finished)), tmp_path, 400, dark)
+    found = look(render(report_of(finished).page), tmp_path, 400, dark)
     assert found["problems"] == []
     assert found["width"] <= 500
     assert found["overflow"] == 0
@@ -126,7 +124,7 @@ def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
 def test_page_of_a_benchmark_fits_on_a_phone_and_leads_to_its_records(tmp_path: Path) -> None:
     effects = {"random_search/l1": 0.0, "random_search/l2": 0.0, "uniform/l1": -0.02}
     run = write_bench_run(tmp_path / "run", effects, epochs=(1, 2), draws=4)
-    found = look(render(build_bench_page(Analysis(run))), tmp_path, 400)
+    found = look(render(report_of(run).page), tmp_path, 400)
     assert found["problems"] == []
     assert found["overflow"] == 0
     assert len(found["drawn"]) == 8

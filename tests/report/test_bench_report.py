@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from randprune.bench import BenchRun
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import Row
 from randprune.cli.app import app
 from randprune.report import ReportPaths
 from randprune.report.bench import bench_summary, write_bench_report
@@ -24,14 +25,14 @@ from randprune.report.html import render
 from randprune.testing import write_bench_run
 
 EFFECTS = {
-    "random_search/l1": 0.0,
-    "random_search/l2": 0.0003,
-    "random_search/kl": -0.0002,
-    "random_search/random": -0.03,
-    "uniform/l1": -0.012,
-    "random_channels/random": -0.05,
-    "iterative/l1": 0.015,
-    "global_ranking/taylor": -0.03,
+    Row("random_search", "l1"): 0.0,
+    Row("random_search", "l2"): 0.0003,
+    Row("random_search", "kl"): -0.0002,
+    Row("random_search", "random"): -0.03,
+    Row("uniform", "l1"): -0.012,
+    Row("random_channels", "random"): -0.05,
+    Row("iterative", "l1"): 0.015,
+    Row("global_ranking", "taylor"): -0.03,
 }
 
 
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trainings=2,
         candidates=12,
         training_sd=0.001,
-        failed=["global_ranking/taylor"],
+        failed=[Row("global_ranking", "taylor")],
     )
     return out
 
@@ -100,13 +101,21 @@ def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
 
 
 def test_an_ahead_criterion_is_said_to_contradict(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/kl": 0.02, "random_search/l2": 0.0}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "kl"): 0.02,
+        Row("random_search", "l2"): 0.0,
+    }
     run = write_bench_run(tmp_path, effects, draws=6, trainings=2, training_sd=0.001)
     assert "contradicts “no clear winner”: kl came out ahead" in said(run)["F1"]
 
 
 def test_all_equivalent_is_a_result(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/kl": 0.0, "uniform/l1": 0.0}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "kl"): 0.0,
+        Row("uniform", "l1"): 0.0,
+    }
     run = write_bench_run(tmp_path, effects, draws=8, training_sd=0.001)
     text = headline(Analysis(run), Names(run))
     assert text.startswith("No clear winner: 2 of 2 rows equivalent to random search with l1")
@@ -114,7 +123,7 @@ def test_all_equivalent_is_a_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draws", [1, 2])
 def test_few_draws_decide_little_and_the_page_says_so(draws: int, tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "uniform/l1": -0.001}
+    effects = {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): -0.001}
     run = write_bench_run(tmp_path, effects, draws=draws, candidates=1)
     assert headline(Analysis(run), Names(run)).startswith("Undecided after 2 epochs: none of 1 row")
     text = render(build_bench_page(Analysis(run)))
@@ -124,7 +133,9 @@ def test_few_draws_decide_little_and_the_page_says_so(draws: int, tmp_path: Path
 
 
 def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
-    run = write_bench_run(tmp_path, {"random_search/l1": 0.0}, draws=1, failed=["random_search/l1"])
+    run = write_bench_run(
+        tmp_path, {Row("random_search", "l1"): 0.0}, draws=1, failed=[Row("random_search", "l1")]
+    )
     text = render(build_bench_page(Analysis(run)))
     assert "1 of 1 networks proposed, nothing tested yet" in text
     assert "DataError: planted" in text
@@ -144,7 +155,11 @@ def test_published_numbers_stand_beside_as_context(planted: BenchRun, page: str)
 
 
 def test_curve_over_candidates_after_training(tmp_path: Path) -> None:
-    effects = {"best_of_1/l1": 0.0, "random_search/l1": 0.01, "uniform/l1": -0.01}
+    effects = {
+        Row("best_of_1", "l1"): 0.0,
+        Row("random_search", "l1"): 0.01,
+        Row("uniform", "l1"): -0.01,
+    }
     run = write_bench_run(tmp_path, effects, draws=8, candidates=20, training_sd=0.0005)
     info = {m.label: m for m in run.protocol.methods}
     one = replace(info["best_of_1"], method="random_search", label="best_of_1")
@@ -161,13 +176,13 @@ def test_curve_over_candidates_after_training(tmp_path: Path) -> None:
 
 
 def test_the_same_network_at_every_draw_is_one_configuration(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "uniform/l1": 0.0}
+    effects = {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): 0.0}
     run = write_bench_run(tmp_path, effects, draws=6, draw_sd=0.01)
     fixed = tuple(
-        replace(p, selection="same") if p.row == "uniform/l1" else p for p in run.proposals
+        replace(p, selection="same") if p.row == Row("uniform", "l1") else p for p in run.proposals
     )
     run = replace(run, proposals=fixed)
-    split = Analysis(run).variance("uniform/l1", 2)
+    split = Analysis(run).variance(Row("uniform", "l1"), 2)
     assert split is not None
     assert (split.configurations, split.trainings) == (1, 6)
     answer = said(run)["How much is chance?"]
@@ -219,16 +234,16 @@ def test_page_has_everything(planted: BenchRun, page: str) -> None:
 def test_equal_compute_lets_cheaper_methods_train_longer(planted: BenchRun) -> None:
     analysis = Analysis(planted)
     longest = analysis.compute_levels[4]
-    dear = analysis.at_compute("random_search/l2", longest)
+    dear = analysis.at_compute(Row("random_search", "l2"), longest)
     assert dear is not None
     assert dear.value == pytest.approx(
-        analysis.mean_of(analysis.results("random_search/l2", 4)).value  # type: ignore[union-attr]
+        analysis.mean_of(analysis.results(Row("random_search", "l2"), 4)).value  # type: ignore[union-attr]
     )
     # For what the reference spends without training, uniform widths have no training either.
-    cheap = analysis.at_compute("uniform/l1", analysis.compute_levels[0])
+    cheap = analysis.at_compute(Row("uniform", "l1"), analysis.compute_levels[0])
     assert cheap is not None
     assert cheap.value < 0.6
-    assert analysis.at_compute("random_search/l1", 1.0) is None
+    assert analysis.at_compute(Row("random_search", "l1"), 1.0) is None
 
 
 # ---------------------------------------------------------------------------- files

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from randprune.bench.keys import ProposalKey, Row
 from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun
 from randprune.bench.results import Proposal, Result, Spent
@@ -48,7 +49,7 @@ class RowSummary:
     """One row of the table at one fine-tuning length.
 
     Attributes:
-        row, label, criterion: see `Proposal`.
+        row: of the table.
         results: that have a test accuracy. failed: that have none, with an error.
         accuracy: mean on the test set over draws; None without results. before: the same networks
             before training, or from scratch on the search images with shared weights.
@@ -56,9 +57,7 @@ class RowSummary:
         spent: mean total of one result.
     """
 
-    row: str
-    label: str
-    criterion: str
+    row: Row
     results: int
     failed: int
     accuracy: Estimate | None
@@ -95,7 +94,7 @@ class Analysis:
 
     def __init__(self, run: BenchRun) -> None:
         self.run = run
-        self._done: dict[tuple[str, int], list[Result]] = {}
+        self._done: dict[tuple[Row, int], list[Result]] = {}
         for result in run.results:
             if result.status == "ok" and result.test is not None:
                 self._done.setdefault((result.row, result.epochs), []).append(result)
@@ -121,7 +120,7 @@ class Analysis:
         """The lengths with training; all of them where nothing was trained."""
         return tuple(epochs for epochs in self.lengths if epochs) or self.lengths
 
-    def results(self, row: str, epochs: int) -> tuple[Result, ...]:
+    def results(self, row: Row, epochs: int) -> tuple[Result, ...]:
         """The results of a row that have a test accuracy."""
         return tuple(self._done.get((row, epochs), ()))
 
@@ -143,13 +142,10 @@ class Analysis:
         found = []
         for row in self.run.protocol.rows:
             results = self.results(row, epochs)
-            label, _, criterion = row.partition("/")
             networks = {r.draw: r.proposal for r in results}.values()
             found.append(
                 RowSummary(
                     row,
-                    label,
-                    criterion,
                     len(results),
                     sum(f.row == row and f.epochs == epochs for f in failures),
                     self.mean_of(results),
@@ -166,7 +162,9 @@ class Analysis:
 
     # -- comparisons ---------------------------------------------------------------------------
 
-    def comparisons(self, epochs: int, rows: Sequence[str] | None = None) -> tuple[Comparison, ...]:
+    def comparisons(
+        self, epochs: int, rows: Sequence[Row] | None = None
+    ) -> tuple[Comparison[Row], ...]:
         """Rows against the reference at a length, corrected over all of them.
 
         `rows`: the family of comparisons; default all rows within the budget. Empty where the
@@ -174,7 +172,7 @@ class Analysis:
         """
         protocol = self.run.protocol
         family = protocol.compared if rows is None else rows
-        scores: dict[str, dict[Pair, float]] = {
+        scores: dict[Row, dict[Pair, float]] = {
             row: {
                 (r.draw, r.training): r.test.share
                 for r in self.results(row, epochs)
@@ -192,14 +190,14 @@ class Analysis:
             resolution=self.resolution,
         )
 
-    def spread(self, row: str, epochs: int) -> Estimate | None:
+    def spread(self, row: Row, epochs: int) -> Estimate | None:
         """The variance of a row's results from draw to draw, both sources together."""
         values = list(self.by_draw(row, epochs).values())
         if len(values) < 2:
             return None
         return variance_split({"all draws": values}, self.run.protocol.confidence).training
 
-    def variance(self, row: str, epochs: int) -> VarianceSplit | None:
+    def variance(self, row: Row, epochs: int) -> VarianceSplit | None:
         """Variance of a row's test accuracy by source; None without results.
 
         Draws at which a row proposes the very same network, as uniform widths do, are one
@@ -212,14 +210,14 @@ class Analysis:
                 groups.setdefault(configuration, []).append(result.test.share)
         return variance_split(groups, self.run.protocol.confidence) if groups else None
 
-    def gain(self, row: str, fewer: int, more: int) -> Estimate | None:
+    def gain(self, row: Row, fewer: int, more: int) -> Estimate | None:
         """What longer fine-tuning brings a row: mean paired difference over draws."""
         short, long = (self.by_draw(row, epochs) for epochs in (fewer, more))
         both = [long[draw] - short[draw] for draw in short if draw in long]
         step = self.resolution * 2**0.5
         return mean_interval(both, self.run.protocol.confidence, step) if both else None
 
-    def by_draw(self, row: str, epochs: int) -> dict[int, float]:
+    def by_draw(self, row: Row, epochs: int) -> dict[int, float]:
         """Test accuracy of a row at each draw, mean over the trainings."""
         found: dict[int, list[float]] = {}
         for result in self.results(row, epochs):
@@ -236,7 +234,7 @@ class Analysis:
         found = {e: mean_spent(self.results(reference, e)).macs for e in self.lengths}
         return {epochs: macs for epochs, macs in found.items() if macs}
 
-    def at_compute(self, row: str, macs: float) -> Estimate | None:
+    def at_compute(self, row: Row, macs: float) -> Estimate | None:
         """A row's accuracy for this total compute (and 5 % more); None where it costs more."""
         curves: dict[int, tuple[list[float], list[float]]] = {}
         for epochs in self.lengths:
@@ -261,7 +259,7 @@ class Analysis:
 
     # -- candidates and ranks ------------------------------------------------------------------
 
-    def pool(self, row: str, score: str = SEARCH_TOP1) -> tuple[float, ...]:
+    def pool(self, row: Row, score: str = SEARCH_TOP1) -> tuple[float, ...]:
         """A score of all candidates that a row evaluated, over all draws."""
         return tuple(
             candidate.scores[score]
@@ -272,21 +270,20 @@ class Analysis:
         )
 
     @cached_property
-    def largest_pools(self) -> tuple[str, ...]:
+    def largest_pools(self) -> tuple[Row, ...]:
         """Rows with three candidates or more: the reference's method first, then by size."""
         reference = self.run.protocol.reference
         sizes = {row: len(self.pool(row)) for row in self.run.protocol.rows}
 
-        def order(row: str) -> tuple[bool, int, bool]:
+        def order(row: Row) -> tuple[bool, int, bool]:
             return self.method(row) != self.method(reference), -sizes[row], row != reference
 
         return tuple(sorted((row for row, size in sizes.items() if size >= 3), key=order))
 
-    def method(self, row: str) -> str:
+    def method(self, row: Row) -> str:
         """The registered method of a row."""
-        label = row.partition("/")[0]
-        found = (m.method for m in self.run.protocol.methods if m.label == label)
-        return next(found, label)
+        found = (m.method for m in self.run.protocol.methods if m.label == row.label)
+        return next(found, row.label)
 
     @cached_property
     def agreements(self) -> tuple[RankAgreement, ...]:
@@ -298,17 +295,15 @@ class Analysis:
             {}
             if self.main is None
             else {
-                (row, draw): value
+                ProposalKey(row, draw): value
                 for row in self.run.protocol.rows
                 for draw, value in self.by_draw(row, self.main).items()
             }
         )
         names = ("proxy", "minus_kl", "search", "test_before")
-        columns: dict[str, dict[tuple[str, int], float]] = {
+        columns: dict[str, dict[ProposalKey, float]] = {
             name: {
-                (p.row, p.draw): value
-                for p in networks
-                if (value := PROPOSAL_SCORES[name](p)) is not None
+                p.key: value for p in networks if (value := PROPOSAL_SCORES[name](p)) is not None
             }
             for name in names
         }

@@ -91,7 +91,7 @@ def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
                 **bench_summary(run),
                 "results": [
                     {
-                        "row": r.row,
+                        "row": str(r.row),
                         "draw": r.draw,
                         "epochs": r.epochs,
                         "training": r.training,

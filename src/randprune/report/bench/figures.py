@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.keys import Row
 from randprune.bench.stats import Estimate
 from randprune.report import figures as run_figures
 from randprune.report.bench import tables
@@ -191,7 +192,7 @@ def accuracy_macs(analysis: Analysis, names: Names) -> Chart | None:
 def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
     """Test accuracy against all the compute that it took, one point a length of training."""
     marks: list[Mark] = []
-    curves: dict[str, list[tuple[float, Estimate]]] = {}
+    curves: dict[Row, list[tuple[float, Estimate]]] = {}
     for epochs in analysis.trained:
         entries = []
         for summary in analysis.summaries(epochs):
@@ -365,8 +366,8 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
     curves: dict[tuple[str, str], list[RowSummary]] = {}
     for summary in analysis.summaries(analysis.main):
         if summary.accuracy is not None and summary.candidates >= 1:
-            method = methods.get(summary.label, summary.label)
-            kind = summary.criterion if names.ranked else spaced(method)
+            method = methods.get(summary.row.label, summary.row.label)
+            kind = summary.row.criterion if names.ranked else spaced(method)
             curves.setdefault((method, kind), []).append(summary)
     marks: list[Mark] = []
     for (_, kind), rows in curves.items():
@@ -414,7 +415,7 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
     if not analysis.main:
         return None
     kinds: dict[str, list[tuple[float, float, str]]] = {}
-    rows: dict[str, str] = {}
+    rows: dict[str, Row] = {}
     for row in analysis.run.protocol.rows:
         look = names.look(row)
         rows[look.legend] = row

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import RANDOM_CRITERION, Row
 from randprune.bench.stats import (
     Comparison,
     Estimate,
@@ -116,7 +117,7 @@ def criteria(analysis: Analysis, names: Names) -> Finding | None:
     return Finding("F1: does the criterion matter under random configurations?", answer)
 
 
-def _clear_winner(family: Sequence[Comparison], names: Names) -> str:
+def _clear_winner(family: Sequence[Comparison[Row]], names: Names) -> str:
     winners = [names.of(c.name) for c in family if c.verdict == "better"]
     losers = [names.of(c.name) for c in family if c.verdict == "worse"]
     if winners:
@@ -149,7 +150,8 @@ def worth(analysis: Analysis, names: Names) -> Finding | None:
             f"compute of one of {least}, shared weights and search included."
         )
     answer += _at_equal_compute(analysis, names)
-    for dense in analysis.comparisons(analysis.main, [names.dense]):
+    dense_rows = [names.dense] if names.dense else []
+    for dense in analysis.comparisons(analysis.main, dense_rows):
         value, span = difference_text(dense.difference)
         answer += (
             f" The dense network, trained in the same way, lies {value} from {reference} ({span})."
@@ -294,7 +296,7 @@ def _after_training(analysis: Analysis, names: Names) -> str:
     """What more candidates bring after training, where rows differ by nothing else."""
     if not analysis.main:
         return ""
-    criterion = names.reference.partition("/")[2]
+    criterion = names.reference.criterion
     counts = {s.row: s.candidates for s in analysis.summaries(analysis.main)}
     own, reference = analysis.method(names.reference), names.reference
     found = sorted(
@@ -302,7 +304,7 @@ def _after_training(analysis: Analysis, names: Names) -> str:
             c
             for c in _family(analysis)
             if analysis.method(c.name) == own
-            and c.name.partition("/")[2] == criterion
+            and c.name.criterion == criterion
             and counts[c.name] != counts[reference]
         ),
         key=lambda c: counts[c.name],
@@ -406,24 +408,24 @@ def _deviation(variance: Estimate) -> str:
 # -- words -------------------------------------------------------------------------------------
 
 
-def _family(analysis: Analysis) -> tuple[Comparison, ...]:
+def _family(analysis: Analysis) -> tuple[Comparison[Row], ...]:
     return () if analysis.main is None else analysis.comparisons(analysis.main)
 
 
-def _same_method(comparison: Comparison, names: Names) -> bool:
-    return comparison.name.partition("/")[0] == names.reference_label
+def _same_method(comparison: Comparison[Row], names: Names) -> bool:
+    return comparison.name.label == names.reference.label
 
 
-def _criteria(family: Sequence[Comparison], names: Names) -> list[Comparison]:
+def _criteria(family: Sequence[Comparison[Row]], names: Names) -> list[Comparison[Row]]:
     """Rows that differ from the reference by their criterion only, but for the random control."""
     return [c for c in family if _same_method(c, names) and not _is_control(c, names)]
 
 
-def _is_control(comparison: Comparison, names: Names) -> bool:
-    return _same_method(comparison, names) and comparison.name.endswith("/random")
+def _is_control(comparison: Comparison[Row], names: Names) -> bool:
+    return _same_method(comparison, names) and comparison.name.criterion == RANDOM_CRITERION
 
 
-def _verdicts(family: Sequence[Comparison], names: Names, what: str) -> str:
+def _verdicts(family: Sequence[Comparison[Row]], names: Names, what: str) -> str:
     parts = []
     for verdict in ("better", "equivalent", "undecided", "worse"):
         group = [c for c in family if c.verdict == verdict]
@@ -437,7 +439,7 @@ def _verdicts(family: Sequence[Comparison], names: Names, what: str) -> str:
     return f"Of {len(family)} {what}: {'; '.join(parts)}."
 
 
-def _numbers(comparison: Comparison) -> str:
+def _numbers(comparison: Comparison[Row]) -> str:
     """The difference, its interval, and the p-value behind the verdict."""
     value, span = difference_text(comparison.difference)
     p = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.keys import Row
 from randprune.bench.stats import Comparison, Estimate
 from randprune.report.bench.names import (
     VERDICT_COLORS,
@@ -76,7 +77,7 @@ def _ends(estimate: Estimate | None) -> tuple[Cell, Cell]:
 def _leader(
     summary: RowSummary,
     epochs: int,
-    comparison: Comparison | None,
+    comparison: Comparison[Row] | None,
     analysis: Analysis,
     names: Names,
 ) -> tuple[Cell, ...]:
@@ -104,7 +105,7 @@ def _leader(
     before, before_note = accuracy_text(summary.before)
     return (
         Cell(names.of(summary.row), names.of(summary.row), detail, look.color, link),
-        Cell(summary.row),
+        Cell(str(summary.row)),
         EMPTY
         if summary.accuracy is None
         else Cell(text, summary.accuracy.value, note, link=link)
@@ -149,7 +150,7 @@ def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     )
 
 
-def _verdict_note(comparison: Comparison) -> str:
+def _verdict_note(comparison: Comparison[Row]) -> str:
     if comparison.verdict == "equivalent":
         return p_text(comparison.p_equivalence_holm)
     if comparison.verdict in ("better", "worse"):
@@ -186,7 +187,7 @@ def comparisons(analysis: Analysis, names: Names) -> Table | None:
     rows = tuple(
         (
             Cell(names.of(c.name), names.of(c.name), tone=names.look(c.name).color),
-            Cell(c.name),
+            Cell(str(c.name)),
             Cell(
                 difference_text(c.difference)[0],
                 c.difference.value,
@@ -237,7 +238,7 @@ def by_length(analysis: Analysis, names: Names) -> Table | None:
     for summary in analysis.summaries(last):
         cells = [
             Cell(names.of(summary.row), names.of(summary.row), tone=names.look(summary.row).color),
-            Cell(summary.row),
+            Cell(str(summary.row)),
         ]
         for epochs in analysis.lengths:
             estimate = analysis.mean_of(analysis.results(summary.row, epochs))
@@ -278,7 +279,7 @@ def equal_compute(analysis: Analysis, names: Names) -> Table | None:
     for summary in analysis.summaries(analysis.main):
         cells = [
             Cell(names.of(summary.row), names.of(summary.row), tone=names.look(summary.row).color),
-            Cell(summary.row),
+            Cell(str(summary.row)),
         ]
         for macs in levels.values():
             estimate = analysis.at_compute(summary.row, macs)
@@ -334,7 +335,7 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         rows.append(
             (
                 Cell(names.of(row), names.of(row), tone=names.look(row).color),
-                Cell(row),
+                Cell(str(row)),
                 *_deviation(analysis.spread(row, analysis.main)),
                 *_deviation(split.configuration),
                 *_deviation(split.training),

@@ -72,7 +72,7 @@ def bench_summary(run: BenchRun) -> dict[str, object]:
         "status": run.status,
         "error": run.info.error,
         "run": run.info.id,
-        "reference": names.reference,
+        "reference": str(names.reference),
         "epochs": epochs,
         "margin": run.protocol.margin,
         "findings": [
@@ -80,7 +80,7 @@ def bench_summary(run: BenchRun) -> dict[str, object]:
         ],
         "rows": [
             {
-                "row": s.row,
+                "row": str(s.row),
                 "test_top1": s.accuracy.value if s.accuracy else None,
                 "interval": s.accuracy.interval if s.accuracy else None,
                 "results": s.results,

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("search", "criteria", "surgery", "widening", "recovery"),
     ("evaluate", "latency", "training", "zoo", "supernet"),
     ("store", "artifact", "export"),
+    ("executors",),
     ("recipe", "jobs"),
     ("bench", "report", "testing"),
     ("cli", "__main__"),

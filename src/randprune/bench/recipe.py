@@ -6,15 +6,15 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from randprune.bench.controls import check_controls
+from randprune.bench.keys import RANDOM_CRITERION, Row
 from randprune.bench.methods import RandomSearchMethod
 from randprune.bench.methods.base import Method, methods
 from randprune.bench.records import SCRATCH, Setting
-from randprune.bench.results import row_of
 from randprune.bench.scratch_recipe import check_scratch, scratch_document
 from randprune.errors import InvalidInputError
 from randprune.recipe import (
@@ -39,8 +39,7 @@ from randprune.recipe.prune import (
 from randprune.search.feasible import check_grid
 from randprune.training.recipe import TrainRecipe
 
-RANDOM_CRITERION = "random"
-"""The criterion of methods that choose channels by themselves."""
+S = TypeVar("S")
 
 
 def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,9 +225,9 @@ class BenchRecipe(RecipeBase):
             self.trained_by.recipe(epochs, 0)  # raises, where a length is shorter than the warm-up
         check_grid("the [proposals] section", self.proposals.min_keep, self.proposals.round_to)
         rows = [row for label in self.methods for row in self.rows(label)]
-        if self.design.reference and self.design.reference not in rows:
+        if self.design.reference and self.design.reference not in map(str, rows):
             raise ValueError(
-                f"design.reference must be one of the rows {', '.join(rows)}. "
+                f"design.reference must be one of the rows {', '.join(map(str, rows))}. "
                 f"Got {self.design.reference!r} instead."
             )
         return self
@@ -255,12 +254,49 @@ class BenchRecipe(RecipeBase):
         empty = ("criteria", "recovery") if self.setting == "scratch" else ()
         return {key: value for key, value in found.items() if key not in empty}
 
+    def check_complete(self, folder: str) -> None:
+        """Raise where the recipe lacks what a run needs: network, weights, images, or a folder.
+
+        Raises:
+            InvalidInputError: says what to add.
+        """
+        network, _ = self.network, self.images
+        if not folder:
+            raise InvalidInputError(
+                "A benchmark keeps its records in a folder. Give one, as the recipe's "
+                "output.folder or the parameter 'out'."
+            )
+        if self.setting == "pretrained" and not network.weights and self.pretrain is None:
+            raise InvalidInputError(
+                "The recipe's network has no trained weights, so there is nothing to compare. Give "
+                "model.weights, or a section [pretrain] that trains it first. To search widths "
+                'without trained weights, set setting = "scratch".'
+            )
+
+    @property
+    def network(self) -> ModelSection:
+        """The section [model]; raises an `InvalidInputError` where the recipe has none."""
+        return _given(self.model, "model", "randprune:resnet20")
+
+    @property
+    def images(self) -> DataSection:
+        """The section [data]; raises an `InvalidInputError` where the recipe has none."""
+        return _given(self.data, "data", "digits")
+
     @property
     def trained_by(self) -> FinetuneSection:
         """How proposed networks are trained: [finetune], or [training] from scratch."""
-        section = self.training or self.finetune
-        assert section is not None
-        return section
+        return _of_setting(self.training or self.finetune, "training")
+
+    @property
+    def widened_by(self) -> WidenSection:
+        """From scratch: the section [widen]."""
+        return _of_setting(self.widen, "widen")
+
+    @property
+    def shared_by(self) -> SupernetSection:
+        """From scratch: the section [supernet], how shared weights are trained."""
+        return _of_setting(self.supernet, "supernet")
 
     def method(self, label: str) -> Method:
         """The method called `label`."""
@@ -285,14 +321,29 @@ class BenchRecipe(RecipeBase):
         section = self.methods.get(label)
         return tuple(sorted(set((section and section.epochs) or self.design.epochs)))
 
-    def rows(self, label: str) -> tuple[str, ...]:
+    def rows(self, label: str) -> tuple[Row, ...]:
         """The rows of a method."""
-        return tuple(row_of(label, criterion) for criterion in self.criteria_of(label))
+        return tuple(Row(label, criterion) for criterion in self.criteria_of(label))
 
     @property
-    def reference(self) -> str:
+    def reference(self) -> Row:
         """The row that differences are taken to."""
+        rows = [row for label in self.methods for row in self.rows(label)]
         if self.design.reference:
-            return self.design.reference
+            return next(row for row in rows if str(row) == self.design.reference)
         first = next(m for m in self.methods if isinstance(self.method(m), RandomSearchMethod))
         return self.rows(first)[0]
+
+
+def _given(section: S | None, name: str, example: str) -> S:
+    if section is None:
+        raise InvalidInputError(
+            f'The recipe has no [{name}] section. Add one, e.g. [{name}] with spec = "{example}".'
+        )
+    return section
+
+
+def _of_setting(section: S | None, name: str) -> S:
+    if section is None:
+        raise InvalidInputError(f'[{name}] means something with setting = "scratch" alone.')
+    return section

@@ -16,7 +16,7 @@ from randprune.errors import StorageError
 
 FILE_NAME = "records.sqlite"
 LOCK_NAME = "records.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x52505231  # "RPR1"
 _BUSY_SECONDS = 10.0
 
@@ -48,6 +48,8 @@ CREATE TABLE sessions (
 CREATE TABLE candidates (
     run INTEGER NOT NULL REFERENCES runs (id),
     method TEXT NOT NULL,
+    criterion TEXT NOT NULL,
+    draw INTEGER NOT NULL,
     idx INTEGER NOT NULL,
     widths BLOB NOT NULL,
     seed TEXT,
@@ -57,7 +59,7 @@ CREATE TABLE candidates (
     selection TEXT NOT NULL,
     status TEXT NOT NULL,
     error TEXT NOT NULL,
-    PRIMARY KEY (run, method, idx)
+    PRIMARY KEY (run, method, criterion, draw, idx)
 ) WITHOUT ROWID;
 CREATE TABLE networks (
     id INTEGER PRIMARY KEY,
@@ -83,6 +85,14 @@ CREATE TABLE milestones (
     value TEXT NOT NULL,
     time TEXT NOT NULL,
     UNIQUE (run, key)
+);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (id),
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    UNIQUE (run, kind, key)
 );
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY,
@@ -226,5 +236,10 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> bool:
         raise StorageError(
             f"{path.name} in {path.parent} has record format {version}, this version of randprune "
             f"reads up to {SCHEMA_VERSION}. Upgrade randprune or choose another output folder."
+        )
+    if version < SCHEMA_VERSION:
+        raise StorageError(
+            f"{path.name} in {path.parent} has record format {version}, which this version of "
+            f"randprune cannot continue (it writes {SCHEMA_VERSION}). Choose another output folder."
         )
     return False

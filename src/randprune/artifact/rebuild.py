@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import counting_layers
 from randprune.lineage import CutStep, Shapes, WidenStep, named_tensors, tensor_shapes
+from randprune.provenance import memory_bytes
 from randprune.space import ChannelGroup, Space
 from randprune.surgery import cut
 from randprune.widening import widen_again
@@ -132,10 +132,7 @@ def _named(header: ArtifactHeader, name: str, path: Path) -> nn.Module:
 
 def most_bytes() -> int:
     """What a file may make of its own accord: half of this machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30
+    return (memory_bytes() or 16 << 30) // 2
 
 
 def _bytes(shapes: Shapes) -> int:

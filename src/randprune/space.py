@@ -145,7 +145,7 @@ class Space:
     inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
     allow: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()
-    _cache: dict[str, str] = field(default_factory=dict, repr=False)
+    _cache: dict[str, str] = field(init=False, default_factory=dict, repr=False)
 
     @property
     def widths(self) -> IntArray:

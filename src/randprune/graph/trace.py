@@ -13,12 +13,13 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
-from randprune.graph.emit import doubled, export_for_emission, named_tensors
+from randprune.graph.emit import doubled, export_for_emission
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
 from randprune.graph.slicing import counting_layers
 from randprune.graph.trial import failing_groups, failing_in_graph
+from randprune.lineage import named_tensors
 from randprune.space import FrozenChannels, Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")

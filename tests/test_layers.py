@@ -196,7 +196,6 @@ KNOWN_CIRCLES = {
     frozenset({"randprune.bench.recipe", "randprune.bench.scratch_recipe"}),
     frozenset({"randprune.bench.lab", "randprune.bench.propose"}),
     frozenset({"randprune.bench.settings.pretrained", "randprune.bench.settings.scoring"}),
-    frozenset({"randprune.report.bench", "randprune.report.bench.write", "randprune.report.write"}),
 }
 
 

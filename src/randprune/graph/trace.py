@@ -60,6 +60,18 @@ def trace(
             no layer.
         UnsupportedModelError: it cannot be exported, or `strict` and an operator has no rule.
         WeightsError: a parameter holds NaN or infinity, or has no values.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3))
+        >>> space = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [(group.name, group.width) for group in space.groups]
+        [('0', 8)]
+        >>> [frozen.layer for frozen in space.frozen]
+        ['2']
+        >>> [(slot.tensor, slot.dim, slot.role) for slot in space.groups[0].slots]
+        [('0.weight', 0, 'out'), ('2.weight', 1, 'in'), ('0.bias', 0, 'pass')]
     """
     model = plain_module(model, "trace")
     check_network(model)

@@ -28,7 +28,6 @@ from randprune.training import (
     TrainProgress,
     TrainRecipe,
     TrainResult,
-    fast_norm,
     train,
 )
 from randprune.training.fast_norm import install, pixels_a_row, remove
@@ -600,13 +599,6 @@ def test_our_networks_train_with_in_place_activations(name: str, every_norm_is_f
     wanted = train(model, split, recipe)
     got = train(in_place(model), split, recipe)
     assert_same_weights(got.model, wanted.model)
-
-
-@pytest.fixture
-def every_norm_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fast path also at the widths of networks that were not cut."""
-    monkeypatch.setattr(fast_norm, "_LANES", 1 << 30)
-    monkeypatch.setattr(fast_norm, "_ROW", 1 << 30)
 
 
 # -- several processes -------------------------------------------------------------------------

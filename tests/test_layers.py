@@ -18,6 +18,7 @@ PACKAGE = SOURCE / "randprune"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("registry", "provenance", "atomic", "cost"),
+    ("tensor_file",),
     ("space",),
     ("lineage",),
     ("graph",),

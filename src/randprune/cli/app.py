@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli.bench import bench
+from randprune.cli.check import check
 from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
 from randprune.cli.export import export
@@ -66,6 +67,7 @@ app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(export)
+app.command()(check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

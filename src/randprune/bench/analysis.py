@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from randprune.bench.keys import ProposalKey, Row
+from randprune.bench.keys import Row
 from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun
 from randprune.bench.results import Proposal, Result, Spent
@@ -374,9 +374,11 @@ class Analysis:
         """Kendall's tau among proposed networks, and among the candidates of one search."""
         networks = [p for p in self.run.proposals if p.status == "ok"]
         names = ("proxy", "minus_kl", "search", "test_before")
-        columns: dict[str, dict[ProposalKey, float]] = {
+        columns: dict[str, dict[tuple[Row, int], float]] = {
             name: {
-                p.key: value for p in networks if (value := PROPOSAL_SCORES[name](p)) is not None
+                (p.row, p.draw): value
+                for p in networks
+                if (value := PROPOSAL_SCORES[name](p)) is not None
             }
             for name in names
         }

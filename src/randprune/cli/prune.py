@@ -12,7 +12,7 @@ from randprune.cli.console import messages, output, print_json
 from randprune.cli.flags import PRUNE, recipe_document, with_flags
 from randprune.cli.plan import Plan
 from randprune.cli.progress import progress
-from randprune.cli.recipes import check_named, job_recipe
+from randprune.cli.recipes import check_named, job_recipe, with_network_defaults
 from randprune.cli.report import print_report
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def resolve(
     """
     from randprune.recipe import PruneRecipe
 
-    return job_recipe(PruneRecipe, recipe_document(file, given, settings), file, check_named)
+    document = with_network_defaults(recipe_document(file, given, settings))
+    return job_recipe(PruneRecipe, document, file, check_named)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

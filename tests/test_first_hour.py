@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 import randprune as rp
+from randprune.cli.progress import near_chance
+from randprune.cli.prune import doubts
 from randprune.cli.recipes import with_network_defaults
+from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
 from randprune.zoo.models import build_model
 
 OWN = """
@@ -84,6 +87,7 @@ def test_prune_and_fine_tune(
     )  # fmt: skip
     assert code == 0, err
     assert "of the MACs" in out
+    assert "dense accuracy" in err
     # A file may not name code to run: the user's own network is passed by the user.
     own = build_model(network, 2) if network.startswith("my_") else None
     small = rp.load(tmp_path / "half" / "pruned.safetensors", model=own)
@@ -131,3 +135,22 @@ def test_timm_says_how_its_networks_were_normalised() -> None:
     assert options("timm:inception_v3", mean=[0.1] * 3) == {"mean": [0.1] * 3}
     assert options("timm:no_such_network") == {}
     assert options("torchvision:resnet18") == {}
+
+
+def test_an_untrained_network_is_warned_about() -> None:
+    said = near_chance({"dense_accuracy": 0.12, "chance_accuracy": 0.1})
+    assert "commonest class has 10.0\u00a0%" in said
+    assert near_chance({"dense_accuracy": 0.9, "chance_accuracy": 0.1}) == ""
+    assert near_chance({"best_kl": 0.1}) == ""
+
+
+def test_a_control_that_beats_the_winner_is_named() -> None:
+    def row(role: str, correct: int, stage: Any = "finetuned") -> NetworkRow:
+        return NetworkRow(label=role, role=role, stage=stage, test=Accuracy(correct, 100))
+
+    rows = [row(DENSE, 99, "dense"), row(SEARCHED, 90), row(UNIFORM, 92), row("random", 80)]
+    assert doubts(rows) == [
+        "uniform has 92.0\u00a0% test accuracy (finetuned), the searched network 90.0\u00a0%: "
+        "the search did not pay here."
+    ]
+    assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []

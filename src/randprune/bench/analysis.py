@@ -384,7 +384,7 @@ class Analysis:
         }
         if self.main is not None and self.main.epochs:
             columns["test_after"] = {
-                ProposalKey(summary.row, draw): value
+                (summary.row, draw): value
                 for summary in self.main.rows
                 for draw, value in summary.by_draw.items()
             }
@@ -399,7 +399,7 @@ class Analysis:
                 [columns[a][k] for k in keys],
                 [columns[b][k] for k in keys],
                 self.run.protocol.confidence,
-                clusters=[key.row for key in keys],
+                clusters=[row for row, _ in keys],
             )
             found.append(RankAgreement(a, b, f"{len(keys)} proposed networks", tau))
         return tuple(found)

@@ -32,7 +32,7 @@ _RESUME = " Give the same command again to continue where it stopped."
 
 app = typer.Typer(
     name="randprune",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

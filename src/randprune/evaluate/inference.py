@@ -77,15 +77,25 @@ def inference_copy(
     network = in_mode(private_copy(plain_module(model, "inference_copy"))).requires_grad_(False)
     network = network.to(device=device, dtype=torch.float32)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    # Module.to knows only channels_last of the two orders, and leaves other than 4-d weights alone.
     if channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        in_memory_order(network, torch.channels_last)
     pairs: tuple[tuple[str, str], ...] = ()
     error, note = 0.0, ""
     if fold:
         few = images[:_CHECK_IMAGES].to(device=device, dtype=torch.float32)
         pairs, error, note = _fold_checked(network, few.contiguous(memory_format=layout))
     return InferenceCopy(network.to(dtype=dtype), pairs, error, note)
+
+
+def in_memory_order(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`network` itself, its 4-d parameters and buffers in this memory order; others stay.
+
+    `nn.Module.to(memory_format=...)` stops at the 5-d weights of a 3-d convolution.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=layout)
+    return network
 
 
 def logits_of(output: Any, model: str) -> Tensor:

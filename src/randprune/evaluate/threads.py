@@ -4,7 +4,7 @@ Threads of one operation wait for each other. On a machine whose cores are taken
 a thread that waits for a core holds up all others, and where the waiting ones spin (the default of
 OpenMP) they take the cores away themselves: measured on two cores with eight other processes, one
 batch of ResNet-56 took 0.9 s with one thread, 6.1 s with two that spin, 1.1 s with two that sleep.
-So commands let waiting threads sleep (`randprune.cli.waiting`), and then the load of the machine has no
+So commands let waiting threads sleep (`randprune.cli.waiting`): the load of the machine has no
 say. A library finds torch loaded, where that can no longer be chosen: there fewer threads are used
 while other processes are at work.
 

@@ -26,14 +26,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 import randprune as rp
-from randprune.recovery import recover
+from randprune.recovery import DenseStatistics, recover
 from randprune.zoo import build_model
 
 DRAWS = 20_000
@@ -56,7 +55,7 @@ def ours(model: nn.Module, example: torch.Tensor, images: int) -> dict[str, Call
         selection = rp.select(space, scores, widths)
         return rp.cut(model, space, selection), selection
 
-    shared: dict[str, Any] = {}
+    shared = DenseStatistics(model, space)
     data = [torch.randn(8, *example.shape[1:]) for _ in range(images // 8)]
     started = time.perf_counter()
     small, selection = build()

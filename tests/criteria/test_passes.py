@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import randprune as rp
 from randprune.criteria import score_all
 from randprune.criteria.base import criteria
-from randprune.criteria.channels import ChannelGraph
 from randprune.criteria.chip import Chip
 from randprune.criteria.kl import KL
 from randprune.criteria.taylor import Taylor
+from randprune.graph.sites import ChannelGraph
+from randprune.recovery import DenseStatistics
 from randprune.testing import seeded
 
 DATA_DRIVEN = ("chip", "empirical_sensitivity", "kl", "taylor")
@@ -62,9 +63,9 @@ def test_all_criteria_share_one_pass_and_one_export(chain, runs, monkeypatch):
         assert close(together[name], rp.score(model, space, name, data, batch_size=4))
 
 
-def test_a_shared_dict_saves_the_second_pass(chain, runs):
+def test_shared_statistics_save_the_second_pass(chain, runs):
     model, space = chain
-    shared = {}
+    shared = DenseStatistics(model, space)
     for _ in range(2):
         rp.score(model, space, "chip", images(), shared=shared)
     assert runs == [6]
@@ -72,9 +73,9 @@ def test_a_shared_dict_saves_the_second_pass(chain, runs):
     assert runs == [6, 3], "other options are another request"
 
 
-def test_a_shared_dict_belongs_to_one_network_and_one_state_of_it():
+def test_shared_statistics_belong_to_one_network_and_one_state_of_it():
     model, space = traced(Chain)
-    shared = {}
+    shared = DenseStatistics(model, space)
     rp.score(model, space, "l1", shared=shared)
     with torch.no_grad():
         model.one.weight.mul_(2.0)
@@ -143,7 +144,7 @@ def test_one_that_fails_leaves_the_others_alone():
             return self.up(torch.relu(self.one(pictures))).mean(dim=(2, 3))
 
     model, space = traced(Transposed)
-    shared = {}
+    shared = DenseStatistics(model, space)
     with pytest.raises(rp.UnsupportedModelError, match="cannot look into up"):
         score_all(model, space, ["empirical_sensitivity", "chip"], images(), shared=shared)
     found = rp.score(model, space, "chip", images(), shared=shared)

@@ -10,12 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import randprune as rp
-from randprune.criteria.reconstruction import (
-    Elimination,
-    Reconstruction,
-    eliminate,
-    error_tables,
-)
+from randprune.criteria.reconstruction import Reconstruction
+from randprune.recovery.elimination import Elimination, eliminate, error_tables
 from randprune.recovery.replay import detached_tensors
 from randprune.recovery.statistics import collect_moments
 

@@ -135,6 +135,28 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Written(nn.Module):
+    """A value that two layers read is written over between them, in place or not.
+
+    With `in_place` the forward pass means the same, but its graph has operators with side effects.
+    """
+
+    def __init__(self, in_place: bool = True) -> None:
+        super().__init__()
+        self.in_place = in_place
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        out = self.b(x)
+        x = F.relu(x, inplace=self.in_place)
+        y = self.c(F.relu(out + x))
+        return self.head(F.relu(y).mean((2, 3)))
+
+
 NETWORKS: tuple[Callable[[], nn.Module], ...] = (
     Chain, Bare, Concat, Grouped, Inverted, Residual,
 )  # fmt: skip

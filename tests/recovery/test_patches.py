@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from randprune.graph.layers import Geometry
 from randprune.recovery.patches import (
     channel_rows,
     input_rows,
     output_rows,
-    output_size,
     sample_positions,
 )
 from randprune.recovery.replay import Layer
@@ -40,8 +40,8 @@ def test_windows_times_weights_are_outputs(
     weight = torch.randn(12, 6 // groups, *kernel, generator=generator)
     expected = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     margins = (padding[1], padding[1], padding[0], padding[0])
-    layer = Layer("w", "", None, "w", groups, kernel, stride, margins, dilation)
-    assert output_size(layer, x) == tuple(expected.shape[2:])
+    layer = Layer("w", "", None, "w", Geometry(groups, kernel, stride, margins, dilation))
+    assert layer.geometry.output_size(x.shape[2:]) == tuple(expected.shape[2:])
     positions = sample_positions(layer, x, places, generator)
     assert len(positions) == min(places, expected.shape[2] * expected.shape[3])
     assert torch.equal(positions, positions.unique())
@@ -57,7 +57,7 @@ def test_linear_layers_read_rows(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     weight = torch.randn(4, 9, generator=generator)
-    layer = Layer("w", "", None, "w", linear=True)
+    layer = Layer("w", "", None, "w", Geometry())
     positions = sample_positions(layer, x, 3, generator)
     rows = input_rows(layer, x, positions)
     assert rows.shape == (1, 7 * len(positions), 9)
@@ -68,7 +68,7 @@ def test_linear_layers_read_rows(shape: tuple[int, ...]) -> None:
 
 def test_channel_rows_are_pixels_of_the_input() -> None:
     x = torch.arange(2 * 4 * 3 * 3.0).reshape(2, 4, 3, 3)
-    layer = Layer("w", "", None, "w", groups=2, kernel=(3, 3))
+    layer = Layer("w", "", None, "w", Geometry(groups=2, kernel=(3, 3)))
     rows = channel_rows(layer, x, 100, torch.Generator())
     assert rows.shape == (2, 18, 2)
     expected = x.permute(0, 2, 3, 1).reshape(18, 2, 2).transpose(0, 1)

@@ -10,7 +10,7 @@ from repairable import Bare, Chain, build, images, random_selection, traced
 
 import randprune as rp
 from randprune.errors import DataError, InvalidInputError
-from randprune.recovery import Recovery, Sequential, parse, recover, recoveries
+from randprune.recovery import DenseStatistics, Recovery, Sequential, parse, recover, recoveries
 from randprune.recovery.batch_norm import recalibrate
 from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair
@@ -87,7 +87,7 @@ def test_passes_are_shared() -> None:
             Counted.passes += 1
             return zip(x.split(batch_size), x.split(batch_size), strict=True)
 
-    shared: dict[str, Any] = {}
+    shared = DenseStatistics(network, space)
     for seed in range(3):
         selection = random_selection(space, seed=seed)
         small = rp.cut(network, space, selection)

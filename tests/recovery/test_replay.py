@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from repairable import NETWORKS, Bare, Chain, Concat, Grouped, build, images
+import torch.nn.functional as F
+from repairable import NETWORKS, Bare, Chain, Concat, Grouped, Written, build, images
 from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.recovery.replay import Replay, Run, detached_tensors, replay_for
+from randprune.graph.execute import Run
+from randprune.recovery.replay import Replay, add_bias, detached_tensors, replay_for
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -22,7 +25,38 @@ def test_a_run_gives_the_outputs_and_drops_what_is_used_up(make: Callable[[], nn
     run = replay.run(detached_tensors(network), x)
     with torch.no_grad():
         torch.testing.assert_close(run.finish(), network(x))
-    assert set(run.values) == set(replay.outputs)
+    assert set(run.values) == set(replay.graph.outputs)
+
+
+def test_what_is_written_in_place_is_seen_by_later_readers_only() -> None:
+    network = build(Written)
+    replay = Replay(network, (images(1),))
+    seen: dict[str, Tensor] = {}
+    x = images(5)
+
+    def before(node: Node, run: Run) -> None:
+        seen[replay.layers[node].weight] = run.value(replay.source(node)).clone()
+
+    with torch.no_grad():
+        got = replay.run(detached_tensors(network), x, before).finish()
+        a = network.a(x)
+        summed = F.relu(network.b(a) + F.relu(a))
+        assert torch.equal(seen["b.weight"], a)
+        torch.testing.assert_close(seen["c.weight"], summed)
+        torch.testing.assert_close(got, network(x))
+
+
+def test_values_do_not_depend_on_the_order_in_which_they_are_asked_for() -> None:
+    network = build(Written)
+    replay = Replay(network, (images(1),))
+    run = replay.run(detached_tensors(network), images(5))
+    # The layer that reads the written value first, then the one that reads it as it was.
+    sources = [replay.source(replay.node_of[name]) for name in ("c.weight", "b.weight")]
+    run.pin(*sources)
+    for node in sources:
+        run.value(node)
+    plain = network.a(images(5)).detach()
+    assert torch.equal(run.value(replay.source(replay.node_of["b.weight"])), plain)
 
 
 def test_operations_whose_results_nobody_reads_are_passed_over() -> None:
@@ -32,7 +66,7 @@ def test_operations_whose_results_nobody_reads_are_passed_over() -> None:
 
     network = build(Converting)
     replay = Replay(network, (images(1),))
-    assert any("_assert" in node.name and not node.users for node in replay.nodes)
+    assert any("_assert" in node.name and not node.users for node in replay.graph.nodes)
     x = images(5)
     with torch.no_grad():
         torch.testing.assert_close(replay.run(detached_tensors(network), x).finish(), network(x))
@@ -41,12 +75,14 @@ def test_operations_whose_results_nobody_reads_are_passed_over() -> None:
 def test_layers_know_their_tensors_and_geometry() -> None:
     replay = Replay(build(Chain), (images(1),))
     a, b, c, head = replay.layers.values()
-    assert (a.weight, a.bias, a.kernel, a.padding) == ("a.weight", "", (3, 3), (1, 1, 1, 1))
+    assert (a.weight, a.bias) == ("a.weight", "")
+    assert (a.geometry.kernel, a.geometry.padding) == ((3, 3), (1, 1, 1, 1))
     assert a.norm is not None
     assert (a.norm.weight, a.norm.mean) == ("a_norm.weight", "a_norm.running_mean")
-    assert (b.stride, b.taps) == ((2, 2), 9)
-    assert (c.bias, c.norm, c.dilation, c.padding) == ("c.bias", None, (2, 2), (2, 2, 2, 2))
-    assert head.linear
+    assert (b.geometry.stride, b.taps) == ((2, 2), 9)
+    assert (c.bias, c.norm) == ("c.bias", None)
+    assert (c.geometry.dilation, c.geometry.padding) == ((2, 2), (2, 2, 2, 2))
+    assert head.geometry.linear
     assert head.taps == 1
     assert Replay(build(Grouped), (images(1),)).node_of["b.weight"] is not None
 
@@ -122,7 +158,7 @@ def test_an_extra_bias_is_added_to_maps_and_rows() -> None:
     run = replay.run(detached_tensors(network), images(5))
     for name in ("b.weight", "head.weight"):
         width = network.get_parameter(name).shape[0]
-        run.extra_bias[replay.node_of[name]] = torch.arange(float(width))
+        run.amend[replay.node_of[name]] = partial(add_bias, torch.arange(float(width)))
     got = run.finish()
     network.b.bias = nn.Parameter(torch.arange(6.0))
     with torch.no_grad():

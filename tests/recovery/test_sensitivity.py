@@ -11,8 +11,8 @@ from repairable import NETWORKS, Chain, build, images, traced
 from torch import nn
 
 import randprune as rp
-from randprune.criteria.reconstruction import eliminate
 from randprune.errors import DataError
+from randprune.recovery.elimination import eliminate
 from randprune.recovery.least_squares import repair
 from randprune.recovery.replay import detached_tensors
 from randprune.recovery.sensitivity import sensitivities, sensitivity_tables

@@ -15,6 +15,7 @@ from repairable import (
     Grouped,
     Inverted,
     Residual,
+    Written,
     build,
     images,
     random_selection,
@@ -113,6 +114,21 @@ def test_the_last_layer_of_a_block_aims_at_the_sum() -> None:
         fitted = design @ torch.linalg.lstsq(design, target, driver="gelsd").solution
         ours = (got - shortcut).permute(0, 2, 3, 1).flatten(0, 2).double()
     torch.testing.assert_close(ours, fitted, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_operators_in_place_change_nothing(seed: int) -> None:
+    """The error that is left equals that of the same network written without them."""
+    x, held_out = images(100), images(100, seed=1)
+    errors = []
+    for in_place in (True, False):
+        network = build(lambda in_place=in_place: Written(in_place), seed)
+        space = traced(network)
+        selection = random_selection(space, 0.6, seed)
+        small = rp.cut(network, space, selection)
+        SequentialRepair(network, space, x)(small, selection)
+        errors.append(error(small, network, held_out))
+    assert errors[0] == pytest.approx(errors[1], rel=1e-5)
 
 
 def test_rows_that_the_clamp_swallows_do_not_count() -> None:

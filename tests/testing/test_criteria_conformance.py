@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from randprune.criteria.base import criteria
+from randprune.graph.observers import Observer
 from randprune.testing import check_criterion
 
 # name -> what is promised beyond the contract
@@ -98,11 +99,12 @@ class _Graph(_Filters):
 
 
 class _Leaky(_Filters):
-    """Leaves something in the shared dict that changes what it says the next time."""
+    """Leaves something in the shared statistics that changes what it says the next time."""
 
     def scores(self, context):
-        extra = context.shared.get("leak", 0)
-        context.shared["leak"] = 1
+        done = context.shared.observers.done
+        extra = int("leak" in done)
+        done["leak"] = Observer()
         return [values + extra for values in super().scores(context)]
 
 

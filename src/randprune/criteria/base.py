@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from randprune.criteria.channels import ChannelGraph, dense_program
-from randprune.errors import InvalidInputError
-from randprune.lineage import named_tensors
+from randprune.graph.sites import ChannelGraph
+from randprune.recovery.dense import DenseStatistics
 from randprune.registry import Registry
 from randprune.space import ChannelGroup, Slot, Space
 
@@ -24,40 +23,41 @@ class ScoringContext:
     """What criteria may look at.
 
     Attributes:
-        model: a copy of the dense network in evaluation mode. Criteria leave its parameters and
-            buffers as they are, since other criteria look at the same copy.
-        space: its channel groups.
+        shared: the dense network, and what several criteria need of it, made once.
         batches: a callable that starts a pass over the scoring data, yielding (images (B, C, H, W)
             float32 normalised, labels (B,) int64) on the model's device; None where no data was
             given.
         generator: the only source of randomness.
-        shared: results that several criteria need, computed once (e.g. second moments).
         images: how many images a pass yields; None where that is not known beforehand.
     """
 
-    model: nn.Module
-    space: Space
+    shared: DenseStatistics
     batches: Callable[[], Iterable[Batch]] | None
     generator: torch.Generator
-    shared: dict[str, Any] = field(default_factory=dict)
     images: int | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the dense network in evaluation mode.
+
+        Criteria leave its parameters and buffers as they are, since others look at the same copy.
+        """
+        return self.shared.copy
+
+    @property
+    def space(self) -> Space:
+        """The network's channel groups."""
+        return self.shared.space
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return self.shared.device
 
     @property
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> Mapping[str, torch.Tensor]:
         """Every parameter and buffer by name, detached, in the form in which it is cut."""
-        if "tensors" not in self.shared:
-            if self.space.as_graph:
-                _, _, named = dense_program(self.model, self.space)
-            else:
-                named = {n: t.detach() for n, t in named_tensors(self.model).items()}
-            self.shared["tensors"] = named
-        found: dict[str, torch.Tensor] = self.shared["tensors"]
-        return found
+        return self.shared.tensors
 
     def tensor(self, slot: Slot) -> torch.Tensor:
         """The dense tensor of a slot, detached float32."""
@@ -74,28 +74,8 @@ class ScoringContext:
         return rows.reshape(*slot.index.shape, -1)
 
     def graph(self, batch: int | None = None) -> ChannelGraph:
-        """The network's graph with the sites where layers read channels, exported once.
-
-        `batch`: the size of the batches that will run through it, by default the traced one; it
-        matters only to networks whose forward fixes a batch size.
-
-        Raises:
-            UnsupportedModelError: see `ChannelGraph`.
-            InvalidInputError: the network does not run on batches of this size.
-        """
-        if "graph" not in self.shared:
-            try:
-                self.shared["graph"] = ChannelGraph(self.model, self.space)
-            except InvalidInputError:  # its forward does not take a batch of two
-                self.shared["graph"] = None
-        free: ChannelGraph | None = self.shared["graph"]
-        if free is not None and free.fixed_batch is None:
-            return free
-        size = batch or self.space.inputs[0][0][0]
-        fixed: dict[int, ChannelGraph] = self.shared.setdefault("fixed graphs", {})
-        if size not in fixed:
-            fixed[size] = ChannelGraph(self.model, self.space, size)
-        return fixed[size]
+        """The network's graph with the sites where layers read channels; see `DenseStatistics`."""
+        return self.shared.graph(batch)
 
 
 @runtime_checkable

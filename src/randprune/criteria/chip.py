@@ -34,8 +34,9 @@ import torch
 from torch import Tensor
 
 from randprune.criteria.base import Need, ScoringContext, criteria
-from randprune.criteria.channels import Site
-from randprune.criteria.passes import Observer, collected, request
+from randprune.criteria.passes import collected, request
+from randprune.graph.observers import Observer
+from randprune.graph.sites import Site
 from randprune.space import IntArray, Space
 
 # Step and half-width of the quadrature in log s: together an error below 1e-8 of the largest

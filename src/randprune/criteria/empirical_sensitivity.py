@@ -29,10 +29,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from randprune.criteria.base import Need, ScoringContext, criteria
-from randprune.criteria.channels import Site
-from randprune.criteria.passes import Observer, collected, request
+from randprune.criteria.passes import collected, request
 from randprune.errors import UnsupportedModelError
+from randprune.graph.observers import Observer
 from randprune.graph.rules import arguments
+from randprune.graph.sites import Site
 from randprune.space import Space
 
 # Elements that are held at once: contributions (to stay in the cache), positions of them, columns.

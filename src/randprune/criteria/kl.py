@@ -30,10 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from randprune.criteria.base import Need, ScoringContext, criteria
-from randprune.criteria.channels import ChannelGraph
 from randprune.criteria.passes import check_outputs, thinned
 from randprune.criteria.removal import Masked, Removal
 from randprune.errors import DataError, UnsupportedModelError
+from randprune.graph.sites import ChannelGraph
 
 _CHECKED_IMAGES = 2
 _TOLERANCE = 1e-3

@@ -7,8 +7,7 @@ all that look at activations, one backward for all that look at gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -17,47 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from randprune.criteria.base import ScoringContext
-from randprune.criteria.channels import ChannelGraph, Site
 from randprune.errors import DataError, RandpruneError
+from randprune.graph.observers import Observer
+from randprune.graph.sites import ChannelGraph, Site
 
 # Values that a backward pass keeps, in bytes: larger batches go through in pieces.
 KEPT_BYTES = 1 << 30
 
 
-class Observer:
-    """What one criterion collects in a pass; override what it looks at.
-
-    Attributes:
-        images: how many images are enough; they are taken evenly from the data. None: all.
-        tensors: names of the parameters whose gradients `gradients` gets.
-        reads_sites: whether `read` is called.
-    """
-
-    images: int | None = None
-    tensors: frozenset[str] = frozenset()
-    reads_sites: bool = False
-
-    def read(self, site: Site, values: Tensor, weight: Tensor) -> None:
-        """At a site: what the layer reads (B, ...), channels along `site.axis`, and its weight."""
-
-    def gradients(self, gradients: Mapping[str, Tensor]) -> None:
-        """After a batch: the gradients of its mean cross-entropy by name of the parameter."""
-
-
 Found = TypeVar("Found", bound=Observer)
-
-
-@dataclass(slots=True, eq=False)
-class _Requests:
-    waiting: dict[Hashable, Observer] = field(default_factory=dict)
-    done: dict[Hashable, Observer | RandpruneError] = field(default_factory=dict)
 
 
 def request(context: ScoringContext, key: Hashable, make: Callable[[], Observer]) -> None:
     """Ask for an observer to be fed in the next pass; nothing where `key` was asked for before."""
-    requests = _requests(context)
-    if key not in requests.waiting and key not in requests.done:
-        requests.waiting[key] = make()
+    observers = context.shared.observers
+    if key not in observers.waiting and key not in observers.done:
+        observers.waiting[key] = make()
 
 
 def collected(context: ScoringContext, key: Hashable, make: Callable[[], Found]) -> Found:
@@ -68,14 +42,15 @@ def collected(context: ScoringContext, key: Hashable, make: Callable[[], Found])
             are not finite.
         UnsupportedModelError: the network's graph shows no sites (see `ChannelGraph`).
     """
-    requests = _requests(context)
-    if key not in requests.done:
+    observers = context.shared.observers
+    if key not in observers.done:
         request(context, key, make)
         # Taken off first: what a pass that failed has fed must not be fed again.
-        waiting, requests.waiting = requests.waiting, {}
+        waiting = dict(observers.waiting)
+        observers.waiting.clear()
         failed = _run(context, list(waiting.values()))
-        requests.done.update({k: failed.get(id(o), o) for k, o in waiting.items()})
-    found = requests.done[key]
+        observers.done.update({k: failed.get(id(o), o) for k, o in waiting.items()})
+    found = observers.done[key]
     if isinstance(found, RandpruneError):
         raise found
     return found  # type: ignore[return-value]
@@ -87,11 +62,6 @@ def thinned(context: ScoringContext, images: int | None) -> Iterator[tuple[Tenso
         rows = _rows(first, len(batch), images, context.images)
         if len(rows):
             yield batch[rows], labels[rows]
-
-
-def _requests(context: ScoringContext) -> _Requests:
-    found: _Requests = context.shared.setdefault("requests", _Requests())
-    return found
 
 
 def _run(context: ScoringContext, observers: list[Observer]) -> dict[int, RandpruneError]:

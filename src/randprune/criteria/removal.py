@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
-from randprune.criteria.channels import CONVOLUTIONS, ChannelGraph, Site, Step, batch_axis
 from randprune.errors import UnsupportedModelError
 from randprune.graph.emit import emit
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.rules import arguments, concrete_shape, operator_name
+from randprune.graph.sites import CONVOLUTIONS, ChannelGraph, Site, Step, batch_axis
 from randprune.lineage import named_tensors
 from randprune.space import Space
 

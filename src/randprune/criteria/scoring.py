@@ -10,7 +10,7 @@ from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
 from randprune.errors import DataError, InvalidInputError
-from randprune.graph.program import in_mode, private_copy
+from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Space
 
 
@@ -22,7 +22,7 @@ def score(
     *,
     seed: int = 0,
     batch_size: int = 128,
-    shared: dict[str, Any] | None = None,
+    shared: DenseStatistics | None = None,
 ) -> list[torch.Tensor]:
     """Scores of all channels: one (width,) float tensor a group, higher = keep.
 
@@ -35,7 +35,8 @@ def score(
             that can be walked repeatedly. Images are float32 and normalised.
         seed: of the generator that random criteria use.
         batch_size: for data that comes as a split or as a pair of tensors.
-        shared: a dict in which several calls on the same network and data share their passes.
+        shared: what several calls on the same network and data know of it together, such as the
+            passes over the data: one `DenseStatistics(model, space)` for all of them.
 
     Raises:
         InvalidInputError: unknown criterion, scores of the wrong form from a plug-in, or `shared`
@@ -55,7 +56,7 @@ def score_all(
     *,
     seed: int = 0,
     batch_size: int = 128,
-    shared: dict[str, Any] | None = None,
+    shared: DenseStatistics | None = None,
 ) -> dict[str, list[torch.Tensor]]:
     """The scores of several criteria by name, from shared passes over the data.
 
@@ -81,7 +82,7 @@ def _scores(
     data: Any,
     seed: int,
     batch_size: int,
-    shared: dict[str, Any] | None,
+    shared: DenseStatistics | None,
 ) -> list[list[torch.Tensor]]:
     for criterion in chosen:
         if criterion.needs - {"weights"} and data is None:
@@ -89,13 +90,10 @@ def _scores(
                 f"The criterion {criterion.name!r} looks at {', '.join(sorted(criterion.needs))}: "
                 "give `data`, e.g. a calibration split or a list of (images, labels) batches."
             )
-    shared = {} if shared is None else shared
-    copy = _shared_copy(model, space, shared)
-    device = next((p.device for p in copy.parameters()), torch.device("cpu"))
-    batches, images = _batches(data, batch_size, device)
+    shared = statistics_of(model, space, shared)
+    batches, images = _batches(data, batch_size, shared.device)
     contexts = [
-        ScoringContext(copy, space, batches, torch.Generator().manual_seed(seed), shared, images)
-        for _ in chosen
+        ScoringContext(shared, batches, torch.Generator().manual_seed(seed), images) for _ in chosen
     ]
     for criterion, context in zip(chosen, contexts, strict=True):
         prepare = getattr(criterion, "prepare", None)
@@ -106,24 +104,6 @@ def _scores(
         found.append(criterion.scores(context))
         _check(criterion.name, space, found[-1])
     return found
-
-
-def _shared_copy(model: nn.Module, space: Space, shared: dict[str, Any]) -> nn.Module:
-    """The copy of the model that criteria look at, the same one for all calls that share."""
-    state = [*model.named_parameters(), *model.named_buffers()]
-    # In-place changes count up a tensor's version, so that a network trained further is noticed.
-    versions = [(n, id(t), 0 if t.is_inference() else t._version) for n, t in state]
-    seen = (space.fingerprint, versions)
-    if "copy" not in shared:
-        # The caller's model is held too: the ids above are its tensors' as long as it lives.
-        shared["copy"] = (seen, model, in_mode(private_copy(model)))
-    if shared["copy"][0] != seen:
-        raise InvalidInputError(
-            "The 'shared' parameter of score holds passes over another network, or over this one "
-            "before its weights were changed. Give a new dict."
-        )
-    copy: nn.Module = shared["copy"][2]
-    return copy
 
 
 def _batches(

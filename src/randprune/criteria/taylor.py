@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 
 from randprune.criteria.base import Need, ScoringContext, criteria
-from randprune.criteria.passes import Observer, collected, request
+from randprune.criteria.passes import collected, request
+from randprune.graph.observers import Observer
 from randprune.space import Slot, Space
 
 

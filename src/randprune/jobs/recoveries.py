@@ -10,20 +10,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from randprune.cost import FloatArray
-from randprune.criteria.reconstruction import eliminate
 from randprune.errors import ArtifactError
 from randprune.jobs.candidates import Repair
 from randprune.jobs.kept import Kept
 from randprune.jobs.ledger import entry
-from randprune.recovery import Moments, collect_moments, needs_moments, quick_form, recover
+from randprune.recovery import (
+    DenseStatistics,
+    Moments,
+    collect_moments,
+    needs_moments,
+    quick_form,
+    recover,
+)
 from randprune.recovery.sensitivity import sensitivities, sensitivity_tables
-from randprune.recovery.statistics import reference_tensors
 from randprune.space import Selection, Space
 from randprune.store import CostEntry
 from randprune.zoo.splits import Split
@@ -52,7 +56,10 @@ class Recoveries:
     seed: int
     spend: Callable[[CostEntry], None]
     device: str | None = None
-    shared: dict[str, Any] = field(init=False, default_factory=dict)
+    shared: DenseStatistics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shared = DenseStatistics(self.model, self.space)
 
     def quick(self, name: str) -> Repair:
         """The recovery of every candidate."""
@@ -81,7 +88,7 @@ class Recoveries:
 
     def moments(self) -> Moments:
         """Second moments of the dense network on the calibration images."""
-        if "moments" not in self.shared:
+        if self.shared.moments is None:
             path = self.kept.file("moments")
             found: Moments | None = None
             if path.exists():
@@ -92,9 +99,8 @@ class Recoveries:
             if found is None:
                 found = self._collect()
                 found.save(path)
-            self.shared["moments"] = found
-        moments: Moments = self.shared["moments"]
-        return moments
+            self.shared.moments = found
+        return self.shared.moments
 
     def _collect(self) -> Moments:
         start = time.perf_counter()
@@ -108,10 +114,9 @@ class Recoveries:
 
         def make() -> dict[str, Tensor]:
             start = time.perf_counter()
-            tensors = reference_tensors(self.model, self.space)
-            found = eliminate(self.space, self.moments(), tensors)
+            moments, found = self.moments(), self.shared.eliminations()
             images = next(self.calibration.batches(SENSITIVITY_IMAGES))[0]
-            measured = sensitivities(self.model, self.space, self.moments(), found, images)
+            measured = sensitivities(self.model, self.space, moments, found, images)
             self._spend("tables", start, len(images) * len(self.space))
             tables = sensitivity_tables(found, measured)
             return {f"{g:05d}": torch.from_numpy(table) for g, table in enumerate(tables)}

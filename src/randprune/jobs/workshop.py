@@ -116,9 +116,9 @@ class Workshop:
     def _score(self) -> Mapping[str, Tensor]:
         job = self.job
         chosen = self.criterion or criteria.create(job.recipe.criterion)
-        shared: dict[str, Any] = {}
+        shared = self.recoveries.shared
         if "moments" in chosen.needs:
-            shared["moments"] = self.recoveries.moments()
+            self.recoveries.moments()
         start = time.perf_counter()
         found = score(
             job.model,

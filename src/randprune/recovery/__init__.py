@@ -9,9 +9,11 @@ from randprune.recovery.base import (
     recoveries,
 )
 from randprune.recovery.chain import images_forward, needs_moments, parse, quick_form, recover
+from randprune.recovery.dense import DenseStatistics
 from randprune.recovery.statistics import Moments, collect_moments
 
 __all__ = [
+    "DenseStatistics",
     "LeastSquares",
     "MeasuredNorm",
     "Moments",

@@ -1,14 +1,13 @@
 """What a recovery is: a weight update of a cut network without training.
 
 It edits the network that it is given in place (the pruned copy, never the caller's dense one) and
-returns it. What several
-recoveries of one dense network need - moments, an exported graph - is computed once and kept in
-the context's `shared`.
+returns it. What several recoveries of one dense network need, such as moments, is made once and
+kept in the context's `shared`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -17,14 +16,10 @@ from torch import Tensor, nn
 
 from randprune.errors import DataError
 from randprune.recovery.batch_norm import closed_form, recalibrate
+from randprune.recovery.dense import DenseStatistics
 from randprune.recovery.least_squares import RIDGE, repair
 from randprune.recovery.sequential import Options, SequentialRepair, images_within
-from randprune.recovery.statistics import (
-    Moments,
-    collect_moments,
-    reference_replay,
-    reference_tensors,
-)
+from randprune.recovery.statistics import Moments, reference_replay
 from randprune.registry import Registry
 from randprune.space import Selection, Space
 
@@ -39,19 +34,25 @@ class RecoveryContext:
     """What recoveries may look at.
 
     Attributes:
-        model: the dense network; left untouched.
-        space: its channel groups.
+        shared: the dense network, and what several recoveries need of it, made once.
         selection: what the cut network keeps.
         batches: a callable that starts a pass over the calibration data, yielding (images, labels)
             or images alone; None where no data was given.
-        shared: what several recoveries of the same dense network share.
     """
 
-    model: nn.Module
-    space: Space
+    shared: DenseStatistics
     selection: Selection
     batches: Callable[[], Iterable[Any]] | None
-    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> nn.Module:
+        """The dense network; left untouched."""
+        return self.shared.model
+
+    @property
+    def space(self) -> Space:
+        """Its channel groups."""
+        return self.shared.space
 
     def data(self) -> Iterable[Any]:
         """One pass over the calibration data."""
@@ -61,17 +62,8 @@ class RecoveryContext:
 
     def moments(self) -> Moments:
         """Second moments of the dense network, collected once."""
-        if "moments" not in self.shared:
-            self.shared["moments"] = collect_moments(self.model, self.space, self.data())
-        found: Moments = self.shared["moments"]
-        return found
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        """The dense network's tensors in the form in which it is cut."""
-        if "reference" not in self.shared:
-            self.shared["reference"] = reference_tensors(self.model, self.space)
-        found: Mapping[str, Tensor] = self.shared["reference"]
-        return found
+        known = self.shared.moments
+        return self.shared.collect(self.data()) if known is None else known
 
     def images(self, count: int) -> Tensor:
         """The first `count` images of the data, or all where there are fewer."""
@@ -120,7 +112,7 @@ class LeastSquares:
         """See `randprune.recovery.least_squares.repair`."""
         return repair(
             small, context.model, context.space, context.selection, context.moments(),
-            ridge=self.ridge, tensors=context.tensors(),
+            ridge=self.ridge, tensors=context.shared.reference,
         )  # fmt: skip
 
 
@@ -169,13 +161,12 @@ class Sequential:
 
     def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
         """See `randprune.recovery.sequential.SequentialRepair`."""
-        key = f"sequential/{self!r}"
-        if key not in context.shared:
+        shared = context.shared
+        if self not in shared.sequential:
             replay = reference_replay(context.model, context.space, context.images(2))
             images = context.images(min(self.images, images_within(replay, self.limit_mib)))
             free = replay if replay.fixed_batch in (None, len(images)) else None
-            context.shared[key] = SequentialRepair(
+            shared.sequential[self] = SequentialRepair(
                 context.model, context.space, images, self.options, free
             )
-        made: SequentialRepair = context.shared[key]
-        return made(small, context.selection)
+        return shared.sequential[self](small, context.selection)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.recovery.base import Recovery, RecoveryContext, recoveries
+from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Selection, Space
 
 
@@ -62,7 +63,7 @@ def recover(
     data: Any = None,
     *,
     batch_size: int = 128,
-    shared: dict[str, Any] | None = None,
+    shared: DenseStatistics | None = None,
 ) -> nn.Module:
     """`small` itself after a recovery or a chain of them; the dense network is left untouched.
 
@@ -76,17 +77,18 @@ def recover(
         data: calibration images: an object with `batches(batch_size)` (a data split), a pair of
             tensors (images, labels), or an iterable of batches that can be walked repeatedly.
         batch_size: for data that comes as a split or a pair.
-        shared: a dict in which several calls on the same dense network and data share their passes.
+        shared: what several calls on the same dense network and data know of it together, such as
+            its moments: one `DenseStatistics(model, space)` for all of them.
 
     Raises:
-        InvalidInputError: unknown recovery, or a selection of another space.
+        InvalidInputError: unknown recovery, a selection of another space, or `shared` of another
+            network.
         DataError: the recovery needs data and none was given.
     """
     space.check_selection(selection)
     steps = parse(recovery) if isinstance(recovery, str) else (recovery,)
-    context = RecoveryContext(
-        model, space, selection, _batches(data, batch_size), {} if shared is None else shared
-    )
+    shared = statistics_of(model, space, shared)
+    context = RecoveryContext(shared, selection, _batches(data, batch_size))
     for step in steps:
         small = step.apply(small, context)
     return small

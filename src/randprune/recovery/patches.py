@@ -23,24 +23,17 @@ def sample_positions(
     `source` is what the layer reads: (B, C, H, W) for convolutions, (B, ..., C) for linear layers.
     The places are the same for all images of a batch.
     """
-    sizes = source.shape[1:-1] if layer.linear else output_size(layer, source)
+    windows = layer.geometry
+    sizes = source.shape[1:-1] if windows.linear else windows.output_size(source.shape[2:])
     places = math.prod(sizes)
     if places <= count:
         return torch.arange(places)
     return torch.randperm(places, generator=generator)[:count].sort().values
 
 
-def output_size(layer: Layer, source: Tensor) -> tuple[int, int]:
-    """Height and width of a convolution's output."""
-    left, right, top, bottom = layer.padding
-    height = source.shape[2] + top + bottom - layer.dilation[0] * (layer.kernel[0] - 1) - 1
-    width = source.shape[3] + left + right - layer.dilation[1] * (layer.kernel[1] - 1) - 1
-    return height // layer.stride[0] + 1, width // layer.stride[1] + 1
-
-
 def output_rows(layer: Layer, output: Tensor, positions: Tensor) -> Tensor:
     """Outputs at the places: (B * P, C), float32. Any tensor of the output's shape will do."""
-    if layer.linear:
+    if layer.geometry.linear:
         rows = output.reshape(output.shape[0], -1, output.shape[-1])
         return rows[:, positions.to(rows.device)].reshape(-1, output.shape[-1]).float()
     flat = output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, output.shape[1])
@@ -50,18 +43,19 @@ def output_rows(layer: Layer, output: Tensor, positions: Tensor) -> Tensor:
 def input_rows(layer: Layer, source: Tensor, positions: Tensor) -> Tensor:
     """What the layer reads at the output places: (groups, B * P, columns), float32."""
     positions = positions.to(source.device)
-    if layer.linear:
+    if layer.geometry.linear:
         rows = source.reshape(source.shape[0], -1, source.shape[-1])[:, positions]
         return rows.reshape(1, -1, source.shape[-1]).float()
     batch, channels = source.shape[:2]
-    _, width = output_size(layer, source)
-    down, right = positions // width * layer.stride[0], positions % width * layer.stride[1]
-    padded = F.pad(source, layer.padding) if any(layer.padding) else source
+    lie = layer.geometry
+    _, width = lie.output_size(source.shape[2:])
+    down, right = positions // width * lie.stride[0], positions % width * lie.stride[1]
+    padded = F.pad(source, lie.padding) if any(lie.padding) else source
     padded = padded.permute(0, 2, 3, 1)
     windows = [
-        padded[:, down + a * layer.dilation[0], right + b * layer.dilation[1]]
-        for a in range(layer.kernel[0])
-        for b in range(layer.kernel[1])
+        padded[:, down + a * lie.dilation[0], right + b * lie.dilation[1]]
+        for a in range(lie.kernel[0])
+        for b in range(lie.kernel[1])
     ]
     rows = torch.stack(windows, dim=-1).reshape(batch * len(positions), layer.groups, -1).float()
     assert rows.shape[-1] == channels // layer.groups * layer.taps

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.cost import FloatArray
-from randprune.criteria.reconstruction import Elimination
 from randprune.errors import DataError
+from randprune.graph.execute import Run
+from randprune.recovery.elimination import Elimination
 from randprune.recovery.least_squares import RIDGE, refit
-from randprune.recovery.replay import Replay, Run
+from randprune.recovery.replay import Replay
 from randprune.recovery.statistics import Moments, reference_replay, reference_tensors
 from randprune.space import ChannelGroup, IntArray, Space
 

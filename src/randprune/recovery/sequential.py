@@ -26,13 +26,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.graph.rules import operator_name
+from randprune.graph.execute import Run
+from randprune.graph.layers import norm_behind
+from randprune.graph.steps import Step
 from randprune.lineage import named_tensors
 from randprune.recovery.least_squares import (
     Kept,
@@ -43,7 +46,7 @@ from randprune.recovery.least_squares import (
 )
 from randprune.recovery.patches import input_rows, output_rows, sample_positions
 from randprune.recovery.regression import Regression
-from randprune.recovery.replay import Layer, Replay, Run, detached_tensors, replay_for
+from randprune.recovery.replay import Layer, Replay, add_bias, detached_tensors, replay_for
 from randprune.recovery.statistics import (
     FULL_COLUMNS,
     POSITIONS,
@@ -161,7 +164,7 @@ class SequentialRepair:
         except (RuntimeError, KeyError):
             pass  # a literal shape in the graph: export the cut network itself
         own = replay_for(small, self.images)
-        if [n.target for n in _calls(own)] != [n.target for n in _calls(self.replay)]:
+        if _operators(own) != _operators(self.replay):
             raise UnsupportedModelError(
                 "Sequential repair walks the dense and the cut network side by side, and their "
                 "graphs differ. Use recovery 'least_squares+bn' for this network."
@@ -182,11 +185,12 @@ class _Pass:
         self.tensors = detached_tensors(small)
         self.replay = repair.graph_of(small)
         self.dense_replay = repair.replay
-        self.twin = dict(zip(_calls(self.replay), _calls(repair.replay), strict=True))
+        self.steps = self.replay.graph.steps
+        self.twin = dict(zip(self.steps.at, repair.replay.graph.steps.at, strict=True))
         self.dense = repair.replay.run(repair.dense, repair.images)
         self.cut = self.replay.run(self.tensors, repair.images, self._fit)
         self.generator = torch.Generator().manual_seed(self.options.seed)
-        self.place = {node: i for i, node in enumerate(self.replay.nodes)}
+        self.place = {node: i for i, node in enumerate(self.steps.at)}
         self.under_way: list[Node] = []
         self.changed = self._changed()
 
@@ -197,12 +201,12 @@ class _Pass:
     def _changed(self) -> set[Node]:
         """Nodes whose values differ from the dense network's: behind any cut layer."""
         changed: set[Node] = set()
-        for node in self.replay.nodes:
-            layer = self.replay.layers.get(node)
-            fed = any(n in changed for n in node.all_input_nodes)
+        for step in self.steps.order:
+            layer = self.replay.layers.get(step.node)
+            fed = any(source in changed for source in step.sources)
             cut = layer is not None and self._inputs_cut(layer)
             if fed or cut:
-                changed.add(node)
+                changed.add(step.node)
         return changed
 
     def _inputs_cut(self, layer: Layer) -> bool:
@@ -210,11 +214,11 @@ class _Pass:
 
     def _is_last(self, node: Node) -> bool:
         """Whether the layer's values reach an output with no further layer in between."""
-        while len(node.users) == 1 and node not in self.replay.outputs:
-            node = next(iter(node.users))
+        while (reader := self.steps.only_reader(node)) is not None:
+            node = reader.node
             if node in self.replay.layers:
                 return False
-        return node in self.replay.outputs
+        return node in self.steps.outputs
 
     def _fit(self, node: Node, run: Run) -> None:
         """Called just before a layer of the cut network is computed: replace its weights."""
@@ -240,12 +244,10 @@ class _Pass:
         inputs = input_rows(layer, source, places)
         end = self.twin[tail.end]
         own = self.twin[node]
-        for needed in (end, own):
-            self.dense.pin(needed)
+        self.dense.pin(end, own)
         goal = output_rows(layer, self.dense.value(end), places)[:, rows]
         plain = output_rows(layer, self.dense.value(own), places)[:, rows]
-        for needed in (end, own):
-            self.dense.release(needed)
+        self.dense.release(end, own)
         offset = torch.zeros_like(goal)
         if actual is not None:
             offset += output_rows(layer, actual, places)
@@ -303,37 +305,39 @@ class _Pass:
         add_to_bias(self.small, self.module_tensors, layer, shift)
         if not layer.bias and layer.norm is None:
             node = self.replay.node_of[layer.weight]
-            self.cut.extra_bias[node] = shift.to(self.tensors[layer.weight])
+            self.cut.amend[node] = partial(add_bias, shift.to(self.tensors[layer.weight]))
 
     def _tail(self, node: Node, layer: Layer) -> _Tail:
         end, shortcut = node, None
         if layer.norm is not None:
-            end = next(iter(node.users))
-            end = _only_item(end)
+            behind = norm_behind(self.replay.graph, node)
+            assert behind is not None
+            end = self._first_item(behind[0].node)
         if self.options.residual:
-            other = self._shortcut(end)
-            if other is not None:
-                end, shortcut = next(iter(end.users)), other
-        low, high = -math.inf, math.inf
-        if len(end.users) == 1:
-            low, high = _clamp(next(iter(end.users)))
-        return _Tail(end, shortcut, low, high)
+            found = self._sum(end)
+            if found is not None:
+                end, shortcut = found
+        return _Tail(end, shortcut, *_clamp(self.steps.only_reader(end)))
 
-    def _shortcut(self, end: Node) -> Node | None:
-        """The other summand, where a sum is the only reader of `end` and the other can be had."""
-        if len(end.users) != 1:
-            return None
-        total = next(iter(end.users))
-        if total.op != "call_function" or operator_name(total) not in ("add", "add_"):
+    def _first_item(self, node: Node) -> Node:
+        """The first item of a tuple-valued node, else the node itself."""
+        readers = self.steps.readers.get(node, ())
+        items = (r.node for r in readers if r.operator == "getitem" and r.args[1] == 0)
+        return next(items, node)
+
+    def _sum(self, end: Node) -> tuple[Node, Node] | None:
+        """The sum that alone reads `end` and its other summand, where that can be had."""
+        total = self.steps.only_reader(end)
+        if total is None or total.operator != "add":
             return None
         sides = [side for side in total.args[:2] if side is not end]
         if len(sides) != 1 or not isinstance(sides[0], Node) or total.kwargs.get("alpha", 1) != 1:
             return None
         other = sides[0]
-        shapes = [n.meta["val"].shape for n in (end, other, total)]
+        shapes = [n.meta["val"].shape for n in (end, other, total.node)]
         if not shapes[0] == shapes[1] == shapes[2]:
             return None
-        return None if self._needs_unfinished(other) else other
+        return None if self._needs_unfinished(other) else (total.node, other)
 
     def _needs_unfinished(self, node: Node) -> bool:
         """Whether a node's value needs a layer whose fit is under way."""
@@ -344,9 +348,9 @@ class _Pass:
             current = stack.pop()
             if current in self.under_way:
                 return True
-            if current not in seen and self.place[current] > first:
+            if current not in seen and self.place.get(current, -1) > first:
                 seen.add(current)
-                stack.extend(current.all_input_nodes)
+                stack.extend(self.steps.at[current].sources)
         return False
 
 
@@ -364,45 +368,37 @@ def images_within(replay: Replay, limit_mib: int) -> int:
     Counts the values that live together in the graph's order, for both networks, and as much again
     as the largest of them for windows and copies.
     """
+    steps = replay.graph.steps
+    nodes = (*replay.graph.inputs, *steps.at)
     sizes = {
         node: 4 * int(torch.tensor(node.meta["val"].shape[1:]).prod())
-        for node in replay.nodes
-        if isinstance(node.meta.get("val"), Tensor)
-        and node.meta["val"].ndim > 1
-        and not replay.tensor_name(node)
+        for node in nodes
+        if isinstance(node.meta.get("val"), Tensor) and node.meta["val"].ndim > 1
     }
-    last = {s: i for i, node in enumerate(replay.nodes) for s in node.all_input_nodes}
+    last = {source: step.node for step in steps.order for source in step.sources}
     live, peak = 0, 1
-    for i, node in enumerate(replay.nodes):
+    for node in nodes:
         live += sizes.get(node, 0)
         peak = max(peak, 2 * live + 2 * sizes.get(node, 0))
-        live -= sum(sizes.get(s, 0) for s in node.all_input_nodes if last[s] == i)
+        sources = steps.at[node].sources if node in steps.at else ()
+        live -= sum(sizes.get(source, 0) for source in sources if last[source] is node)
     return max(1, (limit_mib << 20) // peak)
 
 
-def _calls(replay: Replay) -> list[Node]:
-    """The operations; parameters may differ, since a recovery may have added a bias."""
-    return [node for node in replay.nodes if node.op == "call_function"]
+def _operators(replay: Replay) -> list[str]:
+    """What is called; parameters may differ, since a recovery may have added a bias."""
+    return [step.operator for step in replay.graph.steps.order]
 
 
-def _only_item(node: Node) -> Node:
-    """The first item of a tuple-valued node, else the node itself."""
-    items = [n for n in node.users if operator_name(n) == "getitem" and n.args[1] == 0]
-    return items[0] if items else node
-
-
-def _clamp(node: Node) -> tuple[float, float]:
-    """The limits of a clamp; infinite for any other node."""
-    if node.op != "call_function":
+def _clamp(step: Step | None) -> tuple[float, float]:
+    """The limits of a clamp; infinite for any other step."""
+    if step is None:
         return -math.inf, math.inf
-    name = operator_name(node).rstrip("_")
-    if name in _CLAMPS:
-        return _CLAMPS[name]
-    if name in ("hardtanh", "clamp"):
-        defaults = (-1.0, 1.0) if name == "hardtanh" else (None, None)
-        given = [*node.args[1:], *defaults[len(node.args) - 1 :]]
-        limits = [limit for limit in given if limit is None or isinstance(limit, int | float)]
-        if len(limits) == 2:
-            low, high = limits
+    if step.operator in _CLAMPS:
+        return _CLAMPS[step.operator]
+    names = {"hardtanh": ("min_val", "max_val"), "clamp": ("min", "max")}.get(step.operator)
+    if names is not None:
+        low, high = (step.bound()[name] for name in names)
+        if all(limit is None or isinstance(limit, int | float) for limit in (low, high)):
             return (-math.inf if low is None else low, math.inf if high is None else high)
     return -math.inf, math.inf

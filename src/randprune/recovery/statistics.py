@@ -30,8 +30,10 @@ from torch.fx import Node
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, DataError
 from randprune.graph.emit import emit
+from randprune.graph.execute import Run
+from randprune.graph.layers import Geometry, Norm
 from randprune.recovery.patches import channel_rows, input_rows, sample_positions
-from randprune.recovery.replay import Layer, Norm, Replay, Run, detached_tensors, replay_for
+from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
 
 Mode = Literal["full", "channels", "none"]
@@ -322,7 +324,9 @@ class _Sums:
 
 def _layer_from(document: dict[str, Any]) -> Layer:
     norm = document.pop("norm")
-    fixed: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+    windows: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in document.pop("geometry").items()
     }
-    return Layer(norm=None if norm is None else Norm(**norm), **fixed)
+    found = None if norm is None else Norm(**norm)
+    return Layer(norm=found, geometry=Geometry(**windows), **document)

@@ -15,6 +15,7 @@ from randprune.criteria.scoring import score, score_all
 from randprune.errors import DataError
 from randprune.graph.trace import trace
 from randprune.lineage import named_tensors
+from randprune.recovery import DenseStatistics
 from randprune.space import Slot, Space
 from randprune.testing.networks import IMAGE_SHAPE, Normed, Plain, labelled_images, seeded
 
@@ -131,7 +132,7 @@ def check_shared(
 ) -> None:
     """The same scores where passes over the data are shared with other criteria."""
     others = [name for name in ("l1", "taylor", "chip") if name != criterion.name]
-    shared: dict[str, Any] = {}
+    shared = DenseStatistics(model, space)
     data = labelled_images()
     together = score_all(model, space, [*others, criterion], data, shared=shared)
     beside = f"{criterion.name} beside {', '.join(others)}"

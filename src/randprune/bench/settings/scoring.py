@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
@@ -23,7 +23,7 @@ from randprune.bench.units import Prepared
 from randprune.criteria import Criterion, criteria, score, score_all
 from randprune.errors import StorageError
 from randprune.executors import Tell
-from randprune.recovery import needs_moments
+from randprune.recovery import DenseStatistics, needs_moments
 from randprune.store import Accuracy, CostEntry
 from randprune.zoo.weights import weights_hash
 
@@ -39,10 +39,9 @@ def prepare(lab: PretrainedLab, tell: Tell) -> Prepared:
     _pretrain(lab, tell)
     used = sorted({c for label in lab.recipe.methods for c in lab.recipe.criteria_of(label)})
     chosen = {name: criteria.create(name) for name in used if name != RANDOM_CRITERION}
-    shared: dict[str, Any] = {}
     if needs_moments(lab.recipe.recovery) or any("moments" in c.needs for c in chosen.values()):
-        shared["moments"] = lab.recoveries.moments()
-    _score(lab, chosen, shared)
+        lab.recoveries.moments()
+    _score(lab, chosen)
     _ = lab.tables
     judge = lab.exact_judge
     _ = lab.quick_judge
@@ -82,14 +81,14 @@ def _keep(network: nn.Module, file: Path) -> None:
     write_file(file, safetensors.torch.save(dict(network.state_dict())))
 
 
-def _score(lab: PretrainedLab, chosen: Mapping[str, Criterion], shared: dict[str, Any]) -> None:
+def _score(lab: PretrainedLab, chosen: Mapping[str, Criterion]) -> None:
     """Score all criteria in shared passes, keep the scores, and what each costs by itself."""
     calibration = lab.recoveries.calibration
 
     def make() -> dict[str, torch.Tensor]:
         start = time.perf_counter()
         with MacCounter() as counter:
-            found, failed = _scores(lab, chosen, shared)
+            found, failed = _scores(lab, chosen)
         looked_at = [c.needs - {"weights"} for c in chosen.values()]
         lab.ledger.append(
             CostEntry(
@@ -119,13 +118,18 @@ def _score(lab: PretrainedLab, chosen: Mapping[str, Criterion], shared: dict[str
 
 
 def _scores(
-    lab: PretrainedLab, chosen: Mapping[str, Criterion], shared: dict[str, Any]
+    lab: PretrainedLab, chosen: Mapping[str, Criterion]
 ) -> tuple[dict[str, list[torch.Tensor]], dict[str, str]]:
     """Scores by criterion, and the errors of those that failed."""
     calibration, seed = lab.recoveries.calibration, lab.seed("scores")
+
+    def fresh() -> DenseStatistics:
+        """The moments are shared by all; a pass that failed must not be."""
+        return DenseStatistics(lab.base, lab.space, lab.recoveries.shared.moments)
+
     try:
         together = score_all(
-            lab.base, lab.space, chosen.values(), calibration, seed=seed, shared=dict(shared)
+            lab.base, lab.space, chosen.values(), calibration, seed=seed, shared=fresh()
         )
         return {name: together[criterion.name] for name, criterion in chosen.items()}, {}
     except (StorageError, MemoryError):
@@ -137,7 +141,7 @@ def _scores(
     for name, criterion in chosen.items():
         try:
             found[name] = score(
-                lab.base, lab.space, criterion, calibration, seed=seed, shared=dict(shared)
+                lab.base, lab.space, criterion, calibration, seed=seed, shared=fresh()
             )
         except (StorageError, MemoryError):
             raise

@@ -235,6 +235,13 @@ def dense_program(
     return program, found, {name: tensor.detach() for name, tensor in state.items()}
 
 
+def dense_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
+    """Every parameter and buffer by name, detached, in the form in which the network is cut."""
+    if space.as_graph:
+        return dense_program(model, space)[2]
+    return {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+
+
 def _steps(nodes: tuple[Node, ...]) -> tuple[tuple[Step, ...], dict[Node, Node]]:
     """All calls, out of place, and which node holds a value after in-place writes to it.
 

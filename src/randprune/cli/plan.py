@@ -98,13 +98,13 @@ class Plan:
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
     """The untrained network and the images that a recipe names."""
-    from randprune.jobs.api import load_recipe_data
+    from randprune.jobs.opening import images_of_recipe
     from randprune.zoo.models import build_model
 
     asked = recipe.model
     assert asked is not None
     network = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    return network, load_recipe_data(recipe)
+    return network, images_of_recipe(recipe)
 
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:

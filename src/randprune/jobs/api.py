@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from randprune.cost import Budget
 from randprune.criteria import Criterion
 from randprune.errors import InvalidInputError
-from randprune.jobs.phases import prune_network
+from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
-from randprune.zoo.data import Data, as_data, load_data
-from randprune.zoo.models import build_model
-from randprune.zoo.weights import load_weights
+from randprune.zoo.data import as_data
 
 Finetune = TrainRecipe | Mapping[str, Any] | int | None
 Folder = str | os.PathLike[str]
@@ -137,12 +136,7 @@ def run_recipe(
         InvalidInputError: the recipe names no network, images or folder; and as `prune`.
     """
     check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
-    asked = recipe.model
-    assert asked is not None
-    data = load_recipe_data(recipe)
-    model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    if asked.weights:
-        load_weights(model, asked.weights)
+    data, model = images_of_recipe(recipe), network_of_recipe(recipe)
     return in_folder(
         out or recipe.output.folder or None,
         lambda folder: prune_network(
@@ -178,18 +172,6 @@ def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
                 f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
                 "Give that object to the Python function."
             )
-
-
-def load_recipe_data(recipe: JobRecipes) -> Data:
-    """The images that a recipe names."""
-    assert recipe.data is not None
-    return load_data(
-        recipe.data.spec,
-        calibration=recipe.data.calibration,
-        search=recipe.data.search,
-        seed=recipe.data.seed,
-        **recipe.data.options,
-    )
 
 
 def _training(finetune: Finetune) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from randprune.cost import Budget
@@ -13,9 +12,9 @@ from randprune.jobs.api import (
     Folder,
     check_sections,
     in_folder,
-    load_recipe_data,
     merge_settings,
 )
+from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.result import PruneResult
 from randprune.jobs.scratch import scratch_network
@@ -23,7 +22,6 @@ from randprune.recipe import CUSTOM, ScratchRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
-from randprune.zoo.models import build_model
 
 Epochs = int | TrainRecipe | Mapping[str, Any]
 
@@ -144,13 +142,8 @@ def run_scratch_recipe(
         InvalidInputError: the recipe names no network or images; and as `prune_from_scratch`.
     """
     check_sections(recipe, {"strategy": recipe.search.strategy})
-    asked = recipe.model
-    assert asked is not None
-    data = load_recipe_data(recipe)
     # A constructor draws weights: the same ones in the process that goes on after an interruption.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
+    data, model = images_of_recipe(recipe), network_of_recipe(recipe, recipe.seed)
     return in_folder(
         out or recipe.output.folder or None,
         lambda folder: scratch_network(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from randprune.training import fast_norm
+
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,3 +50,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         return code, printed.out, printed.err
 
     return run_command
+
+
+@pytest.fixture
+def every_norm_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path also at the widths of networks that were not cut."""
+    monkeypatch.setattr(fast_norm, "_LANES", 1 << 30)
+    monkeypatch.setattr(fast_norm, "_ROW", 1 << 30)

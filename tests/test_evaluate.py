@@ -183,6 +183,23 @@ def test_a_network_without_batch_norm_is_copied_as_it_is() -> None:
     assert "no batch norm follows" in copy.note
 
 
+def test_a_3d_convolution_inside_stays_in_its_memory_order() -> None:
+    class Lifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Conv2d(3, 4, 3)
+            self.deep = nn.Conv3d(1, 2, (4, 1, 1))
+            self.end = nn.Linear(2, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.deep(self.flat(x)[:, None]).mean((2, 3, 4)))
+
+    network, images = Lifted(), torch.randn(4, 3, 8, 8)
+    copy = inference_copy(network, images).network
+    assert copy.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(copy(images), network(images))
+
+
 @pytest.mark.parametrize("as_graph", [False, True])
 def test_cut_networks_are_folded_whole(as_graph: bool) -> None:
     model = randomised(build_model("randprune:resnet20", num_classes=4))

@@ -172,21 +172,65 @@ def test_momentum_of_unused_slices_waits() -> None:
         assert (weights != states[0][0]).any()
 
 
+def told_by_brightness(count: int = 64) -> TensorSplit:
+    """Five classes that can be learnt in a few steps."""
+    labels = torch.arange(count) % 5
+    pixels = (50 * labels.view(-1, 1, 1, 1)).expand(-1, 3, 8, 8).to(torch.uint8)
+    return TensorSplit(pixels.contiguous(), labels, (0.5,) * 3, (0.25,) * 3, num_classes=5)
+
+
 def test_sandwich_and_distillation_train_both_ends() -> None:
     shared = supernet("mixed")
     pool = np.stack([draw(shared, 7)])
     narrowest = np.maximum(1, shared.space.widths // 4)
     step = SharedStep(pool, sandwich=True, narrowest=narrowest, distill=True)
-    result = train(shared, images(), RECIPE, step=step)
+    split = told_by_brightness()
+    recipe = RECIPE.replace(epochs=10, augment=False)
+    trained = train(shared, split, recipe, step=step).model
     assert len(step.rows(torch.Generator())) == 3
-    assert result.history[-1]["loss"] < result.history[0]["loss"] + 0.5
-    assert np.isfinite([epoch["loss"] for epoch in result.history]).all()
+    batch, labels = next(split.batches(64))
+    for widths in (shared.space.widths, narrowest):
+        before, after = (
+            nn.functional.cross_entropy(at(network, widths)(batch), labels).item()
+            for network in (shared, trained)
+        )
+        assert after < 0.4 * before
     with pytest.raises(rp.InvalidInputError, match="Set sandwich=True"):
         SharedStep(pool, distill=True)
     with pytest.raises(rp.InvalidInputError, match="needs 'narrowest'"):
         SharedStep(pool, sandwich=True)
     with pytest.raises(rp.InvalidInputError, match="Got Mixed instead"):
         train(Mixed(), images(), RECIPE, step=step)
+
+
+def at(network: nn.Module, widths: np.ndarray) -> Supernet:
+    """The shared weights at one configuration, in training mode as while they were trained."""
+    assert isinstance(network, Supernet)
+    network = copy.deepcopy(network).train()
+    network.configure(widths)
+    return network
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_a_step_is_the_mean_over_its_configurations(distill: bool) -> None:
+    """The learning rate must mean the same whatever their number."""
+    shared = supernet("mixed").train()
+    pool = np.stack([draw(shared, seed) for seed in (7, 8, 9)])
+    narrowest = np.maximum(1, shared.space.widths // 4)
+    step = SharedStep(pool, per_step=2, sandwich=True, narrowest=narrowest, distill=distill)
+    step.attach(shared, torch.optim.SGD(shared.parameters(), lr=0.1))
+    batch, labels = next(images().batches(16))
+    rows = step.rows(torch.Generator().manual_seed(3))
+    assert len(rows) == 4
+    logits = [at(shared, row)(batch).detach() for row in rows]
+    taught = logits[0].softmax(1) if distill else labels
+    losses = [
+        nn.functional.cross_entropy(found, labels if number == 0 else taught)
+        for number, found in enumerate(logits)
+    ]
+    got = step(shared, batch, labels, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(got.loss, torch.stack(losses).mean())
+    assert torch.equal(got.logits, logits[-1])
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from randprune.errors import ArtifactError, DataError, InvalidInputError, WeightsError
 from randprune.evaluate import Evaluator
+from randprune.testing import Normed, in_place, seeded
 from randprune.training import (
     Checkpoint,
     StepOutput,
@@ -32,6 +33,7 @@ from randprune.training import (
 from randprune.training.fast_norm import install, pixels_a_row, remove
 from randprune.training.optimize import WeightAverage, make_optimizer
 from randprune.training.state import weights_digest
+from randprune.zoo.models import OWN_MODELS, build_model
 from randprune.zoo.splits import TensorSplit
 
 FAST = TrainRecipe(epochs=2, batch_size=16, lr=0.05)
@@ -521,6 +523,16 @@ def test_fast_batch_norm_is_batch_norm(channels: int, dtype: torch.dtype) -> Non
     assert "forward" not in vars(remove(fast))
 
 
+@pytest.mark.parametrize("shape", [(2, 11, 2, 2), (2, 11, 1, 1), (4, 3, 1, 1), (3, 5, 2, 1)])
+def test_fast_batch_norm_of_a_handful_of_pixels(shape: tuple[int, ...]) -> None:
+    """All pixels in one row would leave nothing to take a variance over."""
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=torch.channels_last)
+    fast, plain = install(nn.BatchNorm2d(shape[1])), nn.BatchNorm2d(shape[1])
+    torch.testing.assert_close(fast(images), plain(images))
+    torch.testing.assert_close(fast.running_var, plain.running_var)
+
+
 def test_fast_batch_norm_leaves_other_cases_to_torch() -> None:
     norm = nn.BatchNorm2d(6)
     images = torch.randn(4, 6, 4, 4)
@@ -533,6 +545,60 @@ def test_fast_batch_norm_leaves_other_cases_to_torch() -> None:
     assert pixels_a_row(nn.BatchNorm2d(16), wide) == 1
     for other in (nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6, momentum=None)):
         assert "forward" not in vars(install(other))
+
+
+class InPlaceNet(nn.Module):
+    """What published networks do to the output of a batch norm: activate it and add to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 7, 3, padding=1, bias=False), nn.BatchNorm2d(7)
+        self.conv2, self.bn2 = nn.Conv2d(7, 7, 3, padding=1, bias=False), nn.BatchNorm2d(7)
+        self.linear = nn.Linear(7, 4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(x))
+        out += x
+        return self.linear(self.relu(out).mean((2, 3)))
+
+
+class SameNet(InPlaceNet):
+    """The same without an in-place operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.linear(F.relu(self.bn2(self.conv2(x)) + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_in_place_operators_after_a_fast_batch_norm(precision: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        overwriting, plain = InPlaceNet(), SameNet()
+    plain.load_state_dict(overwriting.state_dict())
+    recipe = FAST.replace(precision=precision)
+    first, second = (train(net, tiny_split(), recipe) for net in (overwriting, plain))
+    assert_same_weights(first.model, second.model)
+
+
+@pytest.mark.parametrize("name", ["tests:tiny", "tests:normed", *OWN_MODELS])
+def test_our_networks_train_with_in_place_activations(name: str, every_norm_is_fast: None) -> None:
+    made = {"tests:tiny": tiny_net, "tests:normed": lambda: seeded(Normed)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = made[name]() if name in made else build_model(f"randprune:{name}", num_classes=5)
+    channels = next(model.parameters()).shape[1]
+    size = 8 if name in (*made, "digits_cnn") else 32
+    pixels = torch.randint(0, 256, (4, channels, size, size), dtype=torch.uint8)
+    split = TensorSplit(
+        pixels, torch.arange(4), (0.5,) * channels, (0.25,) * channels, num_classes=5
+    )
+    recipe = TrainRecipe(epochs=1, batch_size=4, lr=0.01)
+    wanted = train(model, split, recipe)
+    got = train(in_place(model), split, recipe)
+    assert_same_weights(got.model, wanted.model)
 
 
 # -- several processes -------------------------------------------------------------------------

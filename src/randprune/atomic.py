@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Paths that callers give, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ import os
 import secrets
 from pathlib import Path
 
-from randprune.errors import StorageError
+from randprune.errors import InvalidInputError, StorageError
+
+
+def checked_path(path: object, parameter: str) -> Path:
+    """`path` as a `Path`; `parameter` names it in the message.
+
+    Raises:
+        InvalidInputError: not a text or a path, empty of meaning to the system (a NUL character).
+    """
+    try:
+        found = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        found = None
+    if not isinstance(found, str):
+        raise InvalidInputError(
+            f"The {parameter!r} parameter must be a file name: a text or a pathlib.Path. "
+            f"Got {path!r} instead."
+        )
+    if "\0" in found:
+        raise InvalidInputError(
+            f"The {parameter!r} parameter holds a NUL character, which no file name can: {found!r}."
+        )
+    return Path(found)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -18,8 +40,9 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
 
     Raises:
         StorageError: the folder cannot be written or the disk is full.
+        InvalidInputError: `path` can name no file.
     """
-    path = Path(path)
+    path = checked_path(path, "path")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

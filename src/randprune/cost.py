@@ -177,6 +177,9 @@ class Budget:
 
     ``Budget("macs", 0.5)`` keeps half of the multiply-adds: a configuration fits when
     ``|cost / dense - ratio| <= tolerance`` (tolerance is a share of the dense cost, default 0.005).
+
+    Raises:
+        InvalidInputError: a parameter of another type, or outside of its range.
     """
 
     metric: str
@@ -184,6 +187,16 @@ class Budget:
     tolerance: float = 0.005
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str):
+            raise InvalidInputError(
+                "The 'metric' parameter of Budget must be the name of a cost, such as 'macs'. "
+                f"Got {self.metric!r} instead."
+            )
+        for name, value in (("ratio", self.ratio), ("tolerance", self.tolerance)):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise InvalidInputError(
+                    f"The {name!r} parameter of Budget must be a number. Got {value!r} instead."
+                )
         if not 0.0 < self.ratio <= 1.0:
             raise InvalidInputError(
                 "The 'ratio' parameter of Budget must be the share that remains, in (0, 1]. "

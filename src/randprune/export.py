@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 
 from randprune.atomic import write_file
 from randprune.errors import InvalidInputError, UnsupportedModelError, VerificationError
-from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
+from randprune.graph.program import EXPORTING, Inputs, as_inputs, in_mode, private_copy
 
 Format = Literal["onnx", "pt2"]
 
@@ -90,7 +90,7 @@ def export(
         _require_extra()
     inputs = as_inputs(example_inputs)
     frozen = in_mode(private_copy(network))
-    with _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with EXPORTING, _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         program = _program(frozen, inputs, any_batch)
         if form == "pt2":

@@ -57,7 +57,7 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "versions": _versions(),
         "platform": _platform(),
         "cpu": _cpu(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "gpus": _gpus(),
         "git": _git(),
     }
@@ -151,7 +151,8 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """The physical memory of this machine; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from randprune.errors import InvalidInputError
 
@@ -102,6 +102,31 @@ class Registry(Generic[T]):
             raise InvalidInputError(
                 f"The {self.noun} {name!r} rejects {options}: {error}"
             ) from error
+
+    def named_or_given(self, value: object, kind: type[Any], parameter: str) -> T:
+        """The object called `value`, or `value` itself where it is one.
+
+        Args:
+            value: a registered name, or an object.
+            kind: the (runtime checkable) protocol that such objects have.
+            parameter: what messages call the argument.
+
+        Raises:
+            InvalidInputError: an unknown name, a class, or anything else.
+        """
+        if isinstance(value, str):
+            return self.create(value)
+        if isinstance(value, type):
+            raise InvalidInputError(
+                f"The {parameter!r} parameter must be a {self.noun}, not its class. Got the class "
+                f"{value.__name__}; make one first: {value.__name__}(...)."
+            )
+        if not isinstance(value, kind):
+            raise InvalidInputError(
+                f"The {parameter!r} parameter must be the name of a {self.noun}, or such an "
+                f"object. Got {value!r} instead. Known: {', '.join(self.names())}."
+            )
+        return cast("T", value)
 
     def _load(self) -> None:
         """Add what installed packages register, once; nothing is added where one of them fails."""

@@ -209,6 +209,11 @@ class Space:
 
     def check_selection(self, selection: Selection) -> Selection:
         """`selection` itself, or an error that names the first group that does not fit."""
+        if not isinstance(selection, Selection):
+            raise InvalidInputError(
+                "The 'selection' parameter must be a Selection, as `select` returns it. "
+                f"Got {type(selection).__name__} instead."
+            )
         if len(selection) != len(self.groups):
             raise InvalidInputError(
                 f"The selection has {len(selection)} groups, the space {len(self.groups)}."

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from randprune.errors import InvalidInputError, VerificationError
+from randprune.graph.entrance import plain_module
 from randprune.graph.oracle import (
     all_zero,
     mask_consumers,
@@ -73,6 +74,7 @@ def cut(
     Raises:
         InvalidInputError: the selection or the network does not belong to the space.
     """
+    model = plain_module(model, "cut")
     space.check_selection(selection)
     step = CutStep(space, selection, space.as_graph if as_graph is None else as_graph)
     if step.as_graph:
@@ -104,6 +106,7 @@ def verify(
     Raises:
         VerificationError: a tensor or an output differs, or all outputs are zero.
     """
+    model, small = plain_module(model, "verify"), plain_module(small, "verify")
     space.check_selection(selection)
     inputs = as_inputs(example_inputs)
     if space.as_graph or isinstance(small, torch.fx.GraphModule):

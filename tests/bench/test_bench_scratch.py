@@ -17,7 +17,7 @@ from randprune.bench.analysis import Analysis
 from randprune.bench.keys import ProposalKey, Row
 from randprune.bench.results import PROPOSE, SHARED, TRAIN
 from randprune.errors import InvalidInputError
-from randprune.report.bench import bench_summary, leaderboard_of, write_bench_report
+from randprune.report import report_of, write_report
 
 METHODS = {**SCRATCH["methods"], "looks_around": {}, "foresees": {}}
 
@@ -121,7 +121,7 @@ def test_a_finished_benchmark_is_only_read(run: BenchRun, folder: Path) -> None:
 
 
 def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Path) -> None:
-    paths = write_bench_report(run, tmp_path)
+    paths = write_report(run, tmp_path)
     page = paths.html.read_text().replace("\u00a0", " ")
     for wrong in ("fine-tun", "Fine-tun", "repair", "riterion", "riteria", "random ranking"):
         assert wrong not in re.sub(r"<script.*?</script>", "", page, flags=re.S), wrong
@@ -134,7 +134,7 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
         "The dense network, trained in the same way, lies ",
         "How much does the training length matter?",
         "Do shared weights rank networks as training alone does?",
-        "Kendall&#x27;s tau with the test accuracy after training, over 8 proposed networks: "
+        "Kendall&#39;s tau with the test accuracy after training, over 8 proposed networks: "
         "accuracy with shared weights",
         "0 times before the final evaluation",
         "or other shared weights than these",
@@ -147,22 +147,25 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
 
 
 def test_the_leaderboard_ends_with_the_dense_network_without_a_verdict(run: BenchRun) -> None:
-    sentence, board = leaderboard_of(run)
-    assert "of 3 rows" in sentence
+    report = report_of(run)
+    board = report.results
+    assert "of 3 rows" in report.headline
     assert board is not None
     assert board.rows[-1][0].text == "dense network"
     shown = {column.name: cell.text for column, cell in zip(board.columns, board.rows[-1],
                                                             strict=True)}  # fmt: skip
     assert shown["verdict"] == "–"
     assert shown["ratio"] == "100.0 %".replace(" ", "\u00a0")
-    assert "points" in shown["difference"]
-    rows: Any = bench_summary(run)["rows"]
+    assert re.fullmatch(r"[+−]\d+\.\d\d|0\.00", shown["difference"])
+    titles = {column.name: column.title for column in board.columns}
+    assert titles["difference"] == "Points to the reference"
+    rows: Any = report.summary["rows"]
     told = {row["row"].partition("/")[0]: row for row in rows}
     assert told["dense"]["difference"] is not None
     assert {label for label, row in told.items() if row["verdict"] is None} == {
         "dense", "random_search", "foresees",
     }  # fmt: skip
-    assert [c.name for c in Analysis(run).comparisons(2)] == [
+    assert [c.name for c in Analysis(run).at[2].comparisons] == [
         Row(label, "scratch") for label in ("uniform", "one_random", "looks_around")
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -371,6 +372,25 @@ class TestTrial:
         space = rp.trace(net, image())
         assert "s.a(x).reshape(-1, 96)" in reasons_of(space)["a"]
         assert str(Path(__file__).parent) not in json.dumps(space.to_json())
+
+    def test_the_line_is_quoted_from_any_folder(self, tmp_path):
+        """Also from a clone called randprune, with a part called torch."""
+        source = tmp_path / "randprune" / "torch" / "mine.py"
+        source.parent.mkdir(parents=True)
+        source.write_text(
+            "from torch import nn\n\n\n"
+            "class Mine(nn.Module):\n"
+            "    def __init__(self):\n"
+            "        super().__init__()\n"
+            "        self.a, self.f = nn.Conv2d(3, 6, 5), nn.Linear(96, 2)\n\n"
+            "    def forward(self, x):\n"
+            "        return self.f(self.a(x).reshape(-1, 96))\n"
+        )
+        spec = importlib.util.spec_from_file_location("mine", source)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        space = rp.trace(module.Mine(), image())
+        assert "`return self.f(self.a(x).reshape(-1, 96))`" in reasons_of(space)["a"]
 
     def test_one_wrong_group_leaves_the_others(self):
         def run(s, x):

@@ -20,7 +20,7 @@ from randprune.cli.app import main
 from randprune.cost import Budget
 from randprune.jobs import PruneResult
 from randprune.recipe import ScratchRecipe
-from randprune.report import RunRecord, headline, write_report
+from randprune.report import RunRecord, report_of, write_report
 from randprune.store import (
     DENSE,
     PRETRAINED,
@@ -107,7 +107,8 @@ def test_the_report_reads_its_records(whole: PruneResult, tmp_path: Path) -> Non
     page = paths.html.read_text()
     assert "Pruning from scratch" in page
     assert "random configuration" in page
-    assert f"{100 * whole.accuracy(SEARCHED):.1f}" in headline(record).replace("\u00a0", " ")
+    said = report_of(record).headline.replace("\u00a0", " ")
+    assert f"{100 * whole.accuracy(SEARCHED):.1f}" in said
     with Store.open(whole.folder, read_only=True) as store:
         ranks = store.latest().read(SharedWeightRanks)
     assert ranks is not None

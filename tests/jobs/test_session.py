@@ -84,7 +84,7 @@ def opened(work: Path, **search: Any) -> Session:
         recipe,
         trained(),
         digits(),
-        comparison=recipe.search,
+        rules=recipe.search,
         seeds=Seeds("0"),
         work=work,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,13 +15,12 @@ import plotly.graph_objects as go
 import pytest
 import synthetic_run as synthetic
 
-from randprune.report import RunRecord, build_page
+from randprune.report import RunRecord, report_of
 from randprune.report.chart import COLORS, Axis, Band, Bars, Chart, Line, Points, Rule
-from randprune.report.figures import figures
-from randprune.report.html import Page, Section, Text, render
+from randprune.report.document import Page, Section, Text
+from randprune.report.html import render
 from randprune.report.plotly_chart import to_plotly
 from randprune.report.png import PALETTE, to_png
-from randprune.report.tables import csv_tables
 from randprune.store import (
     Accuracy,
     Candidate,
@@ -83,7 +83,7 @@ def check(html: str) -> Checker:
 
 
 def test_page_of_a_whole_run_is_sound_and_loads_nothing(finished: RunRecord) -> None:
-    html = render(build_page(finished))
+    html = render(report_of(finished).page)
     checker = check(html)
     tags = Counter(tag for tag, _ in checker.tags)
     assert tags["h1"] == tags["main"] == tags["nav"] == tags["title"] == 1
@@ -95,7 +95,10 @@ def test_page_of_a_whole_run_is_sound_and_loads_nothing(finished: RunRecord) -> 
     style, data, plotly, script = (text for _, text in checker.scripts)
     for text in (style, script):
         assert not re.search(r"https?:|//\w|@import|url\(", text.replace("// ", ""))
-    assert len(plotly) > 1_000_000
+    assert 1_000_000 < len(plotly) < 1_300_000
+    assert len(html) < 2_000_000
+    assert "Licensed under the MIT license" in plotly[:300]
+    assert "MIT" in (ASSETS / "plotly-basic.LICENSE.txt").read_text()
     assert html.count(plotly[:2000]) == 1
     # Plotly's own defaults would offer to upload figures; the page turns that off.
     assert "showSendToCloud: false" in script
@@ -104,10 +107,10 @@ def test_page_of_a_whole_run_is_sound_and_loads_nothing(finished: RunRecord) -> 
 
 
 def test_every_figure_has_its_place_its_text_and_its_data(finished: RunRecord) -> None:
-    checker = check(render(build_page(finished)))
+    checker = check(render(report_of(finished).page))
     charts = json.loads(next(t for a, t in checker.scripts if a.get("id") == "charts"))
     places = {a["data-chart"]: a for _, a in checker.tags if "data-chart" in a}
-    assert set(places) == set(charts) == {chart.id for chart in figures(finished)}
+    assert set(places) == set(charts) == {chart.id for chart in report_of(finished).page.charts}
     assert len(charts) == 10
     for attrs in places.values():
         assert attrs["role"] == "img"
@@ -140,7 +143,7 @@ def test_strangers_names_are_shown_not_run(run: Run) -> None:
     run.fail(EVIL)
     record = RunRecord.of(run)
 
-    html = render(build_page(record))
+    html = render(report_of(record).page)
     checker = check(html)
     assert [tag for tag, _ in checker.tags if tag in ("img", "b")] == []
     assert sum(EVIL in text for text in checker.texts) > 10
@@ -211,7 +214,7 @@ def plotly_figure(chart: Chart) -> Any:
 
 
 def test_charts_are_valid_plotly_figures(finished: RunRecord) -> None:
-    for chart in (*figures(finished), every_mark(), down_the_side()):
+    for chart in (*report_of(finished).page.charts, every_mark(), down_the_side()):
         figure = plotly_figure(chart)
         drawn = len(figure.data) + len(figure.layout.shapes)
         bands = sum(isinstance(mark, Band) for mark in chart.marks)
@@ -278,5 +281,18 @@ def test_page_of_another_kind_needs_no_run() -> None:
 
 
 def test_tables_of_csv_have_unique_names(finished: RunRecord) -> None:
-    names = [table.id for table in csv_tables(finished)]
+    names = [table.id for table in report_of(finished).csv]
     assert len(names) == len(set(names)) == 6
+
+
+def test_all_that_pages_are_made_of_is_part_of_the_package() -> None:
+    root = ASSETS.parents[3]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["randprune.report"]
+    report = ASSETS.parent
+    files = {
+        path for path in report.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+    }
+    shipped = {path for pattern in patterns for path in report.glob(pattern)}
+    assert {path for path in files if path.suffix != ".py"} <= shipped
+    assert {path.suffix for path in shipped} == {".css", ".js", ".html", ".txt"}

@@ -16,11 +16,12 @@ import synthetic_run as synthetic
 from light_process import command
 from randprune.bench.stats import best_of_n
 from randprune.errors import StorageError
-from randprune.report import RunRecord, build_page, headline, summary, write_report
-from randprune.report.figures import figures
+from randprune.report import RunRecord, report_of, write_report
+from randprune.report.chart import Chart
 from randprune.report.html import render
-from randprune.report.networks import results
-from randprune.report.tables import candidates, ledger
+from randprune.report.ledger import Ledger, ledger_table
+from randprune.report.run.analysis import RunAnalysis
+from randprune.report.run.tables import candidates, first_candidates
 from randprune.store import (
     Accuracy,
     Candidate,
@@ -39,11 +40,19 @@ def said(text: str) -> str:
     return text.replace("\u00a0", " ")
 
 
+def page_of(record: RunRecord) -> str:
+    return render(report_of(record).page)
+
+
+def charts_of(record: RunRecord) -> tuple[Chart, ...]:
+    return report_of(record).page.charts
+
+
 # -- what it says ----------------------------------------------------------------------------------
 
 
 def test_headline_of_a_whole_run(finished: RunRecord) -> None:
-    assert said(headline(finished)) == (
+    assert said(report_of(finished).headline) == (
         "ResNet-56: 49.9 % of the MACs, 2.1× faster, 92.2 % test accuracy (dense 93.4 %)"
     )
 
@@ -52,7 +61,7 @@ def test_headline_says_when_nothing_was_trained(run: Run) -> None:
     synthetic.begin(run)
     synthetic.search(run)
     synthetic.evaluate(run, epochs=0)
-    assert "89.7 % test accuracy without any training" in said(headline(RunRecord.of(run)))
+    assert "89.7 % test accuracy without any training" in said(report_of(run).headline)
 
 
 STAGES: dict[str, tuple[Callable[[Run], None], ...]] = {
@@ -72,7 +81,7 @@ def test_every_moment_of_a_run_has_a_page(run: Run, stage: str) -> None:
     for step in STAGES[stage]:
         step(run)
     record = RunRecord.of(run)
-    html = render(build_page(record))
+    html = page_of(record)
     assert "still at work" in html
     assert record.status == "running"
     expected = {
@@ -83,7 +92,7 @@ def test_every_moment_of_a_run_has_a_page(run: Run, stage: str) -> None:
         "candidates alone": "Network: 5 candidates evaluated, the best so far",
     }
     assert expected.get(stage, "ResNet-56: ") in said(html)
-    names = {chart.id for chart in figures(record)}
+    names = {chart.id for chart in charts_of(record)}
     assert ("best-of-n" in names) == (stage not in ("nothing", "begun", "one candidate"))
     assert ("epochs-loss" in names) == (stage in ("one epoch", "whole"))
 
@@ -91,15 +100,15 @@ def test_every_moment_of_a_run_has_a_page(run: Run, stage: str) -> None:
 def test_how_a_run_ended_is_said(store: Store, run: Run) -> None:
     synthetic.begin(run)
     run.fail("OutOfMemoryError: 3 GB asked <now>")
-    page = said(render(build_page(RunRecord.of(run))))
+    page = said(page_of(RunRecord.of(run)))
     assert "This run failed: OutOfMemoryError: 3 GB asked &lt;now&gt;" in page
 
     run.interrupt()
-    page = said(render(build_page(RunRecord.of(run))))
+    page = said(page_of(RunRecord.of(run)))
     assert "interrupted before its end" in page
     assert "the same command continues it" in page
     run.finish()
-    assert 'class="wide notice' not in render(build_page(RunRecord.of(run)))
+    assert 'class="wide notice' not in page_of(RunRecord.of(run))
 
 
 def test_killed_run_is_interrupted_not_running(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_report_of_a_run_at_work_in_another_process(tmp_path: Path) -> None:
         record = RunRecord.load(tmp_path)
         assert record.status == "running"
         assert len(record.candidates) == 20
-        assert "still at work" in render(build_page(record))
+        assert "still at work" in page_of(record)
         process.stdin.write("\n")
     assert RunRecord.load(tmp_path).status == "interrupted"
 
@@ -158,7 +167,7 @@ def test_failed_verification_and_a_used_test_set_are_told_first(run: Run) -> Non
     synthetic.begin(run)
     run.write(Verification(False, 0.3, 1e-4, "outputs differ at layer3"))
     run.write(UseOfTestSet(2, 1))
-    notices = said(render(build_page(RunRecord.of(run)))).split("<section")[0]
+    notices = said(page_of(RunRecord.of(run))).split("<section")[0]
     assert "does not compute what the masked dense network computes: outputs differ" in notices
     assert "The test set was read 2 times before the final evaluation" in notices
 
@@ -167,7 +176,7 @@ def test_sessions_with_different_versions_are_told(tmp_path: Path) -> None:
     for version in ("2.9.0", "2.10.0"):
         with Store.open(tmp_path) as store:
             store.run(RunKey("prune", {}, 0), {"versions": {"torch": version}})
-    page = said(render(build_page(RunRecord.load(tmp_path))))
+    page = said(page_of(RunRecord.load(tmp_path)))
     assert "used different versions" in page
     assert "torch 2.9.0" in page
     assert "torch 2.10.0" in page
@@ -177,7 +186,7 @@ def test_sessions_with_different_versions_are_told(tmp_path: Path) -> None:
 
 
 def test_results_stand_side_by_side(finished: RunRecord) -> None:
-    table = results(finished)
+    table = report_of(finished).results
     assert table is not None
     names = [column.name for column in table.columns]
     assert names[:4] == ["network", "test_finetuned", "test_repaired", "test_cut"]
@@ -198,7 +207,7 @@ def test_several_seeds_are_a_mean_with_a_t_interval(run: Run) -> None:
     for seed, correct in enumerate((90, 92, 97)):
         row = NetworkRow("best", "searched", "finetuned", Accuracy(correct, 100), seed=seed)
         run.put_network(row)
-    table = results(RunRecord.of(run))
+    table = report_of(run).results
     assert table is not None
     assert said(table.rows[0][1].text) == "93.00 %"
     assert table.rows[0][1].note == "3 seeds, 84.04 – 100.00"
@@ -208,7 +217,7 @@ def test_several_seeds_are_a_mean_with_a_t_interval(run: Run) -> None:
 def test_failed_network_is_listed_with_its_error(run: Run) -> None:
     run.put_network(NetworkRow("ours", "our_method", "repaired", error="singular matrix"))
     run.put_network(NetworkRow("best", "searched", "repaired", Accuracy(1, 2)))
-    table = results(RunRecord.of(run))
+    table = report_of(run).results
     assert table is not None
     assert [(row[0].text, row[1].text, row[1].note) for row in table.rows][1] == (
         "ours",
@@ -220,7 +229,7 @@ def test_failed_network_is_listed_with_its_error(run: Run) -> None:
 def test_latency_without_a_match_gives_no_speedup(run: Run) -> None:
     run.put_network(NetworkRow("dense", "dense", "dense", latency=(Latency((1.0,), 1),)))
     run.put_network(NetworkRow("best", "searched", "cut", latency=(Latency((0.5,), 64),)))
-    table = results(RunRecord.of(run))
+    table = report_of(run).results
     assert table is not None
     assert [column.name for column in table.columns] == ["network", "latency"]
 
@@ -228,11 +237,12 @@ def test_latency_without_a_match_gives_no_speedup(run: Run) -> None:
 def test_candidates_come_best_first_and_cut_short_on_the_page(run: Run) -> None:
     run.record_candidates(Candidate(i, (1,), scores={"search_top1": i / 500}) for i in range(500))
     record = RunRecord.of(run)
-    table = candidates(record)
+    whole = candidates(RunAnalysis(record))
+    table = first_candidates(whole)
     assert [row[1].value for row in table.rows[:3]] == [499, 498, 497]
     assert len(table.rows) == 300
     assert "300 of 500 candidates; candidates.csv has them all" in table.note
-    assert len(candidates(record, most=None).rows) == 500
+    assert len(whole.rows) == 500
 
 
 def test_ledger_sums_by_phase_and_in_all(run: Run) -> None:
@@ -240,7 +250,7 @@ def test_ledger_sums_by_phase_and_in_all(run: Run) -> None:
         run.add_cost(CostEntry("search", f"s/{i}", 1, 100, 0, 1e9, 0.5, "cpu"))
     run.add_cost(CostEntry("search", "s/3", 1, 100, 0, 1e9, 0.5, "cuda"))
     run.add_cost(CostEntry("finetune", "f", 0, 1000, 1000, 3e12, 60.0, "cuda"))
-    table = ledger(RunRecord.of(run).ledger)
+    table = ledger_table(Ledger.of(RunRecord.of(run).ledger))
     assert [[cell.value or cell.text for cell in row] for row in (*table.rows, table.total)] == [
         ["search", 4, 400, "–", 4e9, 2.0, "cpu + cuda"],
         ["finetune", "–", 1000, 1000, 3e12, 60.0, "cuda"],
@@ -252,7 +262,7 @@ def test_ledger_sums_by_phase_and_in_all(run: Run) -> None:
 
 
 def test_best_of_n_figure_shows_the_exact_curve(finished: RunRecord) -> None:
-    chart = next(chart for chart in figures(finished) if chart.id == "best-of-n")
+    chart = next(chart for chart in charts_of(finished) if chart.id == "best-of-n")
     scores = [c.scores["search_top1"] for c in finished.scored("searched")]
     curve = best_of_n(scores)
     marks = {mark.name: mark for mark in chart.marks}
@@ -263,7 +273,7 @@ def test_best_of_n_figure_shows_the_exact_curve(finished: RunRecord) -> None:
 
 
 def test_histogram_counts_every_candidate_once(finished: RunRecord) -> None:
-    chart = next(chart for chart in figures(finished) if chart.id == "spread")
+    chart = next(chart for chart in charts_of(finished) if chart.id == "spread")
     assert sum(chart.marks[0].y) == len(finished.scored("searched")) == 99  # type: ignore[arg-type, union-attr]
     assert [said(mark.name) for mark in chart.marks[2:]] == [
         "dense 100.0 %",
@@ -280,8 +290,8 @@ def test_large_pools_keep_the_page_light(run: Run) -> None:
         for i, s in enumerate(rng.uniform(size=8000))
     )
     record = RunRecord.of(run)
-    assert len(render(build_page(record))) < 6_500_000
-    chart = next(chart for chart in figures(record) if chart.id == "spread")
+    assert len(page_of(record)) < 2_000_000
+    chart = next(chart for chart in charts_of(record) if chart.id == "spread")
     assert sum(chart.marks[0].y) == 8000  # type: ignore[arg-type, union-attr]
     assert "8,000 random configurations" in chart.text
 
@@ -297,14 +307,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_report_is_a_page_tables_and_figures(finished: RunRecord, tmp_path: Path) -> None:
     paths = write_report(finished, tmp_path / "new" / "report")
     assert paths.html == tmp_path / "new" / "report" / "report.html"
-    assert {path.stem for path in paths.png} == {chart.id for chart in figures(finished)}
+    assert {path.stem for path in paths.png} == {chart.id for chart in charts_of(finished)}
     for path in paths.png:
         assert path.parent.name == "figures"
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 10_000
     assert not list((tmp_path / "new" / "report").rglob(".*"))
-    # Plotly is in it once, and makes up most of it.
-    assert 4_000_000 < paths.html.stat().st_size < 5_500_000
+    # plotly.js is in it once, and makes up most of it.
+    assert 1_000_000 < paths.html.stat().st_size < 2_000_000
 
     found = {path.stem: rows_of(path) for path in paths.csv}
     assert set(found) == {"networks", "candidates", "widths", "epochs", "ledger", "frozen"}
@@ -351,9 +361,9 @@ def test_report_that_cannot_be_written(finished: RunRecord, tmp_path: Path) -> N
 
 
 def test_summary_is_for_scripts(finished: RunRecord) -> None:
-    found = summary(finished)
+    found = report_of(finished).summary
     assert found["status"] == "finished"
-    assert found["headline"] == headline(finished)
+    assert found["headline"] == report_of(finished).headline
     assert found["speedup"] == pytest.approx(2.1, abs=0.05)
     assert [row["test_top1"] for row in found["networks"] if row["stage"] == "finetuned"] == [  # type: ignore[attr-defined]
         0.9217,
@@ -364,6 +374,6 @@ def test_summary_is_for_scripts(finished: RunRecord) -> None:
 
 def test_record_can_be_built_by_hand(finished: RunRecord) -> None:
     bare = RunRecord(info=finished.info, status="finished")
-    assert "nothing evaluated yet" in render(build_page(bare))
+    assert "nothing evaluated yet" in page_of(bare)
     fuller = replace(bare, networks=finished.networks)
-    assert "92.2 % test accuracy" in said(headline(fuller))
+    assert "92.2 % test accuracy" in said(report_of(fuller).headline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randprune.report.timing import quartiles, speedup
+from randprune.report.run.timing import quartiles, speedup
 from randprune.store import Latency
 
 

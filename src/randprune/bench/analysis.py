@@ -1,4 +1,4 @@
-"""What a benchmark run shows: the statistics of its rows, at each fine-tuning length.
+"""What a benchmark run shows: each statistic of its rows, computed once.
 
 The independent unit is the draw: results of a row that share a draw are averaged first, so that
 several trainings of one configuration never pass for several configurations. A row that failed at
@@ -14,16 +14,18 @@ from functools import cached_property
 
 import numpy as np
 
-from randprune.bench.keys import ProposalKey, Row
+from randprune.bench.keys import Row
 from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun
 from randprune.bench.results import Proposal, Result, Spent
 from randprune.bench.stats import (
+    BestOfN,
     Comparison,
     Estimate,
     Pair,
     VarianceSplit,
     at_equal_compute,
+    best_of_n,
     compare_with_baseline,
     kendall_tau,
     mean_interval,
@@ -50,16 +52,21 @@ class RowSummary:
 
     Attributes:
         row: of the table.
-        results: that have a test accuracy. failed: that have none, with an error.
+        results: that have a test accuracy. failed: how many have none, with an error.
+        by_draw: test accuracy at each draw, mean over the trainings.
         accuracy: mean on the test set over draws; None without results. before: the same networks
             before training, or from scratch on the search images with shared weights.
         macs, params, ratio, candidates: means over the draws of its networks.
-        spent: mean total of one result.
+        spent: mean total of one result. spent_by_draw: its multiply-adds at each draw.
+        together: variance of the results from draw to draw; None below two draws.
+        variance: the same by source; None without results. Draws at which the row proposes the
+            very same network, as uniform widths do, are one configuration, trained several times.
     """
 
     row: Row
-    results: int
+    results: tuple[Result, ...]
     failed: int
+    by_draw: Mapping[int, float]
     accuracy: Estimate | None
     before: Estimate | None
     macs: float | None
@@ -67,6 +74,31 @@ class RowSummary:
     ratio: float | None
     candidates: float
     spent: Spent
+    spent_by_draw: Mapping[int, float]
+    together: Estimate | None
+    variance: VarianceSplit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """All rows at one length of training.
+
+    Attributes:
+        epochs: the length.
+        rows: the best first; rows without results last.
+        comparisons: rows within the budget against the reference, corrected over all of them, in
+            the order of the protocol; () where the reference has no results.
+        dense: the dense network against the reference, where it is a row of its own.
+    """
+
+    epochs: int
+    rows: tuple[RowSummary, ...]
+    comparisons: tuple[Comparison[Row], ...]
+    dense: Comparison[Row] | None
+
+    def of(self, row: Row) -> RowSummary:
+        """The summary of a row."""
+        return next(summary for summary in self.rows if summary.row == row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +114,65 @@ class RankAgreement:
     estimate: Estimate | None
 
 
-class Analysis:
-    """All statistics of one run, computed when asked for.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """All candidates that a row evaluated, over all draws, in the order drawn.
 
     Attributes:
-        run: the records.
-        lengths: fine-tuning lengths that have results, ascending.
-        main: what tables are made at: of the lengths that most rows are trained for, the longest;
-            None without results.
+        row: of the table.
+        values: their search accuracy. labels: which draw and candidate each was.
+        curve: how good the best of n of them is.
     """
 
-    def __init__(self, run: BenchRun) -> None:
-        self.run = run
-        self._done: dict[tuple[Row, int], list[Result]] = {}
-        for result in run.results:
+    row: Row
+    values: tuple[float, ...]
+    labels: tuple[str, ...]
+    curve: BestOfN
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All statistics of one run. Nothing is computed before it is asked for, and nothing twice."""
+
+    run: BenchRun
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """Every result, failed ones too."""
+        return self.run.results
+
+    @cached_property
+    def failures(self) -> tuple[Result, ...]:
+        """The results that could not be had."""
+        return tuple(result for result in self.results if result.status == "failed")
+
+    @cached_property
+    def _done(self) -> Mapping[tuple[Row, int], tuple[Result, ...]]:
+        found: dict[tuple[Row, int], list[Result]] = {}
+        for result in self.results:
             if result.status == "ok" and result.test is not None:
-                self._done.setdefault((result.row, result.epochs), []).append(result)
-        self.lengths = tuple(sorted({epochs for _, epochs in self._done}))
-        rows = Counter(e for m in run.protocol.methods for e in m.epochs for _ in m.criteria)
-        self.main = max(self.lengths, key=lambda epochs: (rows[epochs], epochs), default=None)
+                found.setdefault((result.row, result.epochs), []).append(result)
+        return {key: tuple(results) for key, results in found.items()}
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Fine-tuning lengths that have results, ascending."""
+        return tuple(sorted({epochs for _, epochs in self._done}))
 
     @property
-    def before(self) -> str:
-        """The accuracy of a `Result` that says what its network was worth before training."""
-        return "test_before" if self.run.protocol.setting == "pretrained" else "search"
+    def trained(self) -> tuple[int, ...]:
+        """The lengths with training; all of them where nothing was trained."""
+        return tuple(epochs for epochs in self.lengths if epochs) or self.lengths
 
-    # -- accuracies ----------------------------------------------------------------------------
+    @cached_property
+    def main(self) -> Length | None:
+        """What tables are made at: of the lengths that most rows are trained for, the longest.
+
+        None without results.
+        """
+        rows = Counter(e for m in self.run.protocol.methods for e in m.epochs for _ in m.criteria)
+        longest = max(self.lengths, key=lambda epochs: (rows[epochs], epochs), default=None)
+        return None if longest is None else self.at[longest]
 
     @cached_property
     def resolution(self) -> float:
@@ -115,70 +180,79 @@ class Analysis:
         images = [r.test.images for rows in self._done.values() for r in rows if r.test]
         return 1 / max(images) if images else 0.0
 
-    @property
-    def trained(self) -> tuple[int, ...]:
-        """The lengths with training; all of them where nothing was trained."""
-        return tuple(epochs for epochs in self.lengths if epochs) or self.lengths
+    @cached_property
+    def dense_interval(self) -> tuple[float, float] | None:
+        """Wilson's interval of the dense network as it was given."""
+        test = self.run.dense.test
+        return None if test is None else test.interval()
 
-    def results(self, row: Row, epochs: int) -> tuple[Result, ...]:
-        """The results of a row that have a test accuracy."""
-        return tuple(self._done.get((row, epochs), ()))
+    # -- rows ----------------------------------------------------------------------------------
 
-    def mean_of(self, results: Sequence[Result], accuracy: str = "test") -> Estimate | None:
-        """Mean accuracy over draws; `accuracy`: "test", "test_before" or "search"."""
-        by_draw: dict[int, list[float]] = {}
-        for result in results:
-            found: Accuracy | None = getattr(result, accuracy)
-            if found is not None:
-                by_draw.setdefault(result.draw, []).append(found.share)
+    @cached_property
+    def at(self) -> Mapping[int, Length]:
+        """The statistics at each length that has results."""
+        return {epochs: self._length(epochs) for epochs in self.lengths}
+
+    def _length(self, epochs: int) -> Length:
+        protocol = self.run.protocol
+        found = [self._summary(row, epochs) for row in protocol.rows]
+        best = sorted(found, key=lambda s: np.inf if s.accuracy is None else -s.accuracy.value)
+        dense = self._compared(epochs, [protocol.dense_row]) if protocol.dense_row else ()
+        return Length(
+            epochs,
+            tuple(best),
+            self._compared(epochs, protocol.compared),
+            next(iter(dense), None),
+        )
+
+    def _summary(self, row: Row, epochs: int) -> RowSummary:
+        results = self._done.get((row, epochs), ())
+        confidence = self.run.protocol.confidence
+        before = "test_before" if self.run.protocol.setting == "pretrained" else "search"
+        by_draw = _by_draw(results, "test")
+        networks = {r.draw: r.proposal for r in results}.values()
+        draws = {draw: [r for r in results if r.draw == draw] for draw in by_draw}
+        configurations: dict[object, list[float]] = {}
+        for r in results:
+            if r.test is not None:
+                key = r.proposal.selection or r.draw
+                configurations.setdefault(key, []).append(r.test.share)
+        values = list(by_draw.values())
+        together = None
+        if len(values) > 1:
+            together = variance_split({"all draws": values}, confidence).training
+        return RowSummary(
+            row,
+            results,
+            sum(f.row == row and f.epochs == epochs for f in self.failures),
+            by_draw,
+            self._mean(by_draw),
+            self._mean(_by_draw(results, before)),
+            _mean([p.macs for p in networks]),
+            _mean([p.params for p in networks]),
+            _mean([p.ratio for p in networks]),
+            _mean([p.candidates for p in networks]) or 0.0,
+            mean_spent(results),
+            {draw: mean_spent(found).macs for draw, found in draws.items()},
+            together,
+            variance_split(configurations, confidence) if configurations else None,
+        )
+
+    def _mean(self, by_draw: Mapping[int, float]) -> Estimate | None:
         if not by_draw:
             return None
-        means = [float(np.mean(values)) for values in by_draw.values()]
-        return _share(mean_interval(means, self.run.protocol.confidence, self.resolution))
+        values = list(by_draw.values())
+        return _share(mean_interval(values, self.run.protocol.confidence, self.resolution))
 
-    def summaries(self, epochs: int) -> tuple[RowSummary, ...]:
-        """All rows at a length, the best first; rows without results last."""
-        failures = self.run.failures
-        found = []
-        for row in self.run.protocol.rows:
-            results = self.results(row, epochs)
-            networks = {r.draw: r.proposal for r in results}.values()
-            found.append(
-                RowSummary(
-                    row,
-                    len(results),
-                    sum(f.row == row and f.epochs == epochs for f in failures),
-                    self.mean_of(results),
-                    self.mean_of(results, self.before),
-                    _mean([p.macs for p in networks]),
-                    _mean([p.params for p in networks]),
-                    _mean([p.ratio for p in networks]),
-                    _mean([p.candidates for p in networks]) or 0.0,
-                    mean_spent(results),
-                )
-            )
-        best = sorted(found, key=lambda s: np.inf if s.accuracy is None else -s.accuracy.value)
-        return tuple(best)
-
-    # -- comparisons ---------------------------------------------------------------------------
-
-    def comparisons(
-        self, epochs: int, rows: Sequence[Row] | None = None
-    ) -> tuple[Comparison[Row], ...]:
-        """Rows against the reference at a length, corrected over all of them.
-
-        `rows`: the family of comparisons; default all rows within the budget. Empty where the
-        reference has no results at that length.
-        """
+    def _compared(self, epochs: int, rows: Sequence[Row]) -> tuple[Comparison[Row], ...]:
         protocol = self.run.protocol
-        family = protocol.compared if rows is None else rows
         scores: dict[Row, dict[Pair, float]] = {
             row: {
                 (r.draw, r.training): r.test.share
-                for r in self.results(row, epochs)
+                for r in self._done.get((row, epochs), ())
                 if r.test is not None
             }
-            for row in dict.fromkeys((protocol.reference, *family))
+            for row in dict.fromkeys((protocol.reference, *rows))
         }
         if not scores[protocol.reference]:
             return ()
@@ -190,59 +264,68 @@ class Analysis:
             resolution=self.resolution,
         )
 
-    def spread(self, row: Row, epochs: int) -> Estimate | None:
-        """The variance of a row's results from draw to draw, both sources together."""
-        values = list(self.by_draw(row, epochs).values())
-        if len(values) < 2:
-            return None
-        return variance_split({"all draws": values}, self.run.protocol.confidence).training
+    # -- lengths and compute -------------------------------------------------------------------
 
-    def variance(self, row: Row, epochs: int) -> VarianceSplit | None:
-        """Variance of a row's test accuracy by source; None without results.
+    @property
+    def span(self) -> tuple[int, int]:
+        """The lengths that are compared: the shortest and the longest training.
 
-        Draws at which a row proposes the very same network, as uniform widths do, are one
-        configuration that was trained several times.
+        Where all that were trained had one length, the shortest is no training.
         """
-        groups: dict[object, list[float]] = {}
-        for result in self.results(row, epochs):
-            if result.test is not None:
-                configuration = result.proposal.selection or result.draw
-                groups.setdefault(configuration, []).append(result.test.share)
-        return variance_split(groups, self.run.protocol.confidence) if groups else None
-
-    def gain(self, row: Row, fewer: int, more: int) -> Estimate | None:
-        """What longer fine-tuning brings a row: mean paired difference over draws."""
-        short, long = (self.by_draw(row, epochs) for epochs in (fewer, more))
-        both = [long[draw] - short[draw] for draw in short if draw in long]
-        step = self.resolution * 2**0.5
-        return mean_interval(both, self.run.protocol.confidence, step) if both else None
-
-    def by_draw(self, row: Row, epochs: int) -> dict[int, float]:
-        """Test accuracy of a row at each draw, mean over the trainings."""
-        found: dict[int, list[float]] = {}
-        for result in self.results(row, epochs):
-            if result.test is not None:
-                found.setdefault(result.draw, []).append(result.test.share)
-        return {draw: float(np.mean(values)) for draw, values in found.items()}
-
-    # -- compute -------------------------------------------------------------------------------
+        first, last = self.trained[0], self.trained[-1]
+        return (self.lengths[0] if first == last else first), last
 
     @cached_property
-    def compute_levels(self) -> dict[int, float]:
+    def gains(self) -> Mapping[Row, Estimate]:
+        """What the longest training brings a row over the shortest: mean paired difference."""
+        first, last = (self.at[epochs] for epochs in self.span)
+        step = self.resolution * 2**0.5
+        found = {}
+        for summary in first.rows:
+            long, short = last.of(summary.row).by_draw, summary.by_draw
+            both = [long[draw] - short[draw] for draw in short if draw in long]
+            if both:
+                found[summary.row] = mean_interval(both, self.run.protocol.confidence, step)
+        return found
+
+    @cached_property
+    def order_kept(self) -> tuple[int, Estimate | None]:
+        """How many rows the shortest and the longest training order, and how far they agree."""
+        first, last = (self.at[epochs] for epochs in self.span)
+        pairs = [
+            (short.accuracy.value, long.accuracy.value)
+            for short in first.rows
+            if short.accuracy is not None and (long := last.of(short.row)).accuracy is not None
+        ]
+        return len(pairs), kendall_tau([a for a, _ in pairs], [b for _, b in pairs])
+
+    @cached_property
+    def compute_levels(self) -> Mapping[int, float]:
         """Total MACs that a result of the reference takes, by fine-tuning length."""
         reference = self.run.protocol.reference
-        found = {e: mean_spent(self.results(reference, e)).macs for e in self.lengths}
+        found = {epochs: length.of(reference).spent.macs for epochs, length in self.at.items()}
         return {epochs: macs for epochs, macs in found.items() if macs}
 
-    def at_compute(self, row: Row, macs: float) -> Estimate | None:
+    @cached_property
+    def at_equal_compute(self) -> Mapping[int, Mapping[Row, Estimate | None]]:
+        """Accuracy of every row for the compute of each level (and 5 % more), by length.
+
+        None where a row costs more than that.
+        """
+        rows = self.run.protocol.rows
+        return {
+            epochs: {row: self.for_compute(row, macs) for row in rows}
+            for epochs, macs in self.compute_levels.items()
+        }
+
+    def for_compute(self, row: Row, macs: float) -> Estimate | None:
         """A row's accuracy for this total compute (and 5 % more); None where it costs more."""
         curves: dict[int, tuple[list[float], list[float]]] = {}
-        for epochs in self.lengths:
-            by_draw = self.by_draw(row, epochs)
-            for draw, accuracy in by_draw.items():
-                spent = mean_spent([r for r in self.results(row, epochs) if r.draw == draw])
+        for length in self.at.values():
+            summary = length.of(row)
+            for draw, accuracy in summary.by_draw.items():
                 points = curves.setdefault(draw, ([], []))
-                points[0].append(spent.macs)
+                points[0].append(summary.spent_by_draw[draw])
                 points[1].append(accuracy)
         if not curves:
             return None
@@ -251,7 +334,7 @@ class Analysis:
         found = at_equal_compute(list(curves.values()), limit, confidence, self.resolution)
         return None if found is None else _share(found)
 
-    @property
+    @cached_property
     def published(self) -> tuple[Published, ...]:
         """What is published for the run's network and data, the best first."""
         model = self.run.model
@@ -259,26 +342,27 @@ class Analysis:
 
     # -- candidates and ranks ------------------------------------------------------------------
 
-    def pool(self, row: Row, score: str = SEARCH_TOP1) -> tuple[float, ...]:
-        """A score of all candidates that a row evaluated, over all draws."""
-        return tuple(
-            candidate.scores[score]
-            for proposal in self.run.proposals
-            if proposal.row == row
-            for candidate in self.run.candidates.get(proposal.key, ())
-            if score in candidate.scores
-        )
-
     @cached_property
-    def largest_pools(self) -> tuple[Row, ...]:
-        """Rows with three candidates or more: the reference's method first, then by size."""
+    def pool(self) -> Pool | None:
+        """The largest pool of three candidates or more; one of the reference's method first."""
         reference = self.run.protocol.reference
-        sizes = {row: len(self.pool(row)) for row in self.run.protocol.rows}
+        found: dict[Row, list[tuple[float, str]]] = {row: [] for row in self.run.protocol.rows}
+        for proposal in self.run.proposals:
+            found.setdefault(proposal.row, []).extend(
+                (c.scores[SEARCH_TOP1], f"draw {proposal.draw}, candidate {c.index}")
+                for c in self.run.candidates.get(proposal.key, ())
+                if SEARCH_TOP1 in c.scores
+            )
 
         def order(row: Row) -> tuple[bool, int, bool]:
-            return self.method(row) != self.method(reference), -sizes[row], row != reference
+            own = self.method(row) == self.method(reference)
+            return not own, -len(found[row]), row != reference
 
-        return tuple(sorted((row for row, size in sizes.items() if size >= 3), key=order))
+        row = min((row for row, pool in found.items() if len(pool) > 2), key=order, default=None)
+        if row is None:
+            return None
+        values = tuple(value for value, _ in found[row])
+        return Pool(row, values, tuple(label for _, label in found[row]), best_of_n(values))
 
     def method(self, row: Row) -> str:
         """The registered method of a row."""
@@ -288,39 +372,39 @@ class Analysis:
     @cached_property
     def agreements(self) -> tuple[RankAgreement, ...]:
         """Kendall's tau among proposed networks, and among the candidates of one search."""
-        confidence = self.run.protocol.confidence
-        found = [*self._within_searches(confidence)]
         networks = [p for p in self.run.proposals if p.status == "ok"]
-        after = (
-            {}
-            if self.main is None
-            else {
-                ProposalKey(row, draw): value
-                for row in self.run.protocol.rows
-                for draw, value in self.by_draw(row, self.main).items()
-            }
-        )
         names = ("proxy", "minus_kl", "search", "test_before")
-        columns: dict[str, dict[ProposalKey, float]] = {
+        columns: dict[str, dict[tuple[Row, int], float]] = {
             name: {
-                p.key: value for p in networks if (value := PROPOSAL_SCORES[name](p)) is not None
+                (p.row, p.draw): value
+                for p in networks
+                if (value := PROPOSAL_SCORES[name](p)) is not None
             }
             for name in names
         }
-        if self.main:
-            columns["test_after"] = after
+        if self.main is not None and self.main.epochs:
+            columns["test_after"] = {
+                (summary.row, draw): value
+                for summary in self.main.rows
+                for draw, value in summary.by_draw.items()
+            }
+        found = list(self._within_searches())
         pairs = [(a, b) for i, a in enumerate(columns) for b in list(columns)[i + 1 :]]
         for a, b in pairs:
             keys = [key for key in columns[a] if key in columns[b]]
             if len(keys) < 3:
                 continue
+            # Networks of one row have much in common: the row is what was drawn independently.
             tau = kendall_tau(
-                [columns[a][k] for k in keys], [columns[b][k] for k in keys], confidence
+                [columns[a][k] for k in keys],
+                [columns[b][k] for k in keys],
+                self.run.protocol.confidence,
+                clusters=[row for row, _ in keys],
             )
             found.append(RankAgreement(a, b, f"{len(keys)} proposed networks", tau))
         return tuple(found)
 
-    def _within_searches(self, confidence: float) -> list[RankAgreement]:
+    def _within_searches(self) -> list[RankAgreement]:
         """Tau of candidates within each search, averaged over the searches of each draw."""
         found = []
         for a, b in ((PROXY, SEARCH_TOP1), ("minus_kl", SEARCH_TOP1), (PROXY, "minus_kl")):
@@ -342,8 +426,19 @@ class Analysis:
             few, many = min(sizes), max(sizes)
             size = f"{few}" if few == many else f"{few} to {many}"
             among = f"{size} candidates of one search, mean of {len(sizes)} searches"
-            found.append(RankAgreement(a, b, among, mean_interval(means, confidence)))
+            mean = mean_interval(means, self.run.protocol.confidence)
+            found.append(RankAgreement(a, b, among, mean))
         return found
+
+
+def _by_draw(results: Sequence[Result], accuracy: str) -> dict[int, float]:
+    """An accuracy ("test", "test_before" or "search") at each draw, mean over the trainings."""
+    found: dict[int, list[float]] = {}
+    for result in results:
+        known: Accuracy | None = getattr(result, accuracy)
+        if known is not None:
+            found.setdefault(result.draw, []).append(known.share)
+    return {draw: float(np.mean(values)) for draw, values in found.items()}
 
 
 def mean_spent(results: Sequence[Result]) -> Spent:

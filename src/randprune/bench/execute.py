@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never, get_args
 
-from randprune.bench.finish import Share, test, test_dense, train_proposed
+from randprune.bench.finish import ShareOfUnit, test, test_dense, train_proposed
 from randprune.bench.propose import propose
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.settings import BenchJob, open_job
@@ -52,7 +52,7 @@ def execute(job: BenchJob, unit: Unit, tell: Tell) -> Outcome:
 
 def _prepare(job: BenchJob, tell: Tell) -> Prepared:
     ledger = Gathered()
-    with job.session.writing(ledger, Share(tell)):
+    with job.session.writing(ledger, ShareOfUnit(tell)):
         found = job.prepare()
     job.prepared = True
     return dataclasses.replace(found, epochs=ledger.epochs, ledger=ledger.costs)

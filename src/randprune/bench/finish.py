@@ -40,7 +40,7 @@ def train_proposed(job: BenchJob, key: TrainingKey, tell: Tell) -> Trained:
         teacher=job.teacher(recipe),
         teacher_macs=session.original.space.cost("macs").dense,
     )
-    with session.writing(ledger, Share(tell)):
+    with session.writing(ledger, ShareOfUnit(tell)):
         start = partial(job.start, network, seed)
         trained(session, training, start, session.data.full_train)
     (cost,) = ledger.costs
@@ -49,7 +49,7 @@ def train_proposed(job: BenchJob, key: TrainingKey, tell: Tell) -> Trained:
     return Trained(training=record, ledger=(cost,))
 
 
-class Share:
+class ShareOfUnit:
     """Progress as the share of one unit that is done."""
 
     def __init__(self, tell: Tell) -> None:

@@ -130,7 +130,7 @@ class _Row:
         session = self.job.session
         found = self.evaluations.next(session.space.check_widths(widths))
         self.tell(min(1.0, len(self.evaluations.found) / self.work))
-        return value_of(found, session.comparison.rank_by)
+        return value_of(found, session.rules.rank_by)
 
     def proxy(self, widths: IntArray) -> FloatArray:
         """See `Task.proxy`."""

@@ -80,15 +80,16 @@ def resolve(given: Mapping[str, Any], study: str, settings: Sequence[str] = ()) 
 
 def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
     """The leaderboard on standard output, with the files to go on with; the report beside them."""
-    from randprune.cli.report import print_benchmark
-    from randprune.report.bench import bench_summary, write_bench_report
+    from randprune.cli.report import print_report
+    from randprune.report import report_of, write_report
 
     with messages().status("Writing the report ..."):
-        paths = write_bench_report(run, folder)
+        made = report_of(run)
+        paths = write_report(made, folder)
     if json:
         print_json(
             {
-                **bench_summary(run),
+                **made.summary,
                 "results": [
                     {
                         "row": str(r.row),
@@ -111,7 +112,7 @@ def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
             }
         )
         return
-    print_benchmark(run)
+    print_report(made)
     failed = [f"Failed: {r.row}, draw {r.draw}: {r.error}" for r in run.failures]
     lines = ["", *failed, f"Report: {paths.html}", f"Tables: {paths.html.parent / 'tables'}"]
     output().print("\n".join(lines), markup=False, soft_wrap=True)

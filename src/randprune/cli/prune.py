@@ -13,13 +13,13 @@ from randprune.cli.flags import PRUNE, recipe_document, with_flags
 from randprune.cli.plan import Plan
 from randprune.cli.progress import progress
 from randprune.cli.recipes import check_named, job_recipe
-from randprune.cli.report import print_results
+from randprune.cli.report import print_report
 
 if TYPE_CHECKING:
     from randprune.jobs.progress import Progress
     from randprune.jobs.result import JobRecipes, PruneResult
     from randprune.recipe import PruneRecipe
-    from randprune.report import RunRecord
+    from randprune.report import Report
 
 RECIPE_FILE = "recipe.toml"
 
@@ -68,28 +68,26 @@ def resolve(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """A finished job: its result, its records, and the page of its report."""
+    """A finished job: its result, its report, and the page of that."""
 
     result: PruneResult
-    record: RunRecord
-    report: Path
+    report: Report
+    page: Path
 
     def print(self, *, json: bool) -> None:
         """The result on standard output, with the files to go on with."""
-        from randprune.report import summary
-
-        folder = self.report.parent
+        folder = self.page.parent
         files = {
             "network": str(self.result.artifact),
-            "report": str(self.report),
+            "report": str(self.page),
             "recipe": str(folder / RECIPE_FILE),
         }
         if json:
             widths = self.result.widths.tolist()
             notes = list(self.result.notes)
-            print_json({**summary(self.record), "widths": widths, "notes": notes, **files})
+            print_json({**self.report.summary, "widths": widths, "notes": notes, **files})
             return
-        print_results(self.record)
+        print_report(self.report)
         lines = [f"Note: {note}" for note in self.result.notes]
         lines += ["", *(f"{name.capitalize() + ':':<9}{path}" for name, path in files.items())]
         output().print("\n".join(lines), markup=False, soft_wrap=True)
@@ -104,8 +102,8 @@ def run(recipe: PruneRecipe, shown: Progress, device: str | None = None) -> Outc
 
 def finished(result: PruneResult, recipe: JobRecipes) -> Outcome:
     """The outcome of a finished job, its report written."""
-    from randprune.report import RunRecord, write_report
+    from randprune.report import report_of, write_report
 
     folder = Path(recipe.output.folder)
-    record = RunRecord.load(folder)
-    return Outcome(result, record, write_report(record, folder).html)
+    report = report_of(folder)
+    return Outcome(result, report, write_report(report, folder).html)

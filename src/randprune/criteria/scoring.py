@@ -10,6 +10,7 @@ from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
 from randprune.errors import DataError, InvalidInputError
+from randprune.graph.entrance import plain_module
 from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Space
 
@@ -44,7 +45,8 @@ def score(
         DataError: the criterion needs data and none was given, or it is empty or unsound.
         UnsupportedModelError: a criterion that looks at data cannot look into this network.
     """
-    chosen = criteria.create(criterion) if isinstance(criterion, str) else criterion
+    model = plain_module(model, "score")
+    chosen = criteria.named_or_given(criterion, Criterion, "criterion")
     return _scores(model, space, [chosen], data, seed, batch_size, shared)[0]
 
 
@@ -65,7 +67,8 @@ def score_all(
     Raises:
         InvalidInputError: two criteria of one name, too.
     """
-    objects = [criteria.create(c) if isinstance(c, str) else c for c in chosen]
+    model = plain_module(model, "score_all")
+    objects = [criteria.named_or_given(c, Criterion, "chosen") for c in chosen]
     names = [c.name for c in objects]
     if len(set(names)) < len(names):
         raise InvalidInputError(

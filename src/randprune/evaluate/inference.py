@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, RandpruneError
+from randprune.graph.entrance import plain_module
 from randprune.graph.program import in_mode, private_copy
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -73,18 +74,28 @@ def inference_copy(
         InvalidInputError: the network does not return logits (B, K) for these images.
         UnsupportedModelError: the network cannot be copied.
     """
-    network = in_mode(private_copy(model)).requires_grad_(False)
+    network = in_mode(private_copy(plain_module(model, "inference_copy"))).requires_grad_(False)
     network = network.to(device=device, dtype=torch.float32)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    # Module.to knows only channels_last of the two orders, and leaves other than 4-d weights alone.
     if channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        in_memory_order(network, torch.channels_last)
     pairs: tuple[tuple[str, str], ...] = ()
     error, note = 0.0, ""
     if fold:
         few = images[:_CHECK_IMAGES].to(device=device, dtype=torch.float32)
         pairs, error, note = _fold_checked(network, few.contiguous(memory_format=layout))
     return InferenceCopy(network.to(dtype=dtype), pairs, error, note)
+
+
+def in_memory_order(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`network` itself, its 4-d parameters and buffers in this memory order; others stay.
+
+    `nn.Module.to(memory_format=...)` stops at the 5-d weights of a 3-d convolution.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=layout)
+    return network
 
 
 def logits_of(output: Any, model: str) -> Tensor:
@@ -228,7 +239,9 @@ def _is_layer(module: nn.Module) -> bool:
     """A convolution or linear layer that computes what its class in torch.nn does."""
     # A subclass with a forward of its own may compute its weight there (weight standardisation).
     own = ("forward", "_conv_forward")
-    return any(
+    # A parametrised weight (weight_norm) is computed anew in each pass, so none can be put there.
+    stored = all(name in module._parameters for name in ("weight", "bias"))
+    return stored and any(
         isinstance(module, kind)
         and all(getattr(type(module), name, None) is getattr(kind, name, None) for name in own)
         for kind in _LAYERS

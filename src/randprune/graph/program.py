@@ -9,6 +9,7 @@ runs them in the same order.
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,10 @@ from randprune.graph.rules import describe, operator_name, rule_for
 _RULE_FAMILIES = (rules_contraction, rules_elementwise, rules_movement, rules_norm)
 
 Inputs = torch.Tensor | Sequence[Any]
+
+EXPORTING = threading.RLock()
+"""Held while `torch.export` runs: it patches torch for the whole process, so two exports at once
+break each other. Other threads may run networks meanwhile, with kernels that round differently."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +122,7 @@ def export_program(
         shapes_arg = tuple({0: auto} if isinstance(x, torch.Tensor) and x.ndim else None
                            for x in inputs)  # fmt: skip
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with EXPORTING, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.export.export(frozen_copy, inputs, dynamic_shapes=shapes_arg)
             if _without_rule(exported.graph):

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
 from randprune.graph.emit import doubled, export_for_emission, named_tensors
+from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
@@ -37,7 +38,8 @@ def trace(
     """The channel groups of a network: what can be cut, what it costs, what is frozen and why.
 
     Args:
-        model: any module that `torch.export` accepts; left bit-identical.
+        model: any module that `torch.export` accepts; left bit-identical. Of one that is wrapped
+            by `torch.compile` or `nn.DataParallel`, the network inside is traced.
         example_inputs: one tensor, or a tuple of the positional inputs, which may be dicts or
             lists of tensors. Costs are counted for exactly these inputs: give a batch of one for
             costs per image.
@@ -53,11 +55,17 @@ def trace(
         A `Space`; equal architectures give equal fingerprints in every process.
 
     Raises:
-        InvalidInputError: the network does not run on these inputs, or a name matches no layer.
+        InvalidInputError: no network, one that does not run on these inputs, or a name that matches
+            no layer.
         UnsupportedModelError: it cannot be exported, or `strict` and an operator has no rule.
-        WeightsError: a parameter holds NaN or infinity.
+        WeightsError: a parameter holds NaN or infinity, or has no values.
     """
+    model = plain_module(model, "trace")
+    check_network(model)
     inputs = as_inputs(example_inputs)
+    if not all(x.is_meta for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)):
+        check_values(model)
+    freeze, allow = _names(freeze, "freeze"), _names(allow, "allow")
     unknown_kinds = sorted(set(allow) - set(ALLOWED))
     if unknown_kinds:
         raise InvalidInputError(
@@ -200,8 +208,17 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
+def _names(given: Iterable[str], parameter: str) -> tuple[str, ...]:
+    """One name or several as a tuple."""
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidInputError(
+            f"The {parameter!r} parameter of trace must be names. Got {given!r} instead."
+        )
+    return found
+
+
 def _freeze_by_name(found: Propagation, model: nn.Module, patterns: Iterable[str]) -> None:
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     modules = [name for name, _ in model.named_modules()]
     for pattern in patterns:
         matched = {name for name in modules if name and fnmatchcase(name, pattern)}

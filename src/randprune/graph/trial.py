@@ -10,6 +10,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from randprune.graph.slicing import remove_channels
 from randprune.space import ChannelGroup, Selection, Space
 
 _TOLERANCE = 1e-3
+_LIBRARIES = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -288,7 +290,12 @@ def _leaving(path: list[str]) -> Any:
 def _source_line(error: BaseException) -> str:
     """The model's own line that failed, without machine paths."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "/torch/" not in f.filename and "/randprune/" not in f.filename]
+    own = [f for f in frames if not _is_a_library(Path(f.filename))]
     if not own or not own[-1].line:
         return ""
     return f" at `{own[-1].line.strip()[:120]}`"
+
+
+def _is_a_library(source: Path) -> bool:
+    # By the packages' own folders: a user's folder may well be called randprune or torch.
+    return any(source.resolve().is_relative_to(folder) for folder in _LIBRARIES)

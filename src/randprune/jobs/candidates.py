@@ -160,7 +160,7 @@ class Evaluations:
 
     def values(self, rows: IntArray) -> list[float]:
         """What the next candidates (N, G) are worth, higher = better; -inf for failed ones."""
-        rank_by = self.session.comparison.rank_by
+        rank_by = self.session.rules.rank_by
         return [value_of(self.next(widths), rank_by) for widths in rows]
 
     def next(self, widths: IntArray) -> Candidate:

@@ -63,7 +63,7 @@ def uniform_widths(session: Session) -> IntArray:
     """
     original, rng = session.original, session.seeds.rng(UNIFORM)
     # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
-    strategy = UniformSearch(round_to=session.comparison.round_to)
+    strategy = UniformSearch(round_to=session.rules.round_to)
     widths: IntArray = strategy.ask(original.space, original.budget, 1, rng)[0]
     return widths
 

@@ -57,7 +57,7 @@ def choose_winner(
     Raises:
         DataError: no candidate, or no finalist, could be made.
     """
-    rank_by = session.comparison.rank_by
+    rank_by = session.rules.rank_by
     chosen = choose_finalists(candidates, rank_by, count)
     every = [*chosen, *(c for c in controls.values() if c.status == "ok")]
     done = sum(FINALIST_TOP1 in c.scores for c in every)

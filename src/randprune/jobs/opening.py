@@ -13,7 +13,7 @@ from randprune.evaluate.inference import logits_of
 from randprune.graph.program import evaluation_mode
 from randprune.graph.trace import trace
 from randprune.jobs.seeds import Seeds
-from randprune.jobs.session import Comparison, Session, Subject
+from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
 from randprune.space import Space
@@ -49,7 +49,7 @@ def open_trained(
     network: nn.Module,
     data: Data,
     *,
-    comparison: Comparison,
+    rules: CandidateRules,
     seeds: Seeds,
     work: Path,
     example: Tensor | None = None,
@@ -60,7 +60,7 @@ def open_trained(
         recipe: how the network is traced, and what candidates may cost.
         network: on the CPU; never modified.
         data: the images.
-        comparison: limits on widths, and how candidates are compared.
+        rules: limits on widths, and how candidates are compared.
         seeds: where everything random comes from.
         work: the folder for what is kept until the work is done.
         example: what the network is traced with; default: one image of the data.
@@ -72,7 +72,7 @@ def open_trained(
     example = example_of(data) if example is None else example.cpu()
     space = traced(recipe.model, network, example)
     subject = Subject(network, space, recipe.budget.budget())
-    session = Session(subject, subject, example, data, comparison, seeds, WorkFolder(work))
+    session = Session(subject, subject, example, data, rules, seeds, WorkFolder(work))
     session.check_reachable()
     return session
 
@@ -84,7 +84,7 @@ def open_widened(
     data: Data,
     *,
     wide_seed: int,
-    comparison: Comparison,
+    rules: CandidateRules,
     seeds: Seeds,
     work: Path,
     example: Tensor | None = None,
@@ -95,7 +95,7 @@ def open_widened(
         widening: how much wider a configuration may be.
         original: with the weights that come first in the widened network; never modified.
         wide_seed: of the widened network's new weights.
-        recipe, data, comparison, seeds, work, example: as in `open_trained`.
+        recipe, data, rules, seeds, work, example: as in `open_trained`.
 
     Raises:
         InvalidInputError, UnsupportedModelError: the network cannot be traced or widened.
@@ -110,7 +110,7 @@ def open_widened(
         Subject(original, space, budget),
         example,
         data,
-        comparison,
+        rules,
         seeds,
         WorkFolder(work),
         trained=False,

@@ -107,7 +107,7 @@ def _pruned(
             subject,
             session.example,
             session.data,
-            comparison=recipe.search,
+            rules=recipe.search,
             seeds=session.seeds,
             work=WorkFolder(folder / "work"),
             ledger=run,

@@ -81,7 +81,7 @@ def prune_network(
                 recipe,
                 dense,
                 data,
-                comparison=recipe.search,
+                rules=recipe.search,
                 seeds=Seeds(str(recipe.seed)),
                 work=folder / "work",
                 example=example,

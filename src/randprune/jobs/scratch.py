@@ -89,7 +89,7 @@ def scratch_network(
                 original,
                 data,
                 wide_seed=recipe.seed,
-                comparison=recipe.search,
+                rules=recipe.search,
                 seeds=Seeds(str(recipe.seed)),
                 work=folder / "work",
                 example=example,

@@ -51,7 +51,7 @@ SENSITIVITY_IMAGES = 256
 """Calibration images that each group's table is measured on."""
 
 
-class Comparison(Protocol):
+class CandidateRules(Protocol):
     """A recipe's limits on widths, and how candidates are compared."""
 
     @property
@@ -90,7 +90,7 @@ class Session:
             on; the subject itself where nothing was widened.
         example: one normalised batch of one image, what the space was traced with.
         data: the images.
-        comparison: limits on widths, and how candidates are compared.
+        rules: limits on widths, and how candidates are compared.
         seeds: where everything random comes from.
         work: what is kept until the work is done.
         ledger: what is found, and what it costs.
@@ -98,14 +98,14 @@ class Session:
         device: where networks are evaluated and trained; default: the GPU if there is one.
         trained: whether the subject's weights say anything, so that candidates are compared with
             its outputs.
-        threads: how many threads evaluators run with, None: as many as torch uses here.
+        threads: how many threads engines are chosen for, None: as many as torch uses here.
     """
 
     subject: Subject
     original: Subject
     example: Tensor
     data: Data
-    comparison: Comparison
+    rules: CandidateRules
     seeds: Seeds
     work: WorkFolder
     ledger: Ledger = field(default_factory=Gathered)
@@ -130,6 +130,19 @@ class Session:
     def budget(self) -> Budget:
         """What a configuration may cost, as a share of `network`'s cost."""
         return self.subject.budget
+
+    def use(self, network: nn.Module) -> None:
+        """Work from now on with this network, such as the given one after its training.
+
+        It differs from the session's network in its weights alone; what was known of those is
+        forgotten.
+        """
+        given = self.original
+        self.subject = self.original = Subject(network, given.space, given.budget)
+        self._judges.clear()
+        self._evaluators.clear()
+        for name in ("statistics", "_tables"):
+            self.__dict__.pop(name, None)
 
     @contextmanager
     def writing(self, ledger: Ledger, progress: Progress) -> Iterator[None]:
@@ -164,7 +177,7 @@ class Session:
     @property
     def limits(self) -> tuple[float, int]:
         """On widths: the least share of a group, and what they are multiples of."""
-        return self.comparison.min_keep, self.comparison.round_to
+        return self.rules.min_keep, self.rules.round_to
 
     def check_reachable(self) -> None:
         """Raise an InfeasibleBudgetError where no configuration meets the budget."""
@@ -218,7 +231,7 @@ class Session:
                 precision=precision,
                 device=self.device,
                 engine=_engine(document, self.device) if document else None,
-                batch_size=self.comparison.batch_size,
+                batch_size=self.rules.batch_size,
             )
             if document is None:
                 engine = self._chosen(self._evaluators[name])
@@ -256,7 +269,7 @@ class Session:
     @property
     def quick_judge(self) -> Judge:
         """Compares candidates with the fastest engine that the recipe allows."""
-        return self.judge(self.comparison.precision)
+        return self.judge(self.rules.precision)
 
     @property
     def exact_judge(self) -> Judge:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from randprune.atomic import write_file
+from randprune.atomic import checked_path, write_file
 from randprune.errors import InvalidInputError
 from randprune.recipe.toml import dump_toml
 from randprune.store.codec import content_hash
@@ -84,7 +84,7 @@ class RecipeBase(Section):
             InvalidInputError: the file is missing or not valid.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = checked_path(path, "path").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InvalidInputError(f"The recipe {path} cannot be read: {reason}.") from None

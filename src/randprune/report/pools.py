@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from randprune.bench.stats import best_of_n
-from randprune.report import tables
+from randprune.bench.stats import BestOfN
 from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
-from randprune.report.format import percent, points
-from randprune.report.table import Table
+from randprune.report.format import number, percent, points
+from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.store import DENSE, SEARCHED
 
 T = TypeVar("T")
 
-Reference = tuple[str, str, float]
-"""(label, colour, search accuracy) of a network that candidates are compared with."""
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A network that candidates are compared with: its accuracy, and how it is drawn."""
+
+    name: str
+    color: str
+    share: float
+
 
 SEARCH_AXIS = "search accuracy"
 _MOST_POINTS = 3000
@@ -61,10 +68,10 @@ def spread_chart(
         ),
     ]
     marks += [
-        Rule(f"{name} {percent(value)}", value, color, dashed=color == DENSE)
-        for name, color, value in references
+        Rule(f"{r.name} {percent(r.share)}", r.share, r.color, dashed=r.color == DENSE)
+        for r in references
     ]
-    shown_at = [value for _, _, value in references]
+    shown_at = [reference.share for reference in references]
     low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
     lines = " Lines mark the networks to compare with." if references else ""
     return Chart(
@@ -80,14 +87,15 @@ def spread_chart(
     )
 
 
-def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ()) -> Chart | None:
-    """Expected best of n of search accuracies (N,), in the order drawn; None for fewer than three.
+def best_of_chart(
+    values: Sequence[float], curve: BestOfN | None, references: Sequence[Reference] = ()
+) -> Chart | None:
+    """The curve of the expected best of n of search accuracies (N,), in the order drawn.
 
     Two bands: where a single draw of n ends, and the interval of the expectation itself.
     """
-    if len(values) < 3:
+    if curve is None:
         return None
-    curve = best_of_n(values)
     n = curve.counts.tolist()
     known = np.isfinite(curve.mean_low)
     marks: list[Mark] = [
@@ -114,8 +122,7 @@ def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ())
         Line("expected best of n", n, curve.mean.tolist(), SEARCHED),
     ]
     marks += [
-        Rule(f"{name} {percent(value)}", value, color, horizontal=True)
-        for name, color, value in references
+        Rule(f"{r.name} {percent(r.share)}", r.share, r.color, horizontal=True) for r in references
     ]
     tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(values)))])
     gain = ""
@@ -131,10 +138,31 @@ def best_of_chart(values: Sequence[float], references: Sequence[Reference] = ())
         Axis("n, candidates compared", kind="log" if len(values) >= 20 else "linear", whole=True),
         Axis(SEARCH_AXIS, percent=True),
         tuple(marks),
-        tables.best_of_n_table(curve),
+        best_of_n_table(curve),
         # On a phone every entry of the legend has a line of its own.
         height=340 + 25 * max(0, len(marks) - 3),
     )
+
+
+def best_of_n_table(curve: BestOfN) -> Table:
+    """The best-of-n curve as numbers."""
+    columns = (
+        Column("n", "n", True),
+        Column("expected_best", "Expected best", True),
+        Column("low", "Lower edge", True),
+        Column("high", "Upper edge", True),
+        Column("mean_low", "Interval of the expectation, from", True),
+        Column("mean_high", "to", True),
+    )
+    values = (curve.mean, curve.low, curve.high, curve.mean_low, curve.mean_high)
+    rows = tuple(
+        (
+            Cell(number(n), n),
+            *(EMPTY if v != v else Cell(percent(v, 2), v) for v in row),  # NaN: no interval
+        )
+        for n, *row in zip(curve.counts.tolist(), *(v.tolist() for v in values), strict=True)
+    )
+    return Table("best_of_n", "Best of n candidates", columns, rows)
 
 
 def at_most(items: Sequence[T], most: int = _MOST_POINTS) -> list[T]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from randprune.report.document import Block, Code, Facts
 from randprune.report.format import elapsed, moment, seconds, size
-from randprune.report.html import Block, Code, Facts
 from randprune.store import Reproduce, RunInfo, Session
 
 
@@ -80,6 +80,11 @@ def versions_used(sessions: Sequence[Session]) -> set[str]:
     return {json.dumps(_versions(session.provenance), sort_keys=True) for session in sessions}
 
 
-def version(info: RunInfo) -> str:
-    """The version of randprune that made a run; "" where not recorded."""
-    return _versions(info.provenance).get("randprune", "")
+def footer(info: RunInfo, of_how_many: str = "") -> str:
+    """The line at the end of every page: what wrote it, from what, and how to read numbers."""
+    made_by = _versions(info.provenance).get("randprune", "")
+    return (
+        f"Written by randprune {made_by} from run {info.id}{of_how_many} in its folder "
+        f"(recipe {info.recipe_hash}). One MAC is one multiply-add; FLOPs are twice the MACs. "
+        "Ratios say what remains."
+    )

@@ -6,6 +6,8 @@ import csv
 import io
 from dataclasses import dataclass, replace
 
+from randprune.report.format import number, percent, si
+
 Value = str | int | float | None
 
 
@@ -13,7 +15,8 @@ Value = str | int | float | None
 class Column:
     """`name` heads the CSV column, `title` the one on the page; numbers are set flush right.
 
-    `shown`: "page", "csv" or "both". `hint`: a short line under the title.
+    `shown`: "page", "csv" or "both". `hint`: a short line under the title. `minor` columns are left
+    out on narrow screens until the reader asks for them.
     """
 
     name: str
@@ -21,6 +24,7 @@ class Column:
     numeric: bool = False
     shown: str = "both"
     hint: str = ""
+    minor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,32 @@ class Table:
         for row in self.rows:
             writer.writerow([_raw(row[i]) for i in wanted])
         return out.getvalue()
+
+
+def amount(value: float | None, dense: float | None = None, *, flops: bool = False) -> Cell:
+    """A count with an SI prefix, its share of the dense one, and as FLOPs (two per MAC)."""
+    if value is None:
+        return EMPTY
+    notes = [f"{percent(value / dense)}"] if dense else []
+    notes += [f"{si(2 * value)} FLOPs"] if flops else []
+    return Cell(si(value), value, "\n".join(notes))
+
+
+def plain(value: float | bool | None) -> Cell:
+    """A number as it is."""
+    if value is None:
+        return EMPTY
+    return Cell(number(value), int(value) if isinstance(value, bool) else value)
+
+
+def share(value: float | None, note: str = "") -> Cell:
+    """A share as per cent with two decimals."""
+    return EMPTY if value is None else Cell(percent(value, 2), value, note)
+
+
+def said(text: str) -> Cell:
+    """A text, or that there is none."""
+    return Cell(text) if text else EMPTY
 
 
 def row_anchor(table_id: str, group: str) -> str:

@@ -11,7 +11,7 @@ Every check raises `AssertionError` with a sentence that says what is wrong.
 from randprune.testing.bench_runs import write_bench_run
 from randprune.testing.criteria import check_criterion
 from randprune.testing.methods import check_method
-from randprune.testing.networks import Normed, Plain, labelled_images, seeded
+from randprune.testing.networks import Normed, Plain, in_place, labelled_images, seeded
 from randprune.testing.strategies import check_strategy
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_criterion",
     "check_method",
     "check_strategy",
+    "in_place",
     "labelled_images",
     "seeded",
     "write_bench_run",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from types import MethodType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 IMAGE_SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -83,6 +86,43 @@ def seeded(make: Callable[[], Network], seed: int = 0) -> Network:
                 drawn = torch.randn(tensor.shape, generator=generator)
                 tensor.copy_(drawn * (2.0 / fan_in) ** 0.5)
     return model
+
+
+def in_place(model: Network) -> Network:
+    """`model` itself, with activations that overwrite their inputs, as most published networks do.
+
+    Modules get `inplace=True`; calls of `torch.relu` and `functional.relu` become `torch.relu_`.
+    Computes the same where nothing else reads what an activation overwrites.
+    """
+    for module in model.modules():
+        if isinstance(vars(module).get("inplace"), bool):
+            vars(module)["inplace"] = True
+    vars(model)["forward"] = MethodType(_forward_in_place, model)
+    return model
+
+
+def _forward_in_place(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    with _InPlaceActivations():
+        return type(model).forward(model, *args, **kwargs)
+
+
+class _InPlaceActivations(TorchFunctionMode):
+    """Calls the in-place form of the activations that have one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return _IN_PLACE.get(func, func)(*args, **(kwargs or {}))
+
+
+def _relu_in_place(images: Tensor, inplace: bool = True) -> Tensor:
+    return torch.relu_(images)
+
+
+_IN_PLACE: dict[Any, Callable[..., Any]] = {
+    torch.relu: _relu_in_place,
+    functional.relu: _relu_in_place,
+}
 
 
 def labelled_images(

@@ -56,7 +56,8 @@ def pixels_a_row(norm: _BatchNorm, images: Tensor) -> int:
     ):
         return 1
     pixels, rows = images.numel() // channels, 1
-    while 2 * rows * channels <= _ROW and pixels % (2 * rows) == 0:
+    # At least two rows: the kernel divides by their number less one.
+    while 2 * rows * channels <= _ROW and pixels % (2 * rows) == 0 and 2 * rows < pixels:
         rows *= 2
     return rows
 
@@ -110,11 +111,19 @@ class _RowBatchNorm(torch.autograd.Function):
         scale = weight * inverse
         shift = torch.addcmul(bias, mean, scale, value=-1)
         tiled = torch.stack((scale, shift, mean)).repeat(1, rows)
+        # Written into a tensor of its own: autograd refuses in-place operators on a view that a
+        # function made, and networks apply activations and additions to norms in place.
+        out = torch.empty(
+            images.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+        )
         # In evaluation mode with mean 0 and variance 1 the kernel is an affine map per channel.
-        y = _aten.native_batch_norm(x, tiled[0], tiled[1], zero, one, False, 0.0, 0.0)[0]
+        unused = zero.new_empty(0)
+        _aten.native_batch_norm.out(
+            x, tiled[0], tiled[1], zero, one, False, 0.0, 0.0,
+            out=out.permute(0, 2, 3, 1).view(x.shape), save_mean=unused, save_invstd=unused,
+        )  # fmt: skip
         ctx.save_for_backward(images, inverse, tiled, zero, one)
         ctx.rows = rows
-        out: Tensor = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return out
 
     @staticmethod

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from randprune.errors import DataError, InvalidInputError, WeightsError
 from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.evaluator import Evaluator
+from randprune.evaluate.inference import in_memory_order
 from randprune.graph.program import in_mode, private_copy
 from randprune.training import fast_norm
 from randprune.training.optimize import (
@@ -159,7 +160,7 @@ class _Run:
 
     def _working_copy(self) -> nn.Module:
         network: nn.Module = private_copy(self.model).to(self.device, torch.float32)
-        network = network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        in_memory_order(network, self.layout)
         if self.device.type == "cpu" and self.recipe.channels_last:
             fast_norm.install(network)
         return in_mode(network, training=True)
@@ -355,13 +356,11 @@ class _Run:
         if self.average is not None:
             self.average.write_to(network)
         place = next((p.device for p in self.model.parameters()), self.device)
-        network = network.to(place).to(  # type: ignore[call-overload]
-            memory_format=torch.contiguous_format
-        )
+        network = in_memory_order(network.to(place), torch.contiguous_format)
         flags = {name: module.training for name, module in self.model.named_modules()}
         for name, module in network.named_modules():
             module.training = flags[name]
-        return network  # type: ignore[no-any-return]
+        return network
 
     def result(self, resumed: int) -> TrainResult:
         """What `train` returns."""

@@ -19,13 +19,12 @@ from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import Maker
-from randprune.jobs.opening import images_of_recipe, network_of_recipe
+from randprune.jobs.opening import network_of_recipe
 from randprune.jobs.quality import Quality
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.space import IntArray, Selection
 from randprune.training import Teacher, TrainRecipe
-from randprune.zoo.data import Data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,8 +148,3 @@ def dense_network(recipe: BenchRecipe, seeds: Seeds) -> nn.Module:
 def seeds_of(recipe: BenchRecipe) -> Seeds:
     """Where everything random in a benchmark comes from."""
     return Seeds(f"bench/{recipe.seed}")
-
-
-def images_of(recipe: BenchRecipe) -> Data:
-    """The images of a recipe."""
-    return images_of_recipe(recipe)

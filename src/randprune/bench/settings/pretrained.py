@@ -13,15 +13,15 @@ from randprune.bench.meter import Meter
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import DenseRecord
 from randprune.bench.results import SCORES
-from randprune.bench.settings.base import BenchJob, Finished, dense_network, images_of, seeds_of
+from randprune.bench.settings.base import BenchJob, Finished, dense_network, seeds_of
 from randprune.bench.settings.scoring import keep_all_scores, kept_scores, scores_cost
 from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
 from randprune.criteria import criteria, score
 from randprune.errors import UnsupportedModelError
 from randprune.jobs.candidates import Repaired
-from randprune.jobs.opening import check_outputs, open_trained, traced
-from randprune.jobs.session import SENSITIVITY_IMAGES, Session, Subject
+from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained, traced
+from randprune.jobs.session import SENSITIVITY_IMAGES, Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recovery import images_forward, needs_moments, quick_form
 from randprune.space import IntArray, Selection
@@ -47,8 +47,8 @@ class PretrainedJob(BenchJob):
         return open_trained(
             recipe,
             dense_network(recipe, seeds),
-            images_of(recipe),
-            comparison=recipe.proposals,
+            images_of_recipe(recipe),
+            rules=recipe.proposals,
             seeds=seeds,
             work=work,
         )
@@ -91,20 +91,14 @@ class PretrainedJob(BenchJob):
             recipe=section.recipe(section.epochs, session.seeds.seed(_PRETRAIN)),
             macs=session.macs(),
         )
-        self._use(trained(session, training, session.network, session.data.full_train))
+        session.use(trained(session, training, session.network, session.data.full_train))
 
     def read_prepared(self) -> None:
         """Take the trained dense network, where it was trained here."""
         if self.recipe.pretrain is not None:
             network = self.session.work.network(_PRETRAIN, self.session.original.network)
             assert network is not None
-            self._use(network)
-
-    def _use(self, network: nn.Module) -> None:
-        """Work on this network, which differs from the given one in its weights alone."""
-        session = self.session
-        given = session.original
-        session.subject = session.original = Subject(network, given.space, given.budget)
+            self.session.use(network)
 
     # -- proposals -----------------------------------------------------------------------------
 

@@ -20,12 +20,12 @@ from randprune.bench.meter import Meter, spent_of
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import DENSE, DenseRecord
 from randprune.bench.results import SHARED, Spent
-from randprune.bench.settings.base import BenchJob, Finished, dense_network, images_of, seeds_of
+from randprune.bench.settings.base import BenchJob, Finished, dense_network, seeds_of
 from randprune.bench.units import Prepared
 from randprune.errors import InvalidInputError
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import Slices
-from randprune.jobs.opening import open_widened
+from randprune.jobs.opening import images_of_recipe, open_widened
 from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import kept_slices, shared_cost, train_shared
 from randprune.space import Selection
@@ -48,9 +48,9 @@ class ScratchJob(BenchJob):
             recipe,
             recipe.widened_by,
             original,
-            images_of(recipe),
+            images_of_recipe(recipe),
             wide_seed=seeds.seed("wide"),
-            comparison=recipe.proposals,
+            rules=recipe.proposals,
             seeds=seeds,
             work=work,
         )

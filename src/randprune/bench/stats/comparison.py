@@ -225,6 +225,22 @@ def largest_difference(comparisons: Sequence[Comparison[K]]) -> float | None:
     return max(bounds, default=None)
 
 
+def detectable_difference(comparisons: Sequence[Comparison[K]]) -> float | None:
+    """The least mean difference that Holm's correction over the family calls significant.
+
+    For the row of median standard error e: ``t(units - 1, 1 - alpha / (2 m)) · e`` with the m tests
+    of the family, Holm's first step, which every difference has to pass or another row before it.
+    None where no test was possible.
+    """
+    tested = [c for c in comparisons if c.p_difference is not None and c.difference.interval]
+    needed = []
+    for c in tested:
+        low, high = c.difference.interval or (0.0, 0.0)
+        error = (high - low) / 2 / float(stdtrit(c.units - 1, 1 - c.alpha / 2))
+        needed.append(float(stdtrit(c.units - 1, 1 - c.alpha / (2 * len(tested)))) * error)
+    return float(np.median(needed)) if needed else None
+
+
 def _means(by_block: Mapping[Hashable, Sequence[float]]) -> list[float]:
     return [float(np.mean(values)) for values in by_block.values()]
 

@@ -1,5 +1,7 @@
 "use strict";
 (() => {
+  document.documentElement.classList.add("js");
+
   // -- figures: colours are names ("@searched", "@searched/0.2") until the reader's scheme is known --
   const element = document.getElementById("charts");
   const charts = element ? JSON.parse(element.textContent) : {};
@@ -87,6 +89,14 @@
       });
       table.tBodies[0].append(...rows);
     }));
+    if (table.querySelector(".minor")) {
+      const more = button("Show all columns", () => {
+        table.classList.toggle("all");
+        more.textContent = table.classList.contains("all") ? "Show fewer" : "Show all columns";
+      });
+      more.classList.add("more");
+      table.closest(".scroll").after(more);
+    }
     if (table.tBodies[0].rows.length < 2) continue;
     table.closest(".scroll").after(button("Save as CSV", () => {
       const lines = [heads.map((th) => quote(titleOf(th)))];

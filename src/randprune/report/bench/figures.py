@@ -7,21 +7,13 @@ from collections.abc import Sequence
 from randprune.bench.analysis import Analysis, RowSummary
 from randprune.bench.keys import Row
 from randprune.bench.stats import Estimate
-from randprune.report import figures as run_figures
-from randprune.report.bench import tables
-from randprune.report.bench.names import (
-    VERDICT_COLORS,
-    Names,
-    accuracy_text,
-    difference_text,
-    epochs_text,
-    p_text,
-    spaced,
-)
 from randprune.report.chart import Axis, Chart, Line, Mark, Points, Rule, Zone
+from randprune.report.estimates import accuracy_text, difference_text, epochs_text, p_text
 from randprune.report.format import points
+from randprune.report.names import VERDICT_COLORS, Names, spaced
 from randprune.report.pools import Reference, best_of_chart, spread_chart
-from randprune.store import DENSE, RANDOM_CHANNELS, SEARCH_TOP1, UNIFORM, Accuracy
+from randprune.report.table import Table
+from randprune.store import DENSE, RANDOM_CHANNELS, UNIFORM, Accuracy
 
 _HEIGHT = 460
 """Of figures whose legend has a line per method on a phone."""
@@ -36,31 +28,11 @@ _VERDICT_SYMBOLS = {
 }
 
 
-def figures(analysis: Analysis, names: Names) -> tuple[Chart, ...]:
-    """All figures that the records allow, in the order of the page."""
-    builders = (
-        forest,
-        accuracy_macs,
-        accuracy_compute,
-        lengths,
-        best_of,
-        grown,
-        spread,
-        after,
-        before,
-    )
-    charts = [build(analysis, names) for build in builders]
-    charts.append(run_figures.ledger(analysis.run.ledger))
-    return tuple(chart for chart in charts if chart is not None)
-
-
-def forest(analysis: Analysis, names: Names) -> Chart | None:
+def forest(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Paired differences to the reference with their intervals and the margin."""
     if analysis.main is None:
         return None
-    found = sorted(
-        analysis.comparisons(analysis.main), key=lambda c: c.difference.value, reverse=True
-    )
+    found = sorted(analysis.main.comparisons, key=lambda c: -c.difference.value)
     if not found:
         return None
     margin = 100 * analysis.run.protocol.margin
@@ -97,13 +69,13 @@ def forest(analysis: Analysis, names: Names) -> Chart | None:
     return Chart(
         "forest",
         f"Paired differences to {names.reference_name}",
-        f"Difference of test accuracy {epochs_text(analysis.main)}, paired by draw, with "
+        f"Difference of test accuracy {epochs_text(analysis.main.epochs)}, paired by draw, with "
         "95\u00a0% t intervals (each of one comparison). An interval within the shaded margin "
         "suggests equivalence; the verdicts are those of the tests with Holm's correction.",
         Axis("percentage points"),
         Axis("", kind="category", order=tuple(names.of(c.name) for c in found)),
         tuple(marks),
-        tables.comparisons(analysis, names),
+        data,
         wide=True,
         height=150 + 30 * len(found),
     )
@@ -145,21 +117,21 @@ def _cloud(
     return marks
 
 
-def accuracy_macs(analysis: Analysis, names: Names) -> Chart | None:
+def accuracy_macs(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Test accuracy against the multiply-adds of the networks."""
     if analysis.main is None:
         return None
     entries = [
         (s, s.macs, s.accuracy, "")
-        for s in analysis.summaries(analysis.main)
+        for s in analysis.main.rows
         if s.macs is not None and s.accuracy is not None
     ]
     if len(entries) < 2:
         return None
     marks = _cloud(entries, names)
     dense = analysis.run.dense
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         marks.append(
             Points(
                 "dense network",
@@ -177,31 +149,31 @@ def accuracy_macs(analysis: Analysis, names: Names) -> Chart | None:
     return Chart(
         "accuracy-macs",
         "Test accuracy against MACs",
-        f"Mean test accuracy {epochs_text(analysis.main)} over the multiply-adds of the networks. "
-        "Bars are 95\u00a0% t intervals over draws"
+        f"Mean test accuracy {epochs_text(analysis.main.epochs)} over the multiply-adds of the "
+        "networks. Bars are 95\u00a0% t intervals over draws"
         f"{'' if names.dense else ' (for the dense network: over images)'}.",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
-        tables.leaderboard(analysis, names),
+        data,
         wide=True,
         height=_HEIGHT,
     )
 
 
-def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
+def accuracy_compute(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Test accuracy against all the compute that it took, one point a length of training."""
     marks: list[Mark] = []
     curves: dict[Row, list[tuple[float, Estimate]]] = {}
     for epochs in analysis.trained:
         entries = []
-        for summary in analysis.summaries(epochs):
+        for summary in analysis.at[epochs].rows:
             if summary.accuracy is not None and summary.spent.macs > 0:
                 entries.append(
                     (summary, summary.spent.macs, summary.accuracy, f", {epochs_text(epochs)}")
                 )
                 curves.setdefault(summary.row, []).append((summary.spent.macs, summary.accuracy))
-        marks += _cloud(entries, names, legend=epochs == analysis.main)
+        marks += _cloud(entries, names, legend=analysis.at[epochs] is analysis.main)
     if sum(len(points) for points in curves.values()) < 2:
         return None
     lines: list[Mark] = [
@@ -225,13 +197,13 @@ def accuracy_compute(analysis: Analysis, names: Names) -> Chart | None:
         Axis("MACs spent in all", kind="log", large=True),
         Axis("test accuracy", percent=True),
         (*lines, *marks),
-        tables.equal_compute(analysis, names),
+        data,
         wide=True,
         height=_HEIGHT,
     )
 
 
-def lengths(analysis: Analysis, names: Names) -> Chart | None:
+def lengths(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Test accuracy against the length of training, row by row."""
     trained = analysis.trained
     if len(trained) < 2:
@@ -244,7 +216,7 @@ def lengths(analysis: Analysis, names: Names) -> Chart | None:
         known = [
             (epochs, estimate)
             for epochs in trained
-            if (estimate := analysis.mean_of(analysis.results(row, epochs))) is not None
+            if (estimate := analysis.at[epochs].of(row).accuracy) is not None
         ]
         if not known:
             continue
@@ -276,7 +248,7 @@ def lengths(analysis: Analysis, names: Names) -> Chart | None:
                 )
             )
     first, last = trained[0], trained[-1]
-    gain = analysis.gain(names.reference, first, last)
+    gain = analysis.gains.get(names.reference)
     brought = ""
     if gain is not None:
         brought = (
@@ -290,83 +262,72 @@ def lengths(analysis: Analysis, names: Names) -> Chart | None:
         Axis(f"epochs of {names.words.training}", whole=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
-        tables.by_length(analysis, names),
+        data,
         wide=True,
         height=_HEIGHT,
     )
 
 
-def best_of(analysis: Analysis, names: Names) -> Chart | None:
+def best_of(analysis: Analysis, references: Sequence[Reference]) -> Chart | None:
     """Expected search accuracy of the best of n candidates, before training."""
-    for row in analysis.largest_pools[:1]:
-        chart = best_of_chart(analysis.pool(row), _references(analysis, names))
-        if chart is not None:
-            return chart
-    return None
+    pool = analysis.pool
+    if pool is None:
+        return None
+    return best_of_chart(pool.values, pool.curve, references)
 
 
-def spread(analysis: Analysis, names: Names) -> Chart | None:
+def spread(analysis: Analysis, names: Names, references: Sequence[Reference]) -> Chart | None:
     """Histogram of random configurations on the search images, before training."""
-    for row in analysis.largest_pools[:1]:
-        labels = [
-            f"draw {proposal.draw}, candidate {c.index}"
-            for proposal in analysis.run.proposals
-            if proposal.row == row
-            for c in analysis.run.candidates.get(proposal.key, ())
-            if SEARCH_TOP1 in c.scores
-        ]
-        images = f"on the search images, {names.words.untrained}"
-        pool = analysis.pool(row)
-        return spread_chart(pool, labels, _references(analysis, names), images=images)
-    return None
+    pool = analysis.pool
+    if pool is None:
+        return None
+    images = f"on the search images, {names.words.untrained}"
+    return spread_chart(pool.values, pool.labels, references, images=images)
 
 
 def after(analysis: Analysis, names: Names) -> Chart | None:
     """Histogram of the reference's test accuracy over many draws."""
     if analysis.main is None:
         return None
-    accuracies = analysis.by_draw(names.reference, analysis.main)
+    accuracies = analysis.main.of(names.reference).by_draw
     if len(accuracies) < _MANY_DRAWS:
         return None
-    controls = [row for row in analysis.run.protocol.rows if names.look(row).color in _CONTROLS]
-    means = {row: analysis.mean_of(analysis.results(row, analysis.main)) for row in controls}
+    controls = [s for s in analysis.main.rows if names.look(s.row).color in _CONTROLS]
     return spread_chart(
         list(accuracies.values()),
         [f"draw {draw}" for draw in accuracies],
         [
-            (names.of(row), names.look(row).color, mean.value)
-            for row, mean in means.items()
-            if mean is not None
+            Reference(names.of(s.row), names.look(s.row).color, s.accuracy.value)
+            for s in controls
+            if s.accuracy is not None
         ],
         id="spread-test",
         title=f"Spread of {names.reference_name} over draws",
         axis="test accuracy",
-        images=f"on the test images, {epochs_text(analysis.main)}",
+        images=f"on the test images, {epochs_text(analysis.main.epochs)}",
     )
 
 
-def _references(analysis: Analysis, names: Names) -> list[Reference]:
+def references_of(analysis: Analysis, names: Names) -> tuple[Reference, ...]:
     """Search accuracy of the methods that looked at one configuration, mean over draws."""
-    found: list[Reference] = []
+    found: dict[str, Reference] = {}
     for row in analysis.run.protocol.rows:
-        look = names.look(row)
-        single = [p for p in analysis.run.proposals if p.row == row and p.search is not None]
-        if look.color in _CONTROLS and single:
-            mean = sum(p.search.share for p in single if p.search) / len(single)
-            if all(name != names.of(row) for name, _, _ in found):
-                found.append((names.of(row), look.color, mean))
-    return found
+        color = names.look(row).color
+        shares = [p.search.share for p in analysis.run.proposals if p.row == row and p.search]
+        if color in _CONTROLS and shares:
+            reference = Reference(names.of(row), color, sum(shares) / len(shares))
+            found.setdefault(reference.name, reference)
+    return tuple(found.values())
 
 
 def grown(analysis: Analysis, names: Names) -> Chart | None:
     """Test accuracy after training against the number of candidates compared."""
     if analysis.main is None:
         return None
-    methods = {info.label: info.method for info in analysis.run.protocol.methods}
     curves: dict[tuple[str, str], list[RowSummary]] = {}
-    for summary in analysis.summaries(analysis.main):
+    for summary in analysis.main.rows:
         if summary.accuracy is not None and summary.candidates >= 1:
-            method = methods.get(summary.row.label, summary.row.label)
+            method = analysis.method(summary.row)
             kind = summary.row.criterion if names.ranked else spaced(method)
             curves.setdefault((method, kind), []).append(summary)
     marks: list[Mark] = []
@@ -402,25 +363,26 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
     return Chart(
         "candidates-accuracy",
         f"What more candidates bring after {names.words.training}",
-        f"Mean test accuracy {epochs_text(analysis.main)} of the best of n candidates, chosen on "
-        "the search images. Bars are 95\u00a0% t intervals over draws.",
+        f"Mean test accuracy {epochs_text(analysis.main.epochs)} of the best of n candidates, "
+        "chosen on the search images. Bars are 95\u00a0% t intervals over draws.",
         Axis("n, candidates compared", kind="log", whole=True),
         Axis("test accuracy", percent=True),
         tuple(marks),
     )
 
 
-def before(analysis: Analysis, names: Names) -> Chart | None:
+def before(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Test accuracy after training against accuracy before it, one point a draw of a row."""
-    if not analysis.main:
+    if analysis.main is None or not analysis.main.epochs:
         return None
     kinds: dict[str, list[tuple[float, float, str]]] = {}
     rows: dict[str, Row] = {}
     for row in analysis.run.protocol.rows:
         look = names.look(row)
         rows[look.legend] = row
-        for result in analysis.results(row, analysis.main):
-            known: Accuracy | None = getattr(result, analysis.before)
+        for result in analysis.main.of(row).results:
+            # From scratch there is nothing to test before training but the shared weights.
+            known: Accuracy | None = result.test_before if names.ranked else result.search
             if result.test is not None and known is not None:
                 label = f"{names.of(row)}, draw {result.draw}, training {result.training}"
                 entry = (known.share, result.test.share, label)
@@ -430,8 +392,8 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
     return Chart(
         "before-after",
         names.words.before_after,
-        f"Test accuracy {epochs_text(analysis.main)} over the {names.words.before_axis} of the "
-        "same network: one point per result.",
+        f"Test accuracy {epochs_text(analysis.main.epochs)} over the {names.words.before_axis} of "
+        "the same network: one point per result.",
         Axis(names.words.before_axis, percent=True),
         Axis("test accuracy after training", percent=True),
         tuple(
@@ -446,7 +408,7 @@ def before(analysis: Analysis, names: Names) -> Chart | None:
             )
             for name, entries in kinds.items()
         ),
-        tables.ranks(analysis, names),
+        data,
         wide=True,
         height=_HEIGHT,
     )

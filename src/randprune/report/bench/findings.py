@@ -12,25 +12,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from randprune.bench.analysis import Analysis
-from randprune.bench.keys import RANDOM_CRITERION, Row
+from randprune.bench.keys import Row
 from randprune.bench.stats import (
     Comparison,
     Estimate,
-    best_of_n,
-    kendall_tau,
+    Verdict,
+    detectable_difference,
     largest_difference,
 )
-from randprune.report.bench.names import (
-    Names,
+from randprune.report.estimates import (
+    deviation,
     difference_text,
     epochs_text,
+    listed,
     magnitude,
     p_text,
+    percent_span,
     signed,
     span_of_points,
-    verdict_counts,
+    tau_span,
 )
 from randprune.report.format import number, percent, points
+from randprune.report.names import VERDICT_COLORS, Names
 
 _MOST_IN_DETAIL = 6
 
@@ -52,18 +55,18 @@ def findings(analysis: Analysis, names: Names) -> tuple[Finding, ...]:
 
 def headline(analysis: Analysis, names: Names) -> str:
     """The result in one sentence, or how far the run has come."""
-    run, epochs = analysis.run, analysis.main
+    run = analysis.run
     title = run.protocol.title
-    if epochs is None:
+    if analysis.main is None:
         planned = len(run.protocol.rows) * len(run.protocol.draw_seeds)
         return f"{title}: {len(run.proposals)} of {planned} networks proposed, nothing tested yet"
-    family = analysis.comparisons(epochs)
+    family = analysis.main.comparisons
     reference = names.reference_name
     if not family:
         return f"{title}: the reference {reference} has no results yet, so nothing is compared"
     counts = verdict_counts(family)
     margin = _margin(analysis)
-    when = epochs_text(epochs)
+    when = epochs_text(analysis.main.epochs)
     if counts["equivalent"] == len(family):
         return (
             f"No clear winner: {len(family)} of {_rows(len(family))} equivalent to {reference} "
@@ -74,15 +77,18 @@ def headline(analysis: Analysis, names: Names) -> str:
             f"Undecided {when}: none of {_rows(len(family))} could be told from {reference}, or "
             f"shown to be equivalent to it within {margin}"
         )
-    said = _listed(
+    said = listed(
         [
             f"{count} {'is' if count == 1 else 'are'} {verdict}"
             for verdict, count in counts.items()
             if count
         ]
     )
-    opening = "No row beats" if not counts["better"] else "Compared with"
-    joint = ": of" if not counts["better"] else ", of"
+    opening, joint = "Compared with", ", of"
+    if not counts["better"]:
+        # While rows are undecided, one of them may well be better.
+        opening = "No row was shown to beat" if counts["undecided"] else "No row beats"
+        joint = ": of"
     return f"{opening} {reference} {when}{joint} {_rows(len(family))} {said} (margin {margin})"
 
 
@@ -105,11 +111,11 @@ def criteria(analysis: Analysis, names: Names) -> Finding | None:
     if most is not None:
         answer += (
             f" Jointly, with 95\u00a0% confidence, none of them differs from {reference} by more "
-            f"than {magnitude(most)} {epochs_text(analysis.main)}"
+            f"than {magnitude(most)} {epochs_text(analysis.main.epochs)}"
             f" (two one-sided tests, margin {_margin(analysis)})."
         )
-    answer += " " + _clear_winner(family, names)
-    control = next((c for c in _family(analysis) if _is_control(c, names)), None)
+    answer += " " + _clear_winner(family, names) + _told(_family(analysis), analysis)
+    control = next((c for c in _family(analysis) if names.is_random_control(c.name)), None)
     if control is not None:
         answer += (
             f" Control: ranking channels at random is {control.verdict} ({_numbers(control)})."
@@ -118,17 +124,34 @@ def criteria(analysis: Analysis, names: Names) -> Finding | None:
 
 
 def _clear_winner(family: Sequence[Comparison[Row]], names: Names) -> str:
-    winners = [names.of(c.name) for c in family if c.verdict == "better"]
-    losers = [names.of(c.name) for c in family if c.verdict == "worse"]
+    by_verdict = {v: [names.of(c.name) for c in family if c.verdict == v] for v in VERDICT_COLORS}
+    winners, losers, open_ = (by_verdict[v] for v in ("better", "worse", "undecided"))
     if winners:
-        return f"That contradicts \u201cno clear winner\u201d: {_listed(winners)} came out ahead."
+        return f"That contradicts \u201cno clear winner\u201d: {listed(winners)} came out ahead."
+    said = []
     if losers:
-        return f"No criterion is ahead, but {_listed(losers)} fell behind."
-    if all(c.verdict == "equivalent" for c in family):
-        return "There is no clear winner, and that is shown, not just not refuted."
+        ahead = "was shown to be ahead" if open_ else "is ahead"
+        said.append(f"No criterion {ahead}, but {listed(losers)} fell behind.")
+    if open_:
+        said.append(
+            f"{len(open_)} of {len(family)} {'is' if len(open_) == 1 else 'are'} undecided: that "
+            "is absence of evidence, and more draws would be needed to call them equivalent."
+        )
+    if not said:
+        said.append("There is no clear winner, and that is shown, not just not refuted.")
+    return " ".join(said)
+
+
+def _told(family: Sequence[Comparison[Row]], analysis: Analysis) -> str:
+    """What a difference has to be at least, to be told with so many draws and rows."""
+    least = detectable_difference(family)
+    if least is None:
+        return ""
+    draws = len(analysis.run.protocol.draw_seeds)
+    rows = "" if len(family) == 1 else f" with Holm's correction over {len(family)} rows"
     return (
-        "No winner was found; for the undecided ones that is absence of evidence, and more draws "
-        "would be needed to call them equivalent."
+        f" With {number(draws)} draws{rows}, a difference has to be about {magnitude(least)} to be "
+        "told from none (at the median spread of the rows)."
     )
 
 
@@ -141,7 +164,7 @@ def worth(analysis: Analysis, names: Names) -> Finding | None:
     answer = _verdicts(
         family, names, f"other {'row' if len(family) == 1 else 'rows'}, against {reference}"
     )
-    spent = {s.row: s.spent.macs for s in analysis.summaries(analysis.main) if s.results}
+    spent = {s.row: s.spent.macs for s in analysis.main.rows if s.results}
     cheapest = min(spent[c.name] for c in family)
     if cheapest:
         least = next(names.of(c.name) for c in family if spent[c.name] == cheapest)
@@ -150,9 +173,8 @@ def worth(analysis: Analysis, names: Names) -> Finding | None:
             f"compute of one of {least}, shared weights and search included."
         )
     answer += _at_equal_compute(analysis, names)
-    dense_rows = [names.dense] if names.dense else []
-    for dense in analysis.comparisons(analysis.main, dense_rows):
-        value, span = difference_text(dense.difference)
+    if analysis.main.dense is not None:
+        value, span = difference_text(analysis.main.dense.difference)
         answer += (
             f" The dense network, trained in the same way, lies {value} from {reference} ({span})."
         )
@@ -161,14 +183,14 @@ def worth(analysis: Analysis, names: Names) -> Finding | None:
 
 def _at_equal_compute(analysis: Analysis, names: Names) -> str:
     """What rows reach for the compute of the reference's shortest training, longer ones theirs."""
-    epochs, macs = min(analysis.compute_levels.items())
-    if epochs == analysis.main:
+    epochs, found = min(analysis.at_equal_compute.items(), key=lambda item: item[0])
+    if analysis.at[epochs] is analysis.main:
         return ""
-    found = {row: analysis.at_compute(row, macs) for row in analysis.run.protocol.compared}
+    rows = analysis.run.protocol.compared
     means = sorted(
-        ((e.value, names.of(row)) for row, e in found.items() if e is not None), reverse=True
+        ((e.value, names.of(row)) for row in rows if (e := found[row]) is not None), reverse=True
     )
-    said = _listed([f"{name} {percent(mean, 2)}" for mean, name in means])
+    said = listed([f"{name} {percent(mean, 2)}" for mean, name in means])
     return (
         f" With the compute that {names.reference_name} takes in all {epochs_text(epochs)}, every "
         f"row in its longest training within it: {said}."
@@ -187,6 +209,8 @@ def methods(analysis: Analysis, names: Names) -> Finding | None:
     answer = _verdicts(
         family, names, f"other {'row' if len(family) == 1 else 'rows'}, against {reference}"
     )
+    if not _criteria(_family(analysis), names):  # F1 says it otherwise
+        answer += _told(_family(analysis), analysis)
     return Finding(f"F2: how does {reference} compare with the other methods?", answer)
 
 
@@ -195,16 +219,16 @@ def published(analysis: Analysis, names: Names) -> Finding | None:
     others = analysis.published
     if not others or analysis.main is None:
         return None
-    mean = analysis.mean_of(analysis.results(names.reference, analysis.main))
+    mean = analysis.main.of(names.reference).accuracy
     if mean is None:
         return None
     below = [p for p in others if p.top1 <= mean.value]
-    span = "" if mean.interval is None else f" ({_percent_span(mean.interval)})"
+    span = "" if mean.interval is None else f" ({percent_span(mean.interval)})"
     ratio = analysis.run.budget.ratio
     return Finding(
         _numbered("F2", "and beside published numbers?", names),
         f"{names.reference_name} reaches {percent(mean.value, 2)}{span} "
-        f"{epochs_text(analysis.main)} with {percent(ratio, 0)} of the "
+        f"{epochs_text(analysis.main.epochs)} with {percent(ratio, 0)} of the "
         f"{'MACs' if analysis.run.budget.metric == 'macs' else analysis.run.budget.metric}. "
         f"Of {len(others)} published results for {analysis.run.model.title} on {others[0].data}, "
         f"{len(below)} are not higher; they lie between {percent(others[-1].top1, 2)} and "
@@ -218,8 +242,8 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
     trained = analysis.trained
     if len(trained) < 2:
         return None
-    first, last = trained[0], trained[-1]
-    gain = analysis.gain(names.reference, first, last)
+    first, last = analysis.span
+    gain = analysis.gains.get(names.reference)
     if gain is None:
         return None
     reference = names.reference_name
@@ -227,7 +251,7 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         f"From {first} to {last} epochs {reference} gains {points(gain.value, 2)} "
         f"(95\u00a0% interval {span_of_points(gain)}). "
     )
-    tests = {epochs: analysis.comparisons(epochs) for epochs in (first, last)}
+    tests = {epochs: analysis.at[epochs].comparisons for epochs in (first, last)}
     several = any(_criteria(found, names) for found in tests.values())
     spreads = []
     for found in tests.values():
@@ -238,18 +262,13 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         answer += (
             f"{'Criteria' if several else 'Methods'} at one length lie at most "
             f"{magnitude(widest)} apart, so that the length changes results "
-            f"{'more' if abs(gain.value) > widest else 'less'} than the {what}. "
+            f"{_against(gain, widest)} the {what}. "
         )
-    before, after = (
-        {s.row: s.accuracy.value for s in analysis.summaries(e) if s.accuracy}
-        for e in (first, last)
-    )
-    rows = [row for row in before if row in after]
-    tau = kendall_tau([before[r] for r in rows], [after[r] for r in rows])
+    count, tau = analysis.order_kept
     if tau is not None:
-        span = "" if tau.interval is None else f", 95\u00a0% interval {_tau_span(tau.interval)}"
+        span = "" if tau.interval is None else f", 95\u00a0% interval {tau_span(tau.interval)}"
         answer += (
-            f"The order of the {len(rows)} rows at {first} and at {last} epochs agrees with "
+            f"The order of the {count} rows at {first} and at {last} epochs agrees with "
             f"Kendall's tau {signed(tau.value)}{span}."
         )
     verdicts = {c.name: c.verdict for c in tests[first]}
@@ -259,9 +278,16 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         if c.name in verdicts and c.verdict != verdicts[c.name]
     ]
     if changed:
-        answer += f" The verdict changes with the length for {_listed(changed)}."
+        answer += f" The verdict changes with the length for {listed(changed)}."
     question = f"how much does the {names.words.training} length matter?"
     return Finding(_numbered("F4", question, names), answer.strip())
+
+
+def _against(gain: Estimate, other: float) -> str:
+    """Whether a gain is larger than another difference; its interval decides."""
+    low, high = gain.interval or (-np.inf, np.inf)
+    nearest, farthest = max(low, -high, 0.0), max(abs(low), abs(high))
+    return "more than" if nearest > other else "less than" if farthest < other else "comparably to"
 
 
 # -- the pool, the proxies, chance -------------------------------------------------------------
@@ -269,23 +295,22 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
 
 def candidates(analysis: Analysis, names: Names) -> Finding | None:
     """The N-curve."""
-    row = next(iter(analysis.largest_pools), None)
-    if row is None:
+    pool = analysis.pool
+    if pool is None:
         return None
-    pool = analysis.pool(row)
-    total = len(pool)
-    few = max(1, min(10, total // 4))
-    curve = best_of_n(pool, [1, few, total])
+    total, curve = len(pool.values), pool.curve
+    i = int(np.searchsorted(curve.counts, max(1, min(10, total // 4))))
+    few = int(curve.counts[i])
     answer = (
         f"On the search images and {names.words.untrained}, the best of {few} candidates of "
-        f"{names.of(row)} is expected {magnitude(float(curve.mean[1] - curve.mean[0]))} above a "
-        f"single one, and the best of all {number(total)} another "
-        f"{magnitude(float(curve.mean[2] - curve.mean[1]))} above that"
+        f"{names.of(pool.row)} is expected {magnitude(float(curve.mean[i] - curve.mean[0]))} above "
+        f"a single one, and the best of all {number(total)} another "
+        f"{magnitude(float(curve.mean[-1] - curve.mean[i]))} above that"
     )
-    if np.isfinite(curve.mean_low[1]):
+    if np.isfinite(curve.mean_low[i]):
         answer += (
-            f" (expected best of {few}: {percent(float(curve.mean[1]))}, 95\u00a0% interval "
-            f"{_percent_span((float(curve.mean_low[1]), float(curve.mean_high[1])))})"
+            f" (expected best of {few}: {percent(float(curve.mean[i]))}, 95\u00a0% interval "
+            f"{percent_span((float(curve.mean_low[i]), float(curve.mean_high[i])))})"
         )
     return Finding(
         "How many candidates are enough?", f"{answer}.{_after_training(analysis, names)}"
@@ -294,10 +319,10 @@ def candidates(analysis: Analysis, names: Names) -> Finding | None:
 
 def _after_training(analysis: Analysis, names: Names) -> str:
     """What more candidates bring after training, where rows differ by nothing else."""
-    if not analysis.main:
+    if analysis.main is None or not analysis.main.epochs:
         return ""
     criterion = names.reference.criterion
-    counts = {s.row: s.candidates for s in analysis.summaries(analysis.main)}
+    counts = {s.row: s.candidates for s in analysis.main.rows}
     own, reference = analysis.method(names.reference), names.reference
     found = sorted(
         (
@@ -310,20 +335,18 @@ def _after_training(analysis: Analysis, names: Names) -> str:
         key=lambda c: counts[c.name],
     )
     said = [f"{number(counts[c.name])}: {c.verdict} ({_numbers(c)})" for c in found]
-    return (
-        f" After training ({epochs_text(analysis.main)}), against {number(counts[reference])} "
-        f"{'candidate' if counts[reference] == 1 else 'candidates'}: {'; '.join(said)}."
-        if said
-        else ""
-    )
+    if not said:
+        return ""
+    own_count = f"{number(counts[reference])} candidate{'' if counts[reference] == 1 else 's'}"
+    when = epochs_text(analysis.main.epochs)
+    return f" After training ({when}), against {own_count}: {'; '.join(said)}."
 
 
 def spread(analysis: Analysis, names: Names) -> Finding | None:
     """The spread of random sub-networks."""
-    row = next(iter(analysis.largest_pools), None)
-    if row is None:
+    if analysis.pool is None:
         return None
-    pool = np.asarray(analysis.pool(row))
+    row, pool = analysis.pool.row, np.asarray(analysis.pool.values)
     low, middle, high = np.quantile(pool, [0.1, 0.5, 0.9])
     untrained = names.words.untrained
     near = int((pool >= pool.max() - 0.01).sum())
@@ -345,12 +368,12 @@ def proxies(analysis: Analysis, names: Names) -> Finding | None:
     for agreement in found:
         tau = agreement.estimate
         assert tau is not None
-        span = f" ({_tau_span(tau.interval)})" if tau.interval else ""
+        span = f" ({tau_span(tau.interval)})" if tau.interval else ""
         said.append(f"{names.words.score(agreement.first)} {signed(tau.value)}{span}")
     return Finding(
         names.words.predicts,
         f"Kendall's tau with the test accuracy after training, over {found[0].among}: "
-        f"{_listed(said)}; in brackets 95\u00a0% intervals.",
+        f"{listed(said)}; in brackets 95\u00a0% intervals.",
     )
 
 
@@ -358,7 +381,7 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
     """Variance of the draw of configurations and of training."""
     if analysis.main is None:
         return None
-    split = analysis.variance(names.reference, analysis.main)
+    split = analysis.main.of(names.reference).variance
     if split is None:
         return None
     reference = names.of(names.reference)
@@ -368,10 +391,10 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
         ("training the same network again", split.training),
     ):
         if part is not None:
-            parts.append(f"{name} {_deviation(part)}")
+            parts.append(f"{name} {deviation(part)}")
     answer = (
-        f"Standard deviation of {reference} {epochs_text(analysis.main)}, in points: "
-        f"{_listed(parts)}."
+        f"Standard deviation of {reference} {epochs_text(analysis.main.epochs)}, in points: "
+        f"{listed(parts)}."
         if parts
         else ""
     )
@@ -383,46 +406,32 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
 def _together(analysis: Analysis, names: Names) -> str:
     """Both kinds of chance at once, and training alone where a row has one configuration."""
     assert analysis.main is not None
-    both = analysis.spread(names.reference, analysis.main)
+    both = analysis.main.of(names.reference).together
     if both is None or both.count < 2:
         return ""
-    said = f"Together they have a standard deviation of {_deviation(both)} points"
+    said = f"Together they have a standard deviation of {deviation(both)} points"
     for row in analysis.run.protocol.rows:
-        split = analysis.variance(row, analysis.main)
+        split = analysis.main.of(row).variance
         if split is not None and split.configurations == 1 and split.training is not None:
-            alone = _deviation(split.training)
+            alone = deviation(split.training)
             name = names.of(row)
             said += f"; {name}, the same network at every draw, has {alone} from training alone"
             break
     return f"{said}."
 
 
-def _deviation(variance: Estimate) -> str:
-    text = f"{100 * variance.value**0.5:.2f}"
-    if variance.interval is None:
-        return text
-    low, high = (100 * end**0.5 for end in variance.interval)
-    return f"{text} (95\u00a0% interval {low:.2f} to {high:.2f})"
-
-
 # -- words -------------------------------------------------------------------------------------
 
 
 def _family(analysis: Analysis) -> tuple[Comparison[Row], ...]:
-    return () if analysis.main is None else analysis.comparisons(analysis.main)
-
-
-def _same_method(comparison: Comparison[Row], names: Names) -> bool:
-    return comparison.name.label == names.reference.label
+    return () if analysis.main is None else analysis.main.comparisons
 
 
 def _criteria(family: Sequence[Comparison[Row]], names: Names) -> list[Comparison[Row]]:
     """Rows that differ from the reference by their criterion only, but for the random control."""
-    return [c for c in family if _same_method(c, names) and not _is_control(c, names)]
-
-
-def _is_control(comparison: Comparison[Row], names: Names) -> bool:
-    return _same_method(comparison, names) and comparison.name.criterion == RANDOM_CRITERION
+    return [
+        c for c in family if names.is_same_method(c.name) and not names.is_random_control(c.name)
+    ]
 
 
 def _verdicts(family: Sequence[Comparison[Row]], names: Names, what: str) -> str:
@@ -435,7 +444,7 @@ def _verdicts(family: Sequence[Comparison[Row]], names: Names, what: str) -> str
             rows = [f"{names.of(c.name)} ({_numbers(c)})" for c in group]
         else:
             rows = [names.of(c.name) for c in group]
-        parts.append(f"{len(group)} {verdict}: {_listed(rows)}")
+        parts.append(f"{len(group)} {verdict}: {listed(rows)}")
     return f"Of {len(family)} {what}: {'; '.join(parts)}."
 
 
@@ -461,20 +470,10 @@ def _margin(analysis: Analysis) -> str:
     return f"{100 * analysis.run.protocol.margin:g} points"
 
 
-def _percent_span(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.2f} to {percent(interval[1], 2)}"
-
-
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def _tau_span(interval: tuple[float, float]) -> str:
-    return " to ".join(signed(end) for end in interval)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+def verdict_counts(comparisons: Sequence[Comparison[Row]]) -> dict[Verdict, int]:
+    """How many comparisons came to each verdict, in the order better to worse."""
+    return {verdict: sum(c.verdict == verdict for c in comparisons) for verdict in VERDICT_COLORS}

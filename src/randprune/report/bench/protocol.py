@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from randprune.bench.analysis import Analysis
-from randprune.report.bench.names import Names, magnitude, spaced
+from randprune.report.document import Block, Facts, Text
+from randprune.report.estimates import magnitude
 from randprune.report.format import number, often, percent, seconds, si
-from randprune.report.html import Block, Facts, Text
-from randprune.report.names import METRIC_NAMES
+from randprune.report.names import METRIC_NAMES, Names, spaced
 from randprune.report.table import Cell, Column, Table
 
 _RANKED = {

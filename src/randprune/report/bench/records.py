@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from randprune.bench.analysis import Analysis
 from randprune.bench.keys import Row
 from randprune.bench.results import Result
-from randprune.report.bench.names import Names
-from randprune.report.cells import amount, plain
-from randprune.report.format import percent, seconds
-from randprune.report.table import EMPTY, Cell, Column, Table, row_anchor
-from randprune.store import Accuracy
+from randprune.report.format import seconds
+from randprune.report.names import Names
+from randprune.report.table import (
+    EMPTY,
+    Cell,
+    Column,
+    Table,
+    amount,
+    plain,
+    row_anchor,
+    said,
+    share,
+)
 
 RECORDS = "results"
 """The table that every number links to."""
@@ -39,24 +47,24 @@ def results(analysis: Analysis, names: Names) -> Table:
         Column("test_top1", "Test accuracy", True),
         Column("test_correct", shown="csv"),
         Column("test_images", shown="csv"),
-        Column("test_before", "before training", True),
-        Column("search_top1", "Search accuracy", True, hint=names.words.untrained),
-        Column("proxy", "Proxy", True),
-        Column("macs", "MACs", True),
-        Column("params", "Parameters", True),
+        Column("test_before", "before training", True, minor=True),
+        Column("search_top1", "Search accuracy", True, hint=names.words.untrained, minor=True),
+        Column("proxy", "Proxy", True, minor=True),
+        Column("macs", "MACs", True, minor=True),
+        Column("params", "Parameters", True, minor=True),
         Column("ratio", shown="csv"),
-        Column("candidates", "Candidates", True),
+        Column("candidates", "Candidates", True, minor=True),
         Column("images_forward", shown="csv"),
         Column("images_backward", shown="csv"),
-        Column("compute_macs", "Compute", True, hint="MACs"),
-        Column("seconds", "Time", True),
+        Column("compute_macs", "Compute", True, hint="MACs", minor=True),
+        Column("seconds", "Time", True, minor=True),
         Column("device", shown="csv"),
-        Column("selection", "Selection", hint="hash"),
+        Column("selection", "Selection", hint="hash", minor=True),
         Column("status", "Status"),
         Column("error", shown="csv"),
         Column("widths", shown="csv"),
     )
-    found = analysis.run.results
+    found = analysis.results
     rows = tuple(_result(r, names, protocol.draw_seeds) for r in found)
     groups = tuple(_group(r.row, r.epochs) for r in found)
     note = (
@@ -77,11 +85,11 @@ def _result(result: Result, names: Names, seeds: Sequence[int]) -> tuple[Cell, .
         plain(seed),
         plain(result.epochs),
         plain(result.training),
-        _share(result.test),
+        share(result.test.share if result.test else None),
         plain(result.test.correct if result.test else None),
         plain(result.test.images if result.test else None),
-        _share(result.test_before),
-        _share(proposal.search),
+        share(result.test_before.share if result.test_before else None),
+        share(proposal.search.share if proposal.search else None),
         plain(proposal.proxy),
         amount(proposal.macs),
         amount(proposal.params),
@@ -91,21 +99,17 @@ def _result(result: Result, names: Names, seeds: Sequence[int]) -> tuple[Cell, .
         plain(total.images_backward),
         amount(total.macs or None),
         Cell(seconds(total.seconds), total.seconds),
-        Cell(total.device) if total.device else EMPTY,
+        said(total.device),
         Cell(proposal.selection[:8], proposal.selection) if proposal.selection else EMPTY,
         Cell(result.status, result.status, result.error),
-        Cell(result.error) if result.error else EMPTY,
-        Cell(" ".join(map(str, proposal.widths))) if proposal.widths else EMPTY,
+        said(result.error),
+        said(" ".join(map(str, proposal.widths))),
     )
-
-
-def _share(accuracy: Accuracy | None) -> Cell:
-    return EMPTY if accuracy is None else Cell(percent(accuracy.share, 2), accuracy.share)
 
 
 def failures(analysis: Analysis, names: Names) -> Table | None:
     """What could not be had, and why; None where all went well."""
-    failed = analysis.run.failures
+    failed = analysis.failures
     if not failed:
         return None
     columns = (
@@ -154,7 +158,7 @@ def candidates(analysis: Analysis) -> Table:
             *(plain(c.scores.get(score)) for score in keys),
             plain(c.costs.get("macs")),
             Cell(c.status),
-            Cell(c.error) if c.error else EMPTY,
+            said(c.error),
             Cell(" ".join(map(str, c.widths))),
         )
         for key, pool in analysis.run.candidates.items()

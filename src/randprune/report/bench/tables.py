@@ -5,51 +5,51 @@ from __future__ import annotations
 from randprune.bench.analysis import Analysis, RowSummary
 from randprune.bench.keys import Row
 from randprune.bench.stats import Comparison, Estimate
-from randprune.report.bench.names import (
-    VERDICT_COLORS,
-    Names,
+from randprune.report.bench.records import records_link
+from randprune.report.estimates import (
     accuracy_text,
     difference_text,
+    ends,
     epochs_text,
+    interval_columns,
     magnitude,
     p_number,
     p_text,
     signed,
+    span_of_points,
+    tau_span,
 )
-from randprune.report.bench.records import records_link
-from randprune.report.cells import amount, plain
-from randprune.report.format import number, percent, si
-from randprune.report.table import EMPTY, Cell, Column, Table
+from randprune.report.format import number, percent, points, si
+from randprune.report.names import METRIC_NAMES, VERDICT_COLORS, Names
+from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said
 
 
 def leaderboard(analysis: Analysis, names: Names) -> Table | None:
     """One row a method and criterion at the longest training, the best first."""
-    epochs = analysis.main
-    if epochs is None:
+    length = analysis.main
+    if length is None:
         return None
-    run = analysis.run
-    comparisons = {c.name: c for c in analysis.comparisons(epochs)}
+    run, metric = analysis.run, analysis.run.budget.metric
+    comparisons = {c.name: c for c in (*length.comparisons, length.dense) if c is not None}
     columns = (
         Column("name", "Method"),
         Column("row", shown="csv"),
-        Column("test_top1", "Test accuracy", True, hint=epochs_text(epochs)),
-        *_interval_columns("test"),
-        Column("difference", "To the reference", True, hint="95\u00a0% interval"),
-        *_interval_columns("difference"),
+        Column("test_top1", "Test accuracy", True, hint=epochs_text(length.epochs)),
+        *interval_columns("test"),
+        Column("difference", "Points to the reference", True, hint="95\u00a0% interval"),
+        *interval_columns("difference"),
         Column("verdict", "Verdict", hint=f"margin {magnitude(run.protocol.margin)}"),
-        Column("before", names.words.before, True, hint=names.words.before_hint),
-        Column("ratio", f"{_metric(analysis)} kept", True),
-        Column("candidates", "Candidates", True),
-        Column("compute", "Compute", True, hint="MACs, all in"),
-        Column("results", "Results", True, hint="draws × trainings"),
+        Column("before", names.words.before, True, hint=names.words.before_hint, minor=True),
+        Column("ratio", f"{METRIC_NAMES.get(metric, metric)} kept", True, minor=True),
+        Column("candidates", "Candidates", True, minor=True),
+        Column("compute", "Compute", True, hint="MACs, all in", minor=True),
+        Column("results", "Results", True, hint="draws × trainings", minor=True),
         Column("failed", shown="csv"),
     )
-    summaries = analysis.summaries(epochs)
-    dense = analysis.comparisons(epochs, [names.dense]) if names.dense else ()
-    comparisons |= {c.name: c for c in dense}
-    ordered = sorted(summaries, key=lambda s: s.row == names.dense)  # the dense network comes last
-    rows = tuple(_leader(s, epochs, comparisons.get(s.row), analysis, names) for s in ordered)
-    if not names.dense and any(s.accuracy is not None for s in summaries):
+    # The dense network comes last.
+    ordered = sorted(length.rows, key=lambda s: s.row == names.dense)
+    rows = tuple(_leader(s, length.epochs, comparisons.get(s.row), names) for s in ordered)
+    if not names.dense and any(s.accuracy is not None for s in length.rows):
         rows = (*rows, _dense_row(analysis))
     draws = len(run.protocol.draw_seeds)
     note = (
@@ -63,36 +63,32 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
     return Table("leaderboard", "Leaderboard", columns, rows, note)
 
 
-def _interval_columns(name: str) -> tuple[Column, ...]:
-    return tuple(Column(f"{name}_{end}", shown="csv", numeric=True) for end in ("low", "high"))
-
-
-def _ends(estimate: Estimate | None) -> tuple[Cell, Cell]:
-    if estimate is None or estimate.interval is None:
-        return EMPTY, EMPTY
-    low, high = estimate.interval
-    return plain(low), plain(high)
+def _named(row: Row, names: Names, detail: str = "", link: str = "") -> tuple[Cell, Cell]:
+    """A row's name for people, and for CSV files."""
+    return Cell(names.of(row), names.of(row), detail, names.look(row).color, link), Cell(str(row))
 
 
 def _leader(
     summary: RowSummary,
     epochs: int,
     comparison: Comparison[Row] | None,
-    analysis: Analysis,
     names: Names,
 ) -> tuple[Cell, ...]:
     look = names.look(summary.row)
-    link = records_link(summary.row, epochs) if summary.results else ""
+    count = len(summary.results)
+    link = records_link(summary.row, epochs) if count else ""
     text, note = accuracy_text(summary.accuracy)
     if summary.failed:
         note = "\n".join(filter(None, (note, f"{summary.failed} failed")))
-    difference, verdict, ends = EMPTY, EMPTY, (EMPTY, EMPTY)
+    difference, verdict, bounds = EMPTY, EMPTY, (EMPTY, EMPTY)
     if look.is_reference:
         verdict = Cell("reference", "reference")
     elif comparison is not None:
-        value, span = difference_text(comparison.difference)
+        # The heading has the unit, so that the table fits on a phone.
+        value = points(comparison.difference.value, 2).partition("\u00a0")[0]
+        span = span_of_points(comparison.difference)
         difference = Cell(value, comparison.difference.value, span, link=link)
-        ends = _ends(comparison.difference)
+        bounds = ends(comparison.difference)
         verdict = Cell(
             comparison.verdict,
             comparison.verdict,
@@ -101,19 +97,13 @@ def _leader(
         )
         if summary.row == names.dense:  # twice the budget: no verdict on a method
             verdict = Cell("–", None)
-    detail = names.detail(summary.row)
     before, before_note = accuracy_text(summary.before)
     return (
-        Cell(names.of(summary.row), names.of(summary.row), detail, look.color, link),
-        Cell(str(summary.row)),
-        EMPTY
-        if summary.accuracy is None
-        else Cell(text, summary.accuracy.value, note, link=link)
-        if summary.accuracy
-        else EMPTY,
-        *_ends(summary.accuracy),
+        *_named(summary.row, names, names.detail(summary.row), link),
+        Cell(text, summary.accuracy.value, note, link=link) if summary.accuracy else EMPTY,
+        *ends(summary.accuracy),
         difference,
-        *ends,
+        *bounds,
         verdict if summary.accuracy else Cell("failed" if summary.failed else "–"),
         EMPTY if summary.before is None else Cell(before, summary.before.value, before_note),
         EMPTY
@@ -121,9 +111,9 @@ def _leader(
         else Cell(
             percent(summary.ratio), summary.ratio, "" if not summary.macs else si(summary.macs)
         ),
-        Cell(number(round(summary.candidates)), summary.candidates) if summary.results else EMPTY,
+        Cell(number(round(summary.candidates)), summary.candidates) if count else EMPTY,
         amount(summary.spent.macs or None),
-        Cell(number(summary.results), summary.results, link=link),
+        Cell(number(count), count, link=link),
         plain(summary.failed),
     )
 
@@ -131,8 +121,8 @@ def _leader(
 def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     dense = analysis.run.dense
     test = EMPTY
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         note = f"{100 * low:.2f} – {100 * high:.2f}\nover images"
         test = Cell(percent(dense.test.share, 2), dense.test.share, note)
     ratio = Cell(percent(1.0), 1.0, si(dense.macs))
@@ -158,23 +148,16 @@ def _verdict_note(comparison: Comparison[Row]) -> str:
     return "" if comparison.p_difference is not None else "too few pairs"
 
 
-def _metric(analysis: Analysis) -> str:
-    metric = analysis.run.budget.metric
-    return "MACs" if metric == "macs" else metric
-
-
 def comparisons(analysis: Analysis, names: Names) -> Table | None:
     """All tests at the longest training, with and without correction."""
     if analysis.main is None:
         return None
-    found = sorted(
-        analysis.comparisons(analysis.main), key=lambda c: c.difference.value, reverse=True
-    )
+    found = sorted(analysis.main.comparisons, key=lambda c: -c.difference.value)
     columns = (
         Column("name", "Method"),
         Column("row", shown="csv"),
         Column("difference", "Difference", True, hint="95\u00a0% interval"),
-        *_interval_columns("difference"),
+        *interval_columns("difference"),
         Column("p_difference", "p, different", True),
         Column("p_difference_holm", "with Holm", True),
         Column("p_equivalence", "p, equivalent", True, hint="TOST"),
@@ -186,14 +169,13 @@ def comparisons(analysis: Analysis, names: Names) -> Table | None:
     )
     rows = tuple(
         (
-            Cell(names.of(c.name), names.of(c.name), tone=names.look(c.name).color),
-            Cell(str(c.name)),
+            *_named(c.name, names),
             Cell(
                 difference_text(c.difference)[0],
                 c.difference.value,
                 difference_text(c.difference)[1],
             ),
-            *_ends(c.difference),
+            *ends(c.difference),
             *(
                 EMPTY if p is None else Cell(p_number(p), p)
                 for p in (
@@ -206,7 +188,7 @@ def comparisons(analysis: Analysis, names: Names) -> Table | None:
             Cell(c.verdict, c.verdict, tone=VERDICT_COLORS[c.verdict]),
             plain(c.pairs),
             plain(c.units),
-            Cell(c.note) if c.note else EMPTY,
+            said(c.note),
         )
         for c in found
     )
@@ -225,34 +207,31 @@ def by_length(analysis: Analysis, names: Names) -> Table | None:
     """Accuracy at every length of training, and what the longest brings over the shortest."""
     if len(analysis.lengths) < 2:
         return None
-    first, last = analysis.trained[0], analysis.trained[-1]
-    if first == last:
-        first = analysis.lengths[0]
+    first, last = analysis.span
     columns = [Column("name", "Method"), Column("row", shown="csv")]
     for epochs in analysis.lengths:
         columns.append(Column(f"test_{epochs}", epochs_text(epochs), True))
-        columns += _interval_columns(f"test_{epochs}")
+        columns += interval_columns(f"test_{epochs}")
     columns.append(Column("gain", f"{last} instead of {first}", True, hint="paired"))
-    columns += _interval_columns("gain")
+    columns += interval_columns("gain")
     rows = []
-    for summary in analysis.summaries(last):
+    for summary in analysis.at[last].rows:
         cells = [
-            Cell(names.of(summary.row), names.of(summary.row), tone=names.look(summary.row).color),
-            Cell(str(summary.row)),
+            *_named(summary.row, names),
         ]
-        for epochs in analysis.lengths:
-            estimate = analysis.mean_of(analysis.results(summary.row, epochs))
+        for epochs, length in analysis.at.items():
+            estimate = length.of(summary.row).accuracy
             text, note = accuracy_text(estimate)
             link = records_link(summary.row, epochs) if estimate else ""
             cells.append(EMPTY if estimate is None else Cell(text, estimate.value, note, link=link))
-            cells += _ends(estimate)
-        gain = analysis.gain(summary.row, first, last)
+            cells += ends(estimate)
+        gain = analysis.gains.get(summary.row)
         cells.append(
             EMPTY
             if gain is None
             else Cell(difference_text(gain)[0], gain.value, difference_text(gain)[1])
         )
-        cells += _ends(gain)
+        cells += ends(gain)
         rows.append(tuple(cells))
     return Table(
         "lengths",
@@ -273,21 +252,20 @@ def equal_compute(analysis: Analysis, names: Names) -> Table | None:
         columns.append(
             Column(f"at_{macs:.4g}_macs", f"for {si(macs)}MACs", True, hint=epochs_text(epochs))
         )
-        columns += _interval_columns(f"at_{macs:.4g}_macs")
-    columns.append(Column("compute", "Its own total", True, hint=epochs_text(analysis.main)))
+        columns += interval_columns(f"at_{macs:.4g}_macs")
+    columns.append(Column("compute", "Its own total", True, hint=epochs_text(analysis.main.epochs)))
     rows = []
-    for summary in analysis.summaries(analysis.main):
+    for summary in analysis.main.rows:
         cells = [
-            Cell(names.of(summary.row), names.of(summary.row), tone=names.look(summary.row).color),
-            Cell(str(summary.row)),
+            *_named(summary.row, names),
         ]
-        for macs in levels.values():
-            estimate = analysis.at_compute(summary.row, macs)
+        for reached in analysis.at_equal_compute.values():
+            estimate = reached[summary.row]
             text, note = accuracy_text(estimate)
             cells.append(
                 Cell("costs more", None) if estimate is None else Cell(text, estimate.value, note)
             )
-            cells += _ends(estimate)
+            cells += ends(estimate)
         cells.append(amount(summary.spent.macs or None))
         rows.append(tuple(cells))
     return Table(
@@ -322,27 +300,27 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         Column("trainings", "Trainings", True),
         Column("note", shown="csv"),
     )
-    splits = {row: analysis.variance(row, analysis.main) for row in analysis.run.protocol.rows}
+    summaries = [analysis.main.of(row) for row in analysis.run.protocol.rows]
     # What is said of most rows would make a column of long repetitions: it stands below, once.
     remarks: dict[str, list[str]] = {}
-    for row, split in splits.items():
-        if split is not None and split.note:
-            remarks.setdefault(split.note, []).append(names.of(row))
+    for summary in summaries:
+        if summary.variance is not None and summary.variance.note:
+            remarks.setdefault(summary.variance.note, []).append(names.of(summary.row))
     rows = []
-    for row, split in splits.items():
+    for summary in summaries:
+        row, split = summary.row, summary.variance
         if split is None:
             continue
         rows.append(
             (
-                Cell(names.of(row), names.of(row), tone=names.look(row).color),
-                Cell(str(row)),
-                *_deviation(analysis.spread(row, analysis.main)),
+                *_named(row, names),
+                *_deviation(summary.together),
                 *_deviation(split.configuration),
                 *_deviation(split.training),
                 EMPTY if split.share is None else Cell(percent(split.share, 0), split.share),
                 plain(split.configurations),
                 plain(split.trainings),
-                Cell(split.note) if split.note else EMPTY,
+                said(split.note),
             )
         )
     table = Table(
@@ -354,7 +332,7 @@ def variances(analysis: Analysis, names: Names) -> Table | None:
         "from draw to draw, and, where networks were trained more than once, from configuration to "
         "configuration and from training to training of one network (nested random effects, method "
         "of moments; a negative variance is set to 0 and said)."
-        + "".join(f" {_who(rows, len(splits))}: {note}." for note, rows in remarks.items()),
+        + "".join(f" {_who(rows, len(summaries))}: {note}." for note, rows in remarks.items()),
     )
     return table.without_empty()
 
@@ -381,7 +359,7 @@ def ranks(analysis: Analysis, names: Names) -> Table:
         Column("first", "Score"),
         Column("second", "against"),
         Column("tau", "Kendall's tau", True, hint="95\u00a0% interval"),
-        *_interval_columns("tau"),
+        *interval_columns("tau"),
         Column("among", "Among"),
         Column("note", "Remark"),
     )
@@ -392,15 +370,15 @@ def ranks(analysis: Analysis, names: Names) -> Table:
             continue
         span = "no interval"
         if tau.interval is not None:
-            span = " to ".join(signed(end) for end in tau.interval)
+            span = tau_span(tau.interval)
         rows.append(
             (
                 Cell(names.words.score(found.first), found.first),
                 Cell(names.words.score(found.second), found.second),
                 Cell(signed(tau.value), tau.value, span),
-                *_ends(tau),
+                *ends(tau),
                 Cell(found.among),
-                Cell(tau.note) if tau.note else EMPTY,
+                said(tau.note),
             )
         )
     table = Table(
@@ -409,7 +387,45 @@ def ranks(analysis: Analysis, names: Names) -> Table:
         columns,
         tuple(rows),
         "Tau-b: 1 = the same order, 0 = unrelated. Among proposed networks, rows and draws are "
-        "taken together, so that differences between methods count too; among candidates of one "
+        "taken together, so that differences between methods count too; networks of one row are no "
+        "independent ones, so the interval is the jackknife's over rows. Among candidates of one "
         "search, the mean over searches with a t interval over draws.",
+    )
+    return table.without_empty()
+
+
+def published(analysis: Analysis) -> Table | None:
+    """Published numbers for this network and data, with their sources."""
+    others = analysis.published
+    if not others:
+        return None
+    columns = (
+        Column("method", "Published method"),
+        Column("top1", "Test accuracy", True),
+        Column("macs", "MACs", True),
+        Column("ratio", "MACs kept", True, hint="about"),
+        Column("dense", "Dense", True),
+        Column("epochs", "Epochs", True),
+        Column("source", "Source"),
+    )
+    rows = tuple(
+        (
+            Cell(p.method),
+            Cell(percent(p.top1, 2), p.top1),
+            amount(p.macs),
+            EMPTY if p.ratio is None else Cell(percent(p.ratio, 0), p.ratio),
+            EMPTY if p.top1_dense is None else Cell(percent(p.top1_dense, 2), p.top1_dense),
+            EMPTY if p.epochs is None else Cell(number(p.epochs), p.epochs),
+            Cell(p.source),
+        )
+        for p in others
+    )
+    table = Table(
+        "published",
+        f"Published for {analysis.run.model.title} on {others[0].data}",
+        columns,
+        rows,
+        "As their authors or others state them, with other base networks, budgets, lengths of "
+        "training and ways to choose an epoch: for context, not for ranking.",
     )
     return table.without_empty()

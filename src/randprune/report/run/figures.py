@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from randprune.bench.stats import kendall_tau
-from randprune.report import tables
 from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
-from randprune.report.format import number, percent, seconds, si
-from randprune.report.names import (
-    METRIC_NAMES,
-    color_of,
-    from_scratch,
-    method_name,
-    stage_name,
-    training_name,
-)
-from randprune.report.networks import networks
-from randprune.report.pools import SEARCH_AXIS, at_most, best_of_chart, spread_chart
-from randprune.report.records import RunRecord
+from randprune.report.estimates import signed, tau_span
+from randprune.report.format import percent
+from randprune.report.names import METRIC_NAMES
+from randprune.report.pools import SEARCH_AXIS, Reference, at_most, best_of_chart, spread_chart
+from randprune.report.run.analysis import RunAnalysis, StageResult
+from randprune.report.table import Table
 from randprune.store import (
     DENSE,
     PROXY,
@@ -30,8 +20,8 @@ from randprune.store import (
     TRAIN_LOSS,
     TRAIN_TOP1,
     UNIFORM,
+    Accuracy,
     BudgetInfo,
-    CostEntry,
     NetworkRow,
     SpaceInfo,
     Stage,
@@ -46,45 +36,27 @@ _STAGE_MARKS: tuple[tuple[Stage, str, bool, float], ...] = (
 )
 
 
-def figures(record: RunRecord) -> tuple[Chart, ...]:
-    """All figures that the records allow, in the order of the page."""
-    builders = (
-        stages,
-        tradeoff,
-        spread,
-        best_of,
-        candidate_costs,
-        proxy,
-        widths,
-        accuracy,
-        loss,
-    )
-    charts = [*(build(record) for build in builders), ledger(record.ledger)]
-    return tuple(chart for chart in charts if chart is not None)
-
-
-def stages(record: RunRecord) -> Chart | None:
+def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     """Each network's test accuracy, stage by stage, on one scale."""
     marks: list[Mark] = []
     for stage, symbol, hollow, size in _STAGE_MARKS:
-        for label in record.labels:
-            rows = [r for r in record.stages(label).get(stage, ()) if r.test is not None]
+        for network in analysis.networks:
+            rows = _tested(network.stages.get(stage))
             if not rows:
                 continue
-            intervals = [row.test.interval() for row in rows if row.test]
-            name = stage_name(record, stage)
+            name = analysis.words.stage(stage)
             marks.append(
                 Points(
                     name,
-                    [row.test.share for row in rows if row.test],
-                    [label] * len(rows),
-                    color_of(record, label),
+                    [test.share for _, test in rows],
+                    [network.label] * len(rows),
+                    network.color,
                     symbol,
                     size,
                     hollow,
-                    low=[low for low, _ in intervals],
-                    high=[high for _, high in intervals],
-                    labels=[_network_label(record, row) for row in rows],
+                    low=[analysis.intervals[test][0] for _, test in rows],
+                    high=[analysis.intervals[test][1] for _, test in rows],
+                    labels=[_network_label(analysis, row) for row, _ in rows],
                     horizontal=True,
                     # One entry a stage: the names of the networks stand beside them.
                     legend=all(mark.name != name for mark in marks),
@@ -94,7 +66,7 @@ def stages(record: RunRecord) -> Chart | None:
         return None
     steps = (
         "after training from random weights"
-        if from_scratch(record)
+        if _from_scratch(analysis)
         else "after cutting alone, after repair without training, and after fine-tuning"
     )
     return Chart(
@@ -105,50 +77,44 @@ def stages(record: RunRecord) -> Chart | None:
         Axis("test accuracy", percent=True),
         Axis("", kind="category"),
         tuple(marks),
-        networks(record),
+        data,
     )
 
 
-def tradeoff(record: RunRecord) -> Chart | None:
+def tradeoff(analysis: RunAnalysis) -> Chart | None:
     """Test accuracy against MACs, before (hollow) and after fine-tuning (filled)."""
-    marks: list[Mark] = []
-    for label in record.labels:
-        stages = {
-            stage: [r for r in rows if r.test is not None and r.macs is not None]
-            for stage, rows in record.stages(label).items()
-        }
-        reached = [stage for stage, rows in stages.items() if rows]
+    marks: list[Points] = []
+    for network in analysis.networks:
+        reached = [stage for stage in network.stages.values() if _placed(stage)]
         # Before and after fine-tuning; cut without any repair only where there is nothing else.
-        for stage in (
-            reached[-2:] if reached[:1] != ["cut"] else reached[max(1, len(reached) - 2) :]
-        ):
-            rows = stages[stage]
-            trained = stage in ("dense", "finetuned")
-            intervals = [row.test.interval() for row in rows if row.test]
+        if len(reached) > 1 and reached[0].stage == "cut":
+            reached = reached[1:]
+        for stage in reached[-2:]:
+            rows = _placed(stage)
+            searched = network.role == SEARCHED
             marks.append(
                 Points(
-                    label,
-                    [row.macs for row in rows if row.macs is not None],
-                    [row.test.share for row in rows if row.test],
-                    color_of(record, label),
-                    symbol=_SYMBOLS.get(rows[0].role, "circle"),
-                    size=15 if rows[0].role == SEARCHED else 11,
-                    hollow=not trained,
-                    low=[low for low, _ in intervals],
-                    high=[high for _, high in intervals],
-                    labels=[_network_label(record, row) for row in rows],
-                    legend=stage == reached[-1],
+                    network.label,
+                    [row.macs for row, _ in rows if row.macs is not None],
+                    [test.share for _, test in rows],
+                    network.color,
+                    symbol=_SYMBOLS.get(network.role, "circle"),
+                    size=15 if searched else 11,
+                    hollow=stage.stage not in ("dense", "finetuned"),
+                    low=[analysis.intervals[test][0] for _, test in rows],
+                    high=[analysis.intervals[test][1] for _, test in rows],
+                    labels=[_network_label(analysis, row) for row, _ in rows],
+                    legend=stage is reached[-1],
                 )
             )
     if len(marks) < 2:
         return None
-    macs = [x for mark in marks if isinstance(mark, Points) for x in mark.x]
-    highest = max(float(value) for value in macs)
+    highest = max(float(value) for mark in marks for value in mark.x)
     return Chart(
         "accuracy-macs",
         "Test accuracy against MACs",
         "Each network's accuracy on the test set over its multiply-adds"
-        + ("" if from_scratch(record) else ": hollow before, filled after fine-tuning")
+        + ("" if _from_scratch(analysis) else ": hollow before, filled after fine-tuning")
         + ". Bars are 95\u00a0% Wilson intervals.",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
         Axis("test accuracy", percent=True),
@@ -156,56 +122,46 @@ def tradeoff(record: RunRecord) -> Chart | None:
     )
 
 
-def _network_label(record: RunRecord, row: NetworkRow) -> str:
+def _tested(result: StageResult | None) -> list[tuple[NetworkRow, Accuracy]]:
+    return [(row, row.test) for row in (result.rows if result else ()) if row.test is not None]
+
+
+def _placed(result: StageResult) -> list[tuple[NetworkRow, Accuracy]]:
+    return [(row, test) for row, test in _tested(result) if row.macs is not None]
+
+
+def _from_scratch(analysis: RunAnalysis) -> bool:
+    return analysis.record.info.kind == "scratch"
+
+
+def _network_label(analysis: RunAnalysis, row: NetworkRow) -> str:
     seed = "" if row.seed is None else f", seed {row.seed}"
-    return f"{row.label}, {stage_name(record, row.stage)}{seed}"
+    return f"{row.label}, {analysis.words.stage(row.stage)}{seed}"
 
 
-def _references(record: RunRecord) -> list[tuple[str, str, float]]:
-    """(label, colour, search accuracy) of the networks that candidates are compared with.
-
-    A reference is the method's own candidate, which went through the same recovery and images.
-    """
-    found: dict[str, tuple[str, str, float]] = {}
-    for row in record.networks:
-        if row.search is not None and row.role == DENSE:
-            found[DENSE] = (row.label, DENSE, row.search.share)
-    for method in record.methods:
-        scored = record.scored(method)
-        if method != SEARCHED and len(scored) == 1:
-            color = color_of(record, method)
-            name = method_name(method)
-            found[method] = (name, color, scored[0].scores[SEARCH_TOP1])
-    for row in record.networks:
-        if row.search is not None and row.role not in (DENSE, SEARCHED) and row.stage == "repaired":
-            color = color_of(record, row.label)
-            found.setdefault(row.role, (row.label, color, row.search.share))
-    return list(found.values())
-
-
-def spread(record: RunRecord) -> Chart | None:
+def spread(analysis: RunAnalysis) -> Chart | None:
     """Histogram and strip of the candidates' search accuracy, with the references marked."""
-    candidates = record.scored(SEARCHED)
-    references = _references(record)
-    winner = record.winner
+    references = list(analysis.references)
+    winner = analysis.record.winner
     if winner is not None and SEARCH_TOP1 in winner.scores:
-        references.append(("chosen", SEARCHED, winner.scores[SEARCH_TOP1]))
+        references.append(Reference("chosen", SEARCHED, winner.scores[SEARCH_TOP1]))
     return spread_chart(
-        [c.scores[SEARCH_TOP1] for c in candidates],
-        [f"candidate {c.index}" for c in candidates],
+        [c.scores[SEARCH_TOP1] for c in analysis.scored],
+        [f"candidate {c.index}" for c in analysis.scored],
         references,
-        tables.candidates(record),
     )
 
 
-def best_of(record: RunRecord) -> Chart | None:
+def best_of(analysis: RunAnalysis) -> Chart | None:
     """Expected best of n candidates with its band, and the best so far in the order drawn."""
-    references = [entry for entry in _references(record) if entry[1] == UNIFORM]
-    return best_of_chart([c.scores[SEARCH_TOP1] for c in record.scored(SEARCHED)], references)
+    references = [reference for reference in analysis.references if reference.color == UNIFORM]
+    shares = [c.scores[SEARCH_TOP1] for c in analysis.scored]
+    return best_of_chart(shares, analysis.curve, references)
 
 
-def candidate_costs(record: RunRecord) -> Chart | None:
+def candidate_costs(analysis: RunAnalysis) -> Chart | None:
     """Candidates' search accuracy against the cost that the budget limits."""
+    record, words = analysis.record, analysis.words
     budget = record.milestone(BudgetInfo)
     metric = budget.metric if budget else "macs"
     named = METRIC_NAMES.get(metric, metric)
@@ -214,16 +170,16 @@ def candidate_costs(record: RunRecord) -> Chart | None:
         shown = at_most([c for c in record.scored(method) if metric in c.costs])
         if not shown:
             continue
-        color = "candidate" if method == SEARCHED else color_of(record, method)
+        color = "candidate" if method == SEARCHED else analysis.color_of(method)
         marks.append(
             Points(
-                method_name(method),
+                words.method(method),
                 [c.costs[metric] for c in shown],
                 [c.scores[SEARCH_TOP1] for c in shown],
                 color,
                 symbol=_SYMBOLS.get(method, "circle") if method != SEARCHED else "circle",
                 size=7 if method == SEARCHED else 12,
-                labels=[f"{method_name(method)}, candidate {c.index}" for c in shown],
+                labels=[f"{words.method(method)}, candidate {c.index}" for c in shown],
             )
         )
     winner = record.winner
@@ -249,20 +205,17 @@ def candidate_costs(record: RunRecord) -> Chart | None:
     )
 
 
-def proxy(record: RunRecord) -> Chart | None:
+def proxy(analysis: RunAnalysis) -> Chart | None:
     """The free proxy against the measured search accuracy, with their rank correlation."""
-    both = [c for c in record.scored(SEARCHED, PROXY) if SEARCH_TOP1 in c.scores]
+    both = analysis.predicted
     if len(both) < 3:
         return None
-    x = [c.scores[PROXY] for c in both]
-    y = [c.scores[SEARCH_TOP1] for c in both]
-    tau = kendall_tau(x, y)
+    tau = analysis.agreement
     said = ""
     if tau is not None:
-        said = f" Kendall's rank correlation over {len(both):,}: {tau.value:.2f}"
+        said = f" Kendall's rank correlation over {len(both):,}: {signed(tau.value)}"
         if tau.interval is not None:
-            low, high = (f"{end:.2f}".replace("-", "−") for end in tau.interval)
-            said += f" (95\u00a0% interval {low} to {high})"
+            said += f" (95\u00a0% interval {tau_span(tau.interval)})"
         said += "."
     shown = at_most(both)
     return Chart(
@@ -284,9 +237,9 @@ def proxy(record: RunRecord) -> Chart | None:
     )
 
 
-def widths(record: RunRecord) -> Chart | None:
+def widths(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     """Channels per group before and after, with the uniform width to compare."""
-    space, kept = record.milestone(SpaceInfo), tables.chosen_widths(record)
+    space, kept = analysis.record.milestone(SpaceInfo), analysis.widths
     if space is None or not space.groups or kept is None or len(kept) != len(space.groups):
         return None
     names = [group.name for group in space.groups]
@@ -296,7 +249,7 @@ def widths(record: RunRecord) -> Chart | None:
         Bars("before", names, full, "muted", width=0.8),
         Bars("after", names, list(kept), SEARCHED, width=0.8, labels=shares),
     ]
-    uniform = tables.role_widths(record, UNIFORM)
+    uniform = analysis.uniform_widths
     if uniform is not None and len(uniform) == len(names):
         size = float(np.clip(500 / len(names), 5, 22))
         marks.append(Points("uniform width", names, list(uniform), UNIFORM, "dash", size))
@@ -311,38 +264,38 @@ def widths(record: RunRecord) -> Chart | None:
         Axis("channel group, from input to output", kind="category"),
         Axis("channels", whole=True),
         tuple(marks),
-        tables.widths(record),
+        data,
         wide=True,
         height=380,
     )
 
 
-def accuracy(record: RunRecord) -> Chart | None:
+def accuracy(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     """Accuracy on the search images (else on the training images) after each epoch."""
     for key, said in ((SEARCH_TOP1, SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
-        lines = _epoch_lines(record, key)
+        lines = _epoch_lines(analysis, key)
         if lines:
             return Chart(
                 "epochs-accuracy",
-                f"{training_name(record)}: accuracy",
+                f"{analysis.words.heading}: accuracy",
                 f"The {said} after each epoch. The last epoch counts, and the test set is read "
                 "only after it.",
                 Axis("epoch", whole=True),
                 Axis(said, percent=True),
                 lines,
-                tables.epochs(record),
+                data,
             )
     return None
 
 
-def loss(record: RunRecord) -> Chart | None:
+def loss(analysis: RunAnalysis) -> Chart | None:
     """Training loss of each epoch."""
-    lines = _epoch_lines(record, TRAIN_LOSS)
+    lines = _epoch_lines(analysis, TRAIN_LOSS)
     if not lines:
         return None
     return Chart(
         "epochs-loss",
-        f"{training_name(record)}: training loss",
+        f"{analysis.words.heading}: training loss",
         "Mean training loss of each epoch, with whatever smoothing or distillation it includes.",
         Axis("epoch", whole=True),
         Axis("training loss"),
@@ -350,52 +303,18 @@ def loss(record: RunRecord) -> Chart | None:
     )
 
 
-def _epoch_lines(record: RunRecord, key: str) -> tuple[Line, ...]:
-    rows = [row for row in record.epochs if key in row.metrics]
-    labels = [label for label in record.labels if any(r.network == label for r in rows)]
+def _epoch_lines(analysis: RunAnalysis, key: str) -> tuple[Line, ...]:
+    rows = [row for row in analysis.record.epochs if key in row.metrics]
+    known = [network.label for network in analysis.networks]
+    labels = [label for label in known if any(r.network == label for r in rows)]
     labels += [name for name in dict.fromkeys(r.network for r in rows) if name not in labels]
     return tuple(
         Line(
             label,
             [row.epoch for row in rows if row.network == label],
             [row.metrics[key] for row in rows if row.network == label],
-            color_of(record, label),
+            analysis.color_of(label),
             markers=sum(row.network == label for row in rows) <= 40,
         )
         for label in labels
-    )
-
-
-def ledger(entries: Sequence[CostEntry]) -> Chart | None:
-    """Seconds by phase."""
-    phases = tables.ledger_phases(entries)
-    if not phases:
-        return None
-    names = list(phases)
-    total = sum(phase.seconds for phase in phases.values())
-    dearest = max(names, key=lambda name: phases[name].seconds)
-    share = f", {percent(phases[dearest].seconds / total, 0)} of it on {dearest}" if total else ""
-    return Chart(
-        "ledger",
-        "Where the time went",
-        f"{seconds(total)} in all{share}.",
-        Axis("seconds"),
-        Axis("", kind="category"),
-        (
-            Bars(
-                "seconds",
-                names,
-                [phases[name].seconds for name in names],
-                SEARCHED,
-                width=0.7,
-                horizontal=True,
-                labels=[
-                    f"{name}: {seconds(p.seconds)}, {number(p.images_forward)} images forward, "
-                    f"{number(p.images_backward)} backward, {si(p.macs_spent, 'MACs')}"
-                    for name, p in phases.items()
-                ],
-            ),
-        ),
-        wide=True,
-        height=100 + 34 * len(names),
     )

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import TypeVar
 
 from randprune.store import (
-    DENSE,
     SEARCH_TOP1,
     SEARCHED,
     ArtifactInfo,
@@ -32,7 +30,6 @@ from randprune.store import (
     SearchInfo,
     Session,
     SpaceInfo,
-    Stage,
     Store,
     UseOfTestSet,
     Verification,
@@ -41,7 +38,6 @@ from randprune.store import (
 
 M = TypeVar("M", bound=Milestone)
 
-_STAGES: tuple[Stage, ...] = ("dense", "cut", "repaired", "finetuned")
 _TYPED = (
     ModelInfo,
     SpaceInfo,
@@ -140,38 +136,6 @@ class RunRecord:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that proposed candidates, `random` first."""
+        """Names of the methods that proposed candidates, the search first."""
         names = dict.fromkeys(c.method for c in self.candidates)
         return tuple(sorted(names, key=lambda name: (name != SEARCHED, name)))
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Labels of the networks, dense first, then the random search's, then as recorded."""
-        order = {DENSE: 0, SEARCHED: 1}
-        rows = sorted(self.networks, key=lambda row: order.get(row.role, 2))
-        return tuple(dict.fromkeys(row.label for row in rows))
-
-    def stages(self, label: str) -> dict[Stage, tuple[NetworkRow, ...]]:
-        """A network's rows (one a seed) by stage, earliest stage first."""
-        rows = [row for row in self.networks if row.label == label]
-        found = {stage: tuple(r for r in rows if r.stage == stage) for stage in _STAGES}
-        return {stage: rows for stage, rows in found.items() if rows}
-
-    def test_share(self, row: NetworkRow | None) -> float | None:
-        """Test accuracy of a network at its stage, in [0, 1]: the mean over its seeds."""
-        if row is None:
-            return None
-        same = [r for r in self.networks if (r.label, r.stage) == (row.label, row.stage)]
-        shares = [r.test.share for r in same if r.test is not None]
-        return fmean(shares) if shares else None
-
-    @property
-    def dense(self) -> NetworkRow | None:
-        """The network before pruning."""
-        return next((row for row in self.networks if row.role == DENSE), None)
-
-    @property
-    def chosen(self) -> NetworkRow | None:
-        """The random search's result at its furthest stage that has a test accuracy."""
-        rows = [row for row in self.networks if row.role == SEARCHED and row.test is not None]
-        return max(rows, key=lambda row: _STAGES.index(row.stage), default=None)

@@ -1,0 +1,58 @@
+"""Arguments of another type, NUL characters in names: one sentence, never a raw exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from attacked import EXAMPLE, network
+
+import randprune as rp
+from randprune.errors import InvalidInputError, RandpruneError
+
+ANY: Any = None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rp.Budget("macs", "half"), "'ratio' parameter of Budget must be a number"),  # type: ignore[arg-type]
+        (lambda: rp.Budget("macs", ANY), "'ratio' parameter of Budget must be a number. Got None"),
+        (lambda: rp.Budget("macs", True), "'ratio' parameter of Budget must be a number. Got True"),
+        (lambda: rp.Budget("macs", np.array([0.5, 0.5])), "Budget must be a number"),  # type: ignore[arg-type]
+        (lambda: rp.Budget("macs", 0.5, "x"), "'tolerance' parameter of Budget must be a number"),  # type: ignore[arg-type]
+        (lambda: rp.Budget(3, 0.5), "'metric' parameter of Budget must be the name of a cost"),  # type: ignore[arg-type]
+        (lambda: rp.trace(network(), EXAMPLE, freeze=3), "'freeze' parameter of trace must be"),  # type: ignore[arg-type]
+        (lambda: rp.trace(network(), EXAMPLE, freeze=[3]), "'freeze' parameter of trace must be"),  # type: ignore[list-item]
+        (lambda: rp.trace(network(), EXAMPLE, allow=3), "'allow' parameter of trace must be names"),  # type: ignore[arg-type]
+        (lambda: rp.PruneRecipe.load("a\0b"), "holds a NUL character"),
+        (lambda: rp.PruneRecipe().save("a\0b"), "holds a NUL character"),
+        (lambda: rp.PruneRecipe.load(3), "must be a file name: a text or a pathlib.Path. Got 3"),  # type: ignore[arg-type]
+        (lambda: rp.PruneRecipe.load(b"a"), "must be a file name"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_another_type_are_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        call()
+
+
+def test_one_name_may_be_given_without_a_list() -> None:
+    space = rp.trace(network(), EXAMPLE, freeze="0", allow="mean")
+    listed = rp.trace(network(), EXAMPLE, freeze=["0"], allow=["mean"])
+    assert space.to_json() == listed.to_json()
+
+
+@pytest.mark.parametrize("criterion", [3, ANY, int, np.float64])
+def test_a_criterion_is_a_name_or_an_object(criterion: Any) -> None:
+    space = rp.trace(network(), EXAMPLE)
+    with pytest.raises(InvalidInputError, match="'criterion' parameter must be"):
+        rp.score(network(), space, criterion)
+
+
+@pytest.mark.parametrize("selection", [ANY, [[0]], 3])
+def test_a_selection_is_a_selection(selection: Any) -> None:
+    space = rp.trace(network(), EXAMPLE)
+    with pytest.raises(RandpruneError, match="'selection' parameter must be a Selection"):
+        rp.cut(network(), space, selection)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Protocol
 
+from randprune.jobs.opening import JobRecipe
 from randprune.jobs.session import Session
-from randprune.recipe import CUSTOM, DataSection, ModelSection
+from randprune.recipe import CUSTOM
 from randprune.store import (
     BudgetInfo,
     ModelInfo,
     Reproduce,
     Run,
     RunKey,
-    RunKind,
     SpaceInfo,
     content_hash,
 )
@@ -34,36 +33,8 @@ _DATA_PARTS = (
 )
 
 
-class RecordedRecipe(Protocol):
-    """What the recipes of all jobs have that identifies a job."""
-
-    @property
-    def job(self) -> RunKind: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def model(self) -> ModelSection | None: ...
-
-    @property
-    def data(self) -> DataSection | None: ...
-
-    def document(self) -> dict[str, Any]:
-        """All keys as plain data."""
-        ...
-
-    def to_toml(self) -> str:
-        """The recipe's text."""
-        ...
-
-    def save(self, path: Path) -> Path:
-        """Write the recipe's text."""
-        ...
-
-
 def run_key(
-    recipe: RecordedRecipe,
+    recipe: JobRecipe,
     session: Session,
     *,
     not_decisive: Collection[str] = (),
@@ -94,7 +65,7 @@ def run_key(
     )
 
 
-def describe(recipe: RecordedRecipe, session: Session, run: Run, file: str, command: str) -> None:
+def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: str) -> None:
     """Record what is pruned, on which images, under which budget; write the recipe.
 
     Args:
@@ -132,7 +103,7 @@ def images_of(data: Data) -> dict[str, int]:
     return {part: sizes[f"{part}_images"] for part in ("fit", "calibration", "search", "test")}
 
 
-def network_name(recipe: RecordedRecipe) -> str:
+def network_name(recipe: JobRecipe) -> str:
     """The network's name for `build_model`; "" where it was given as an object."""
     spec = recipe.model.spec if recipe.model else ""
     return "" if spec.startswith(CUSTOM) else spec

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-
 from randprune.store import Candidate, CostEntry, EpochRow
 
 # A backward pass computes two products of the size of the forward pass's one.

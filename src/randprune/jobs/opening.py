@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-
 from randprune.errors import InvalidInputError
 from randprune.evaluate.inference import logits_of
 from randprune.graph.program import evaluation_mode
@@ -17,25 +15,23 @@ from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
 from randprune.space import Space
+from randprune.store import RunKind
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.weights import load_weights
+from torch import Tensor, nn
 
 
-class NetworkRecipe(Protocol):
-    """What the recipes of all jobs say of the network and the budget."""
-
-    @property
-    def model(self) -> ModelSection | None: ...
+class JobRecipe(Protocol):
+    """What the recipes of all jobs have."""
 
     @property
-    def budget(self) -> BudgetSection: ...
+    def job(self) -> RunKind: ...
 
-
-class NamedRecipe(Protocol):
-    """A recipe that may name a network and images."""
+    @property
+    def seed(self) -> int: ...
 
     @property
     def model(self) -> ModelSection | None: ...
@@ -43,9 +39,24 @@ class NamedRecipe(Protocol):
     @property
     def data(self) -> DataSection | None: ...
 
+    @property
+    def budget(self) -> BudgetSection: ...
+
+    def document(self) -> dict[str, Any]:
+        """All keys as plain data."""
+        ...
+
+    def to_toml(self) -> str:
+        """The recipe's text."""
+        ...
+
+    def save(self, path: Path) -> Path:
+        """Write the recipe's text."""
+        ...
+
 
 def open_trained(
-    recipe: NetworkRecipe,
+    recipe: JobRecipe,
     network: nn.Module,
     data: Data,
     *,
@@ -78,7 +89,7 @@ def open_trained(
 
 
 def open_widened(
-    recipe: NetworkRecipe,
+    recipe: JobRecipe,
     widening: WidenSection,
     original: nn.Module,
     data: Data,
@@ -119,7 +130,7 @@ def open_widened(
     return session
 
 
-def network_of_recipe(recipe: NamedRecipe, seed: int | None = None) -> nn.Module:
+def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
     """The network that a recipe names, with its weights where it has some.
 
     Args:
@@ -138,7 +149,7 @@ def network_of_recipe(recipe: NamedRecipe, seed: int | None = None) -> nn.Module
     return model
 
 
-def images_of_recipe(recipe: NamedRecipe) -> Data:
+def images_of_recipe(recipe: JobRecipe) -> Data:
     """The images that a recipe names."""
     asked = recipe.data
     assert asked is not None

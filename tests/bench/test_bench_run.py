@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from randprune.bench.keys import ProposalKey, Row
 from randprune.bench.results import PROPOSE, SCORES, TRAIN
 from randprune.bench.units import Propose, step_of
 from randprune.errors import InfeasibleBudgetError, StorageError
+from randprune.store import UseOfTestSet
 
 EXTRA = {
     "global_ranking": {"criteria": ["l1"], "epochs": [0]},
@@ -225,3 +227,54 @@ def test_the_clock_never_runs_backwards(run: BenchRun, tmp_path: Path) -> None:
         steps = [done for name, done in watch.steps if name == phase]
         assert steps == sorted(steps)
         assert not steps or steps[-1] == total or phase == "trace"
+
+
+class Stopped(Watch):
+    """Ends the run when a phase has done so much, as Ctrl-C does."""
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        if phase == self.stop_at[0] and done >= self.stop_at[1]:
+            raise KeyboardInterrupt
+
+
+SHORT = {"criteria": ["l1"], "design": {"draws": 1, "epochs": [1]}}
+
+
+@pytest.fixture(scope="module")
+def while_testing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a benchmark that was stopped after its first final evaluation."""
+    out = tmp_path_factory.mktemp("stopped") / "out"
+    with pytest.raises(KeyboardInterrupt):
+        tiny_bench.run(out, Stopped("test", 1), **SHORT)
+    run = BenchRun.load(out)
+    assert run.status == "interrupted"
+    assert run.test_set == UseOfTestSet(before_final=0, final=1)
+    assert run.dense.test is not None
+    return out
+
+
+def test_an_interrupted_final_evaluation_goes_on_as_such(
+    while_testing: Path, tmp_path: Path
+) -> None:
+    """The test set is opened again, by another process: not before the final evaluation."""
+    again = tmp_path / "again"
+    shutil.copytree(while_testing, again)
+    run = tiny_bench.run(again, **SHORT)
+    assert all(result.test is not None for result in run.results)
+    assert run.test_set == UseOfTestSet(before_final=0, final=2)
+
+
+@pytest.mark.parametrize("kind", ["proposal", "trained"])
+def test_what_ends_after_a_final_evaluation_counts_as_chosen_by_it(
+    kind: str, while_testing: Path, tmp_path: Path
+) -> None:
+    """A network that was lost is made again; by then, the test set was open."""
+    again = tmp_path / "again"
+    shutil.copytree(while_testing, again)
+    lost = sorted((again / "work").glob(f"run-1/{kind}-*"))
+    assert len(lost) == 4  # one a row
+    for path in lost[:2]:
+        path.unlink()
+    run = tiny_bench.run(again, **SHORT)
+    assert all(result.test is not None for result in run.results)
+    assert run.test_set == UseOfTestSet(before_final=1, final=2)

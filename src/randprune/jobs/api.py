@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from randprune.cost import Budget
 from randprune.criteria import Criterion
 from randprune.errors import InvalidInputError
@@ -19,7 +21,6 @@ from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
-from torch import Tensor, nn
 
 Finetune = TrainRecipe | Mapping[str, Any] | int | None
 Folder = str | os.PathLike[str]

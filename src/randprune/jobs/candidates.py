@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
+
 from randprune.cost import FloatArray
 from randprune.errors import RandpruneError, StorageError
 from randprune.evaluate.engine import pick_device
@@ -27,7 +29,6 @@ from randprune.space import IntArray, Selection
 from randprune.store import PROXY, Candidate, content_hash
 from randprune.supernet import first_channels
 from randprune.surgery import cut, select
-from torch import Tensor, nn
 
 # Images a batch when batch-norm statistics of a slice are measured.
 _SLICE_BATCH = 250

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from torch import nn
+
 from randprune.graph.program import private_copy
 from randprune.jobs.measure import Entrant, entrant
 from randprune.jobs.session import Session
@@ -25,7 +27,6 @@ from randprune.store import (
 )
 from randprune.supernet import first_channels, initialise
 from randprune.surgery import cut
-from torch import nn
 
 
 def train_all(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
+
 from randprune.errors import DataError, RandpruneError, StorageError, VerificationError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.ledger import cost_entry
@@ -16,7 +18,6 @@ from randprune.lineage import plan_of
 from randprune.space import Selection
 from randprune.store import FINALIST_TOP1, SEARCHED, Accuracy, Candidate, Run, Verification, Winner
 from randprune.surgery import cut, verify
-from torch import nn
 
 TOLERANCE = 1e-4
 """The largest relative difference between a cut network and the masked dense one."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from randprune.jobs.finalists import Finalist
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recipe import FinetuneSection
 from randprune.store import SEARCHED
 from randprune.training import Teacher
-from torch import nn
 
 
 def fine_tune(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+
 from randprune.store import Candidate, CostEntry, EpochRow
 
 # A backward pass computes two products of the size of the forward pass's one.

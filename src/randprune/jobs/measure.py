@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
+
 from randprune.artifact import save
 from randprune.evaluate import Evaluator
 from randprune.graph.program import private_copy
@@ -20,7 +22,6 @@ from randprune.store import (
     Run,
     UseOfTestSet,
 )
-from torch import Tensor, nn
 
 # Latency is measured at these batch sizes, in so many rounds.
 _BATCHES = (1, 32)

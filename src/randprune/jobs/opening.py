@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
+
 from randprune.errors import InvalidInputError
 from randprune.evaluate.inference import logits_of
 from randprune.graph.program import evaluation_mode
@@ -21,7 +23,6 @@ from randprune.zoo.data import Data, load_data
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.weights import load_weights
-from torch import Tensor, nn
 
 
 class JobRecipe(Protocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from torch import nn
+
 from randprune.artifact import load, save
 from randprune.errors import ArtifactError
 from randprune.jobs.identity import network_name, numbered
@@ -12,7 +14,6 @@ from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.jobs.session import Session
 from randprune.lineage import plan_of
 from randprune.store import ArtifactInfo, Notes, Run, Verification, Winner
-from torch import nn
 
 
 def save_network(recipe: JobRecipes, session: Session, run: Run, small: nn.Module) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from torch import nn
+
 from randprune.criteria import criteria
 from randprune.graph.program import private_copy
 from randprune.jobs.controls import uniform_controls
@@ -30,7 +32,6 @@ from randprune.store import (
     content_hash,
 )
 from randprune.supernet import initialise
-from torch import nn
 
 _BACKWARD_AND_FORWARD = 3
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from randprune.criteria import Criterion, criteria
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
@@ -42,7 +44,6 @@ from randprune.store import (
     Store,
 )
 from randprune.zoo.data import Data
-from torch import Tensor, nn
 
 
 def prune_network(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from randprune.errors import InvalidInputError
 from randprune.evaluate import Evaluator
 from randprune.store import Accuracy
-from torch import Tensor, nn
 
 RankBy = Literal["kl", "loss", "accuracy"]
 

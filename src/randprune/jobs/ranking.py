@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from randprune.errors import DataError
 from randprune.jobs.quality import Quality, RankBy
 from randprune.store import FINALIST_TOP1, PROXY, SEARCH_TOP1, Candidate

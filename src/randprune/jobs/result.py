@@ -9,6 +9,8 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
+
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
 from randprune.recipe import PruneRecipe, ScratchRecipe
@@ -23,7 +25,6 @@ from randprune.store import (
     Verification,
     Winner,
 )
-from torch import nn
 
 JobRecipes = PruneRecipe | ScratchRecipe
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.controls import scratch_controls
 from randprune.jobs.final_trainings import train_all
@@ -50,8 +53,6 @@ from randprune.store import (
 from randprune.supernet import first_channels, initialise
 from randprune.widening import widening_of
 from randprune.zoo.data import Data
-from scipy.stats import kendalltau
-from torch import Tensor, nn
 
 
 def scratch_network(

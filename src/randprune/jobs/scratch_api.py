@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
 from randprune.cost import Budget
 from randprune.jobs.api import (
     Folder,
@@ -20,7 +22,6 @@ from randprune.recipe import CUSTOM, ScratchRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
-from torch import Tensor, nn
 
 Epochs = int | TrainRecipe | Mapping[str, Any]
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+
 from randprune.cost import Budget, FloatArray
 from randprune.jobs.candidates import Evaluations, Maker
 from randprune.jobs.session import Session

@@ -18,6 +18,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
+
 from randprune.cost import Budget, FloatArray
 from randprune.criteria import Criterion, Random, score
 from randprune.errors import ArtifactError, InvalidInputError
@@ -42,7 +44,6 @@ from randprune.search.proxy import check_tables, predicted
 from randprune.space import IntArray, Selection, Space
 from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Split
-from torch import Tensor, nn
 
 BATCH = 128
 """Calibration images a batch."""

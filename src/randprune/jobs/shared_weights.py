@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from torch import nn
+
 from randprune.cost import Budget
 from randprune.graph.program import private_copy
 from randprune.jobs.candidates import Slices
@@ -18,7 +20,6 @@ from randprune.space import IntArray, Space
 from randprune.store import CostEntry
 from randprune.supernet import SharedStep, Supernet, initialise
 from randprune.training import TrainRecipe
-from torch import nn
 
 SHARED = "shared"
 """The kept network with trained shared weights."""

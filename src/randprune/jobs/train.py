@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from torch import nn
+
 from randprune.jobs.ledger import cost_entry
 from randprune.jobs.progress import Phase
 from randprune.jobs.session import Session
@@ -23,7 +25,6 @@ from randprune.store import (
 from randprune.training import Teacher, TrainProgress, TrainRecipe, TrainResult, TrainStep, train
 from randprune.training.state import Checkpoint
 from randprune.zoo.splits import Split
-from torch import nn
 
 # Steps between two checkpoints inside an epoch: minutes of work at most, at seconds of cost.
 _EVERY_STEPS = 250

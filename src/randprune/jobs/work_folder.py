@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
 from randprune.artifact import load, save
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.program import in_mode
 from randprune.store import content_hash
-from safetensors import SafetensorError
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from randprune import registry as registry_module
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError, StorageError
 from randprune.recipe import DataSection, ModelSection, PruneRecipe, SearchSection, dump_toml
@@ -196,3 +199,53 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_recipes_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         DataSection(spec="digits").spec = "npz:x"
+
+
+IMPORTS_NOTHING = """
+import sys
+from randprune.bench.recipe import BenchRecipe
+from randprune.recipe import PruneRecipe, ScratchRecipe
+
+modules, path = set(sys.modules), list(sys.path)
+model = {"spec": "user_network:make"}
+PruneRecipe.parse({"model": model, "criterion": "outside", "recovery": "outside+bn"})
+ScratchRecipe.parse({"model": model, "search": {"strategy": "outside"}})
+controls = {"random_search": {}, "uniform": {}, "random_channels": {}}
+BenchRecipe.parse({
+    "model": model, "plugins": ["user_plugin"], "criteria": ["l1", "of_the_plugin"],
+    "methods": {**controls, "of_the_plugin": {}}, "recovery": "of_the_plugin",
+})
+BenchRecipe.parse({"model": model, "methods": {**controls, "outside": {}}})
+new = {name.partition(".")[0] for name in set(sys.modules) - modules}
+print(sorted(new - sys.stdlib_module_names), sys.path == path)
+"""
+
+
+def test_validating_a_recipe_imports_nothing_and_leaves_the_path_alone(tmp_path: Path) -> None:
+    for name in ("user_network", "user_plugin", "outside"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    package = tmp_path / "outside-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    groups = ("criteria", "recoveries", "strategies", "methods")
+    points = (f"[randprune.{group}]\noutside = outside:Thing\n" for group in groups)
+    (package / "entry_points.txt").write_text("\n".join(points))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_NOTHING],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout.strip() == "[] True", done.stderr
+
+
+def test_names_of_installed_packages_are_checked_by_their_entry_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = [EntryPoint("outside", "no_such_module:Thing", "randprune.criteria")]
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: points)
+    assert PruneRecipe.parse({"criterion": "outside"}).criterion == "outside"
+    with pytest.raises(InvalidInputError, match=r"called 'outsid'\. Did you mean 'outside'\?"):
+        PruneRecipe.parse({"criterion": "outsid"})

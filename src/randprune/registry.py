@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -61,12 +61,33 @@ class Registry(Generic[T]):
         self._load()
         constructor = self._constructors.get(name)
         if constructor is None:
-            close = difflib.get_close_matches(str(name), self._constructors, n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise InvalidInputError(
-                f"No {self.noun} is called {name!r}.{hint} Known: {', '.join(self.names())}."
-            )
+            raise self._unknown(name, self._constructors)
         return constructor
+
+    def check(self, name: str) -> str:
+        """`name` itself, if something is called so; imports nothing.
+
+        What an installed package registers is known by its entry point, which need not load.
+
+        Raises:
+            InvalidInputError: unknown name, with close matches.
+        """
+        points = (point.name for point in entry_points(group=self.group))
+        known = {*self._constructors, *points}
+        if name not in known:
+            raise self._unknown(name, known)
+        return name
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether `name` is known without importing anything."""
+        return name in self._constructors
+
+    def _unknown(self, name: object, known: Collection[str]) -> InvalidInputError:
+        close = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        return InvalidInputError(
+            f"No {self.noun} is called {name!r}.{hint} Known: {', '.join(sorted(known))}."
+        )
 
     def create(self, name: str, **options: Any) -> T:
         """The object called `name`, built with `options`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
         ({"design": {"epochs": []}}, "at least 1 item"),
         ({"finetune": {"epochs": 3}}, r"finetune.epochs.*It means: not given here: the lengths"),
         ({"finetune": {"seed": 3}}, "finetune.seed"),
-        ({"plugins": ["no_such_module"]}, "'no_such_module' cannot be imported"),
         ({"recovery": "bn+bn"}, "each step once"),
         ({"desing": {}}, "Did you mean 'design'"),
     ],
@@ -46,6 +46,33 @@ def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
 def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         tiny_bench.recipe(**changes)
+
+
+def test_plug_ins_are_imported_when_the_benchmark_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"'plugins'.*'no_such_module' cannot be imported"):
+        tiny_bench.recipe(plugins=["no_such_module"]).resolved()
+    with pytest.raises(InvalidInputError, match="'no_such_module' cannot be imported"):
+        tiny_bench.run(tmp_path / "out", plugins=["no_such_module"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"criteria": ["l3"]}, "No criterion is called 'l3'. Did you mean"),
+        ({"methods": {**ROWS, "unifrom": {}}}, "No method is called 'unifrom'. Did you mean"),
+        ({"recovery": "magic+bn"}, "No recovery is called 'magic'"),
+    ],
+)
+def test_names_that_a_plug_in_does_not_bring_are_named_when_it_starts(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "brings_nothing.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny_bench.recipe(plugins=["brings_nothing"], **changes)
+    with pytest.raises(InvalidInputError, match=message):
+        recipe.resolved()
+    sys.modules.pop("brings_nothing")
 
 
 def test_units_are_rows_times_draws_times_lengths_times_trainings() -> None:

@@ -125,7 +125,7 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
         (64 + 100) * dense + 100 * by_row[Row("looks_around", "random"), 0].proposal.macs
     )
     assert {entry.phase for entry in run.ledger} == {
-        "pretrain", "calibrate", "scores", "propose", "train", "test",
+        "pretrain", "dense", "calibrate", "scores", "propose", "train", "test",
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from randprune.errors import DataError
-from randprune.jobs.candidates import best_first, choose_finalists, value_of
-from randprune.jobs.judge import quality_of, rank
+from randprune.jobs.quality import quality_of
+from randprune.jobs.ranking import best_first, choose_finalists, rank, value_of
 from randprune.recovery import quick_form
 from randprune.store import PROXY, Candidate
 

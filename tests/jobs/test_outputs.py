@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from randprune.errors import InvalidInputError
-from randprune.jobs.outputs import check_outputs
+from randprune.jobs.opening import check_outputs
 from randprune.zoo import Data, load_data
 
 

@@ -8,45 +8,65 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never, get_args
 
-from randprune.bench.finish import test, test_dense, train_proposed
-from randprune.bench.lab import Lab
+from randprune.bench.finish import ShareOfUnit, test, test_dense, train_proposed
 from randprune.bench.propose import propose
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.settings import make_lab
-from randprune.bench.units import Outcome, Prepare, Propose, Test, TestDense, Train, Unit
+from randprune.bench.settings import BenchJob, open_job
+from randprune.bench.units import (
+    Outcome,
+    Prepare,
+    Prepared,
+    Propose,
+    Test,
+    TestDense,
+    Train,
+    Unit,
+)
 from randprune.executors import Do, Tell, Wire, Work
+from randprune.jobs.ledger import Gathered
 from randprune.store.codec import Json
 
 
-def execute(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
+def execute(job: BenchJob, unit: Unit, tell: Tell) -> Outcome:
     """What the unit found; raises what its method, or the work itself, raises."""
-    before = lab.data.test_opened
+    before = job.session.data.test_opened
+    if not isinstance(unit, Prepare) and not job.prepared:
+        job.read_prepared()
+        job.prepared = True
     outcome: Outcome
     match unit:
         case Prepare():
-            outcome = lab.prepare(tell)
+            outcome = _prepare(job, tell)
         case Propose(key):
-            outcome = propose(lab, key, tell)
+            outcome = propose(job, key, tell)
         case Train(key):
-            outcome = train_proposed(lab, key, tell)
+            outcome = train_proposed(job, key, tell)
         case Test(key):
-            outcome = test(lab, key)
+            outcome = test(job, key)
         case TestDense():
-            outcome = test_dense(lab)
+            outcome = test_dense(job)
         case _:
             assert_never(unit)
-    return dataclasses.replace(outcome, opened=lab.data.test_opened - before)
+    return dataclasses.replace(outcome, opened=job.session.data.test_opened - before)
 
 
-def opening(lab: Lab, device: str | None) -> dict[str, Json]:
+def _prepare(job: BenchJob, tell: Tell) -> Prepared:
+    ledger = Gathered()
+    with job.session.writing(ledger, ShareOfUnit(tell)):
+        found = job.prepare()
+    job.prepared = True
+    return dataclasses.replace(found, epochs=ledger.epochs, ledger=ledger.costs)
+
+
+def opening(job: BenchJob, device: str | None) -> dict[str, Json]:
     """What another process opens the same work with."""
-    work = str(lab.work.resolve())
-    return {"recipe": lab.recipe.document(), "work": work, "device": device}
+    work = str(job.session.work.folder.resolve())
+    return {"recipe": job.recipe.document(), "work": work, "device": device}
 
 
 def _open(document: Mapping[str, Json]) -> Do[Unit, Outcome]:
-    recipe = BenchRecipe.parse(document["recipe"], "the recipe of this run")
-    return partial(execute, make_lab(recipe, Path(document["work"]), document["device"]))
+    recipe = BenchRecipe.parse(document["recipe"], "the recipe of this run").resolved()
+    return partial(execute, open_job(recipe, Path(document["work"]), document["device"]))
 
 
 WORK: Work[Unit, Outcome] = Work(

@@ -11,54 +11,64 @@ import torch
 from torch import Tensor
 
 from randprune.bench.results import Spent
-from randprune.jobs.ledger import entry
+from randprune.jobs.ledger import Gathered, cost_entry
 from randprune.store import CostEntry
 from randprune.zoo.splits import Batch, ImageShape, Indices, Split
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Meter:
     """Adds up candidates and images; seconds run from its making.
 
     Images count by the MACs that one of them costs. What all rows of a run share, such as moments,
     is charged to each row that uses it, once, as if it were alone; the run's ledger has it once.
+
+    Attributes:
+        device: where the work is done.
+        ledger: where candidates are recorded, with what they cost.
     """
 
     device: str
-    candidates: int = 0
-    forward: Counter[float] = field(default_factory=Counter)
-    backward: Counter[float] = field(default_factory=Counter)
-    shared: dict[str, tuple[float, int]] = field(default_factory=dict)
+    ledger: Gathered = field(default_factory=Gathered)
+    _forward: Counter[float] = field(default_factory=Counter)
+    _backward: Counter[float] = field(default_factory=Counter)
+    _shared: dict[str, tuple[float, int]] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
     def look(self, macs: float, images: int, *, backward: bool = False) -> None:
         """Images went through a network of so many MACs an image, and back where told."""
-        self.forward[macs] += images
+        self._forward[macs] += images
         if backward:
-            self.backward[macs] += images
+            self._backward[macs] += images
 
     def charge(self, what: str, macs: float, images: int) -> None:
         """A shared thing is used, that took so many images at so many MACs each."""
-        self.shared[what] = (macs, images)
-
-    def spent(self, cost: CostEntry) -> Spent:
-        """An entry of this meter as the compute of a result, with what is shared."""
-        own = spent_of(cost)
-        images = sum(images for _, images in self.shared.values())
-        macs = sum(per * images for per, images in self.shared.values())
-        return replace(own, images_forward=own.images_forward + images, macs=own.macs + macs)
+        self._shared[what] = (macs, images)
 
     def entry(self, phase: str, key: str) -> CostEntry:
         """All that was done for this row alone as a ledger entry."""
-        return entry(
+        looked = cost_entry(
             phase,
             key,
             seconds=time.perf_counter() - self._started,
             device=self.device,
-            candidates=self.candidates,
-            forward=self.forward,
-            backward=self.backward,
+            forward=self._forward,
+            backward=self._backward,
         )
+        made = self.ledger.costs
+        return replace(
+            looked,
+            candidates=sum(entry.candidates for entry in made),
+            images_forward=looked.images_forward + sum(entry.images_forward for entry in made),
+            macs_spent=looked.macs_spent + sum(entry.macs_spent for entry in made),
+        )
+
+    def spent(self, cost: CostEntry) -> Spent:
+        """An entry of this meter as the compute of a result, with what is shared."""
+        own = spent_of(cost)
+        images = sum(images for _, images in self._shared.values())
+        macs = sum(per * images for per, images in self._shared.values())
+        return replace(own, images_forward=own.images_forward + images, macs=own.macs + macs)
 
 
 def spent_of(cost: CostEntry) -> Spent:

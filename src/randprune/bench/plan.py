@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from randprune.bench.lab import Lab
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import DENSE
 from randprune.bench.run import workers_of
-from randprune.bench.settings import make_lab
-from randprune.bench.settings.scratch import ScratchLab
+from randprune.bench.settings import open_job
 from randprune.bench.units import Propose, Train, evaluations, proposals, trainings
 from randprune.evaluate import Evaluator
+from randprune.jobs.session import Session
+from randprune.jobs.shared_weights import SharedTraining
 from randprune.search import RandomSearch
 from randprune.supernet import first_channels
 from randprune.surgery import cut
@@ -68,33 +68,39 @@ class Plan:
         Raises:
             RandpruneError: whatever would stop the benchmark at its start.
         """
+        recipe = recipe.resolved()
         recipe.check_complete(recipe.output.folder)
         with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            lab = make_lab(recipe, Path(folder), device)
-            lab.check_reachable()
+            job = open_job(recipe, Path(folder), device)
+            session = job.session
             asked = tuple(proposals(recipe))
             every = tuple(unit for made in asked for unit in trainings(recipe, made.key))
             candidates = sum(evaluations(recipe, unit.key) for unit in asked)
-            images = len(lab.data.full_train)
+            images, macs = len(session.data.full_train), session.original.space.cost("macs").dense
             shared_images, shared_macs = 0, 0.0
-            seen = len(lab.search)
-            if isinstance(lab, ScratchLab):
-                seen += len(lab.data.calibration)
-                shared_images = lab.asked.recipe.epochs * len(lab.data.fit)
-                shared_macs = 3 * lab.asked.macs * shared_images
-            speed, seconds = _measure(lab)
-        half = recipe.budget.ratio * lab.macs
+            looked_at = len(session.data.search)
+            seen = looked_at
+            if recipe.supernet is not None:
+                seen += len(session.data.calibration)
+                shared = SharedTraining.of(
+                    recipe.supernet, session.space, session.budget, session.limits, session.seeds
+                )
+                shared_images = shared.recipe.epochs * len(session.data.fit)
+                shared_macs = 3 * shared.macs * shared_images
+            speed, seconds = _measure(recipe, session)
+            device = job.device
+        half = recipe.budget.ratio * macs
         return cls(
             recipe,
             asked,
             every,
             candidates,
-            workers_of(recipe, lab.device),
+            workers_of(recipe, device),
             images,
             shared_images,
             speed,
-            seconds * seen / len(lab.search),
-            3 * images * sum(_epochs_times_macs(unit, lab.macs, half) for unit in every),
+            seconds * seen / looked_at,
+            3 * images * sum(_epochs_times_macs(unit, macs, half) for unit in every),
             half * candidates * seen,
             shared_macs,
             half,
@@ -178,29 +184,30 @@ def _duration(seconds: float) -> str:
     return "under a minute" if seconds < 60 else f"about {seconds / 60:.0f} min"
 
 
-def _measure(lab: Lab) -> tuple[float, float]:
+def _measure(recipe: BenchRecipe, session: Session) -> tuple[float, float]:
     """Training images a second, and seconds of a candidate's evaluation, with one thread."""
-    space, recipe = lab.space, lab.recipe
-    strategy = RandomSearch(*lab.limits)
-    widths = strategy.ask(space, lab.budget, 1, np.random.default_rng(0))[0]
-    network = cut(lab.unprepared, space, first_channels(space, widths))
+    space, device = session.space, session.device
+    strategy = RandomSearch(*session.limits)
+    widths = strategy.ask(space, session.budget, 1, np.random.default_rng(0))[0]
+    network = cut(session.network, space, first_channels(space, widths))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         section = recipe.trained_by.recipe(1, 0)
-        count = min(len(lab.data.full_train), _BATCHES * section.batch_size)
-        part = lab.data.full_train.subset(np.arange(count))
-        train(network, part, section, device=lab.device)  # warm-up
+        count = min(len(session.data.full_train), _BATCHES * section.batch_size)
+        part = session.data.full_train.subset(np.arange(count))
+        train(network, part, section, device=device)  # warm-up
         start = time.perf_counter()
-        train(network, part, section, device=lab.device)
+        train(network, part, section, device=device)
         speed = count / (time.perf_counter() - start)
-        images = lab.search.subset(np.arange(min(_IMAGES, len(lab.search))))
+        every = session.search_images
+        images = every.subset(np.arange(min(_IMAGES, len(every))))
         ranked = recipe.proposals
         evaluator = Evaluator(
-            images, precision=ranked.precision, device=lab.device, batch_size=ranked.batch_size
+            images, precision=ranked.precision, device=device, batch_size=ranked.batch_size
         )
         evaluator.accuracy(network)
-        seconds = evaluator.accuracy(network).seconds * len(lab.search) / len(images)
+        seconds = evaluator.accuracy(network).seconds * len(every) / len(images)
     finally:
         torch.set_num_threads(threads)
     return speed, seconds

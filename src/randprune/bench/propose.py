@@ -2,193 +2,147 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from randprune.artifact import save
-from randprune.bench.keys import ProposalKey
-from randprune.bench.lab import Lab
+from randprune.bench.finish import network_name
+from randprune.bench.keys import RANDOM_CRITERION, ProposalKey
 from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Task
-from randprune.bench.results import PROPOSE, Proposal, Spent
+from randprune.bench.records import DENSE
+from randprune.bench.results import PROPOSE, Proposal
+from randprune.bench.settings.base import BenchJob
 from randprune.bench.units import Propose, Proposed, step_of, work_of
-from randprune.cost import Budget, FloatArray
+from randprune.cost import FloatArray
 from randprune.errors import InvalidInputError
 from randprune.executors import Tell
 from randprune.graph.program import private_copy
-from randprune.jobs.candidates import MINUS_KL, MINUS_LOSS, scores_of, selection_hash, value_of
+from randprune.jobs.candidates import Evaluations, selection_hash
 from randprune.jobs.finalists import TOLERANCE
-from randprune.jobs.judge import Quality
-from randprune.space import IntArray, Selection, Space
-from randprune.store import Candidate, CostEntry
+from randprune.jobs.progress import Silent
+from randprune.jobs.ranking import MINUS_KL, MINUS_LOSS, scores_of, value_of
+from randprune.space import IntArray, Selection
+from randprune.store import Candidate
 from randprune.surgery import cut, verify
 
-L = TypeVar("L", bound=Lab)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """A proposed network as it is kept for training and for the test.
-
-    Attributes:
-        cost: of the proposal, an entry of the ledger.
-        charged: what its row is charged besides, by stage.
-        quality: on the search images; None where it was not looked at.
-        proxy: its predicted quality, where there is a prediction.
-    """
-
-    network: nn.Module
-    cost: CostEntry
-    charged: Mapping[str, Spent]
-    quality: Quality | None = None
-    proxy: float | None = None
-
-
-class Bench(ABC, Generic[L]):
-    """Builds the task of one proposal, and counts what is done with it."""
-
-    def __init__(self, lab: L, key: ProposalKey, tell: Tell) -> None:
-        self.lab = lab
-        self.key = key
-        self.tell = tell
-        self.meter = Meter(lab.device)
-        self.candidates: list[Candidate] = []
-        self._work = work_of(lab.recipe, Propose(key))
-
-    # -- what a setting decides ----------------------------------------------------------------
-
-    @abstractmethod
-    def scores(self) -> Sequence[Tensor]:
-        """What ranks the channels, one (width,) tensor a group, higher = keep."""
-
-    @abstractmethod
-    def random_scores(self) -> Sequence[Tensor]:
-        """See `Task.random_scores`."""
-
-    @property
-    def step(self) -> str:
-        """The key of its costs in the ledger."""
-        return step_of(Propose(self.key))
-
-    @abstractmethod
-    def candidate(self, widths: IntArray, index: int) -> Candidate:
-        """One configuration, made and evaluated on the search images; what it took is counted."""
-
-    @abstractmethod
-    def proxy(self, widths: IntArray) -> FloatArray:
-        """See `Task.proxy`."""
-
-    @abstractmethod
-    def rescore(self, selection: Selection) -> list[Tensor]:
-        """See `Task.rescore`."""
-
-    @abstractmethod
-    def finish(self, small: nn.Module, selection: Selection) -> Made:
-        """What is kept of the cut network."""
-
-    def uniform_of(self) -> tuple[Space, Budget]:
-        """The space and the budget that uniform widths are taken in."""
-        return self.lab.space, self.lab.budget
-
-    # -- common --------------------------------------------------------------------------------
-
-    def propose(self) -> Selection:
-        """What the row's method chooses.
-
-        Raises:
-            InvalidInputError: it is outside the budget, or no selection of the space.
-        """
-        selection = self.lab.recipe.method(self.key.row.label).propose(self.task())
-        _check_budget(self.lab, selection)
-        return selection
-
-    def macs(self, widths: IntArray) -> float:
-        """MACs of one image at these widths."""
-        return float(self.lab.space.cost("macs")(widths))
-
-    def task(self) -> Task:
-        """What the method gets."""
-        lab = self.lab
-        data, macs = lab.data, lab.space.cost("macs").dense
-        return Task(
-            model=private_copy(lab.base),
-            space=lab.space,
-            budget=lab.budget,
-            limits=Limits(*lab.limits),
-            scores=self.scores(),
-            criterion=self.key.row.criterion,
-            # All rows of a draw get the same numbers, so the same configurations.
-            rng=np.random.default_rng(lab.seed("draw", self.key.draw)),
-            fit=CountedSplit(data.fit, self.meter, macs),
-            calibration=CountedSplit(data.calibration, self.meter, macs),
-            search=CountedSplit(lab.search, self.meter, macs),
-            evaluate=self.evaluate,
-            proxy=self.proxy,
-            rescore=self.rescore,
-            random_scores=self.random_scores,
-            uniform_of=self.uniform_of(),
-        )
-
-    def evaluate(self, widths: IntArray) -> float:
-        """Quality of one configuration, higher = better; recorded as a candidate."""
-        widths = self.lab.space.check_widths(widths)
-        found = dataclasses.replace(
-            self.candidate(widths, len(self.candidates)),
-            method=self.key.row.label,
-            criterion=self.key.row.criterion,
-            draw=self.key.draw,
-        )
-        self.meter.candidates += 1
-        self.candidates.append(found)
-        self.tell(min(1.0, len(self.candidates) / self._work))
-        return value_of(found, self.lab.recipe.proposals.rank_by)
-
-
-def propose(lab: Lab, key: ProposalKey, tell: Tell) -> Proposed:
+def propose(job: BenchJob, key: ProposalKey, tell: Tell) -> Proposed:
     """The proposal of one row at one draw; its network is kept for training and for the test."""
-    bench = lab.bench(key, tell)
-    selection = bench.propose()
-    small = cut(lab.base, lab.space, selection)
-    if not lab.space.inexact:
-        verify(lab.base, small, lab.space, selection, lab.example, tolerance=TOLERANCE)
-    made = bench.finish(small, selection)
-    save(made.network, lab.kept.file(lab.file("proposal", key)))
+    session, meter = job.session, Meter(job.device)
+    network, space = session.network, session.space
+    with session.writing(meter.ledger, Silent()):
+        selection = _chosen(job, key, meter, tell)
+        small = cut(network, space, selection)
+        if not space.inexact:
+            verify(network, small, space, selection, session.example, tolerance=TOLERANCE)
+        found = job.finished(key, small, selection, meter)
+    session.work.keep_network(network_name(key), found.network)
+    cost = meter.entry("propose", step_of(Propose(key)))
+    candidates = meter.ledger.candidates()
     widths = tuple(selection.widths.tolist())
-    scores = {} if made.quality is None else scores_of(made.quality)
+    quality = found.quality
+    scores = {} if quality is None else scores_of(quality)
+    predict = job.predict
     proposal = Proposal(
-        key=key,
-        method=lab.recipe.method_name(key.row.label),
+        key,
+        job.recipe.method_name(key.row.label),
         widths=widths,
         selection=selection_hash(selection),
-        chosen=_chosen(bench.candidates, widths),
-        macs=bench.macs(selection.widths),
-        params=sum(p.numel() for p in made.network.parameters()),
-        ratio=lab.ratio(selection.widths),
-        proxy=made.proxy,
-        search=None if made.quality is None else made.quality.accuracy,
+        chosen=next((c.index for c in candidates if c.widths == widths), None),
+        macs=session.macs(selection.widths),
+        params=sum(p.numel() for p in found.network.parameters()),
+        ratio=session.ratio(selection.widths),
+        proxy=None if predict is None else float(predict(selection.widths[None])[0]),
+        search=None if quality is None else quality.accuracy,
         minus_kl=scores.get(MINUS_KL),
         minus_loss=scores.get(MINUS_LOSS),
-        spent={**made.charged, PROPOSE: bench.meter.spent(made.cost)},
+        spent={**found.charged, PROPOSE: meter.spent(cost)},
     )
-    return Proposed(proposal=proposal, candidates=tuple(bench.candidates), ledger=(made.cost,))
+    return Proposed(proposal=proposal, candidates=candidates, ledger=(cost,))
 
 
-def _check_budget(lab: Lab, selection: Selection) -> None:
-    lab.space.check_selection(selection)
-    budget, ratio = lab.recipe.budget, lab.ratio(selection.widths)
+def _chosen(job: BenchJob, key: ProposalKey, meter: Meter, tell: Tell) -> Selection:
+    """What the row's method chooses, or what the dense network keeps.
+
+    Raises:
+        InvalidInputError: it is outside the budget, or no selection of the space.
+    """
+    if key.row.label == DENSE:
+        return job.chosen(job.session.original.space.dense)
+    selection = job.recipe.method(key.row.label).propose(_Row(job, key, meter, tell).task())
+    job.session.space.check_selection(selection)
+    budget, ratio = job.recipe.budget, job.session.ratio(selection.widths)
     if abs(ratio - budget.ratio) > budget.tolerance + 1e-9:
         raise InvalidInputError(
             f"The method proposed {ratio:.4f} of the {budget.metric}, outside the budget of "
             f"{budget.ratio:g}±{budget.tolerance:g}. A method's proposal must meet the budget."
         )
+    return job.chosen(selection)
 
 
-def _chosen(candidates: Sequence[Candidate], widths: tuple[int, ...]) -> int | None:
-    """The first candidate with the proposed configuration."""
-    return next((c.index for c in candidates if c.widths == widths), None)
+class _Row:
+    """What a row's method may ask for, counted."""
+
+    def __init__(self, job: BenchJob, key: ProposalKey, meter: Meter, tell: Tell) -> None:
+        self.job = job
+        self.key = key
+        self.meter = meter
+        self.tell = tell
+        self.work = work_of(job.recipe, Propose(key))
+        self.scores = job.scores(key.row.criterion, key.draw)
+        job.charge(meter, predicted=False)
+        session = job.session
+        self.evaluations = Evaluations(
+            session,
+            job.maker(self.scores),
+            session.quick_judge,
+            Candidate(0, (), key.row.label, criterion=key.row.criterion, draw=key.draw),
+            "propose",
+            job.predict,
+        )
+
+    def task(self) -> Task:
+        """What the method gets."""
+        session, meter = self.job.session, self.meter
+        data, macs, original = session.data, session.macs(), session.original
+        return Task(
+            model=private_copy(session.network),
+            space=session.space,
+            budget=session.budget,
+            limits=Limits(*session.limits),
+            scores=self.scores,
+            criterion=self.key.row.criterion,
+            # All rows of a draw get the same numbers, so the same configurations.
+            rng=session.seeds.rng("draw", self.key.draw),
+            fit=CountedSplit(data.fit, meter, macs),
+            calibration=CountedSplit(data.calibration, meter, macs),
+            search=CountedSplit(session.search_images, meter, macs),
+            evaluate=self.evaluate,
+            proxy=self.proxy,
+            rescore=self.rescore,
+            random_scores=self.random_scores,
+            uniform_of=(original.space, original.budget),
+        )
+
+    def evaluate(self, widths: IntArray) -> float:
+        """Quality of one configuration, higher = better; recorded as a candidate."""
+        session = self.job.session
+        found = self.evaluations.next(session.space.check_widths(widths))
+        self.tell(min(1.0, len(self.evaluations.found) / self.work))
+        return value_of(found, session.rules.rank_by)
+
+    def proxy(self, widths: IntArray) -> FloatArray:
+        """See `Task.proxy`."""
+        self.job.charge(self.meter, predicted=True)
+        predict = self.job.predict
+        assert predict is not None
+        return predict(widths)
+
+    def rescore(self, selection: Selection) -> list[Tensor]:
+        """See `Task.rescore`."""
+        return self.job.rescored(self.key, selection, self.meter)
+
+    def random_scores(self) -> Sequence[Tensor]:
+        """See `Task.random_scores`."""
+        return self.job.scores(RANDOM_CRITERION, self.key.draw)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, model_validator
 
 from randprune.bench.controls import check_controls
 from randprune.bench.keys import RANDOM_CRITERION, Row
@@ -18,12 +16,14 @@ from randprune.bench.records import SCRATCH
 from randprune.bench.scratch_recipe import check_scratch, scratch_document
 from randprune.bench.sections import BenchKeys, FinetuneSection
 from randprune.errors import InvalidInputError
+from randprune.imports import import_named
 from randprune.recipe import (
     DataSection,
     ModelSection,
     SupernetSection,
     WidenSection,
 )
+from randprune.recipe.names import PLUGINS_TO_COME, plugins_to_come
 from randprune.search.feasible import check_grid
 
 S = TypeVar("S")
@@ -32,6 +32,40 @@ S = TypeVar("S")
 class BenchRecipe(BenchKeys):
     """A whole benchmark."""
 
+    @classmethod
+    def parse(
+        cls,
+        document: Mapping[str, Any],
+        where: str = "the recipe",
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """See `RecipeBase.parse`; names that plug-ins may bring are checked by `resolved`."""
+        if context is None:
+            plugins = document.get("plugins")
+            missing = isinstance(plugins, list | tuple) and not set(plugins) <= set(sys.modules)
+            context = {PLUGINS_TO_COME: missing}
+        return super().parse(document, where, context=context)
+
+    def resolved(self, where: str = "the recipe") -> Self:
+        """The same recipe with its plug-ins imported and every name checked: as a job starts.
+
+        Raises:
+            InvalidInputError: a plug-in that cannot be imported, a name that nobody registers, or
+                methods that do not fit together.
+        """
+        for name in self.plugins:
+            try:
+                import_named(name)
+            except ImportError as error:
+                raise InvalidInputError(
+                    f"The key 'plugins' in {where}: the module {name!r} cannot be imported "
+                    f"({error}). Give a module of an installed package or of the current "
+                    "directory, without '.py'."
+                ) from error
+        methods.names()  # those of installed packages, too
+        return self.parse(self.document(), where, context={})
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_setting(cls, document: Any) -> Any:
@@ -39,30 +73,18 @@ class BenchRecipe(BenchKeys):
             return scratch_document(document)
         return document
 
-    @field_validator("plugins")
-    @classmethod
-    def _plugins_are_imported(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        here = str(Path.cwd())
-        sys.path[:] = [*([] if here in sys.path else [here]), *sys.path]
-        for name in names:
-            try:
-                importlib.import_module(name)
-            except ImportError as error:
-                raise ValueError(
-                    f"the module {name!r} cannot be imported ({error}). Give a module of an "
-                    "installed package or of the current directory, without '.py'."
-                ) from error
-        return names
-
     @model_validator(mode="after")
-    def _methods_are_sound(self) -> BenchRecipe:
+    def _methods_are_sound(self, info: ValidationInfo) -> BenchRecipe:
         self._check_setting()
-        made = {}
-        for label, section in self.methods.items():
+        for label in self.methods:
             if "/" in label or not label:
                 raise ValueError(f"a method's name must not be empty or hold '/'. Got {label!r}.")
-            made[label] = methods.create(section.method or label, **section.options)
-        check_controls(self.setting, made)
+        names = [self.method_name(label) for label in self.methods]
+        if not plugins_to_come(info):
+            names = [methods.check(name) for name in names]
+        if not all(map(methods.is_loaded, names)):
+            return self  # the rest is checked when the job starts, which imports them
+        check_controls(self.setting, {label: self.method(label) for label in self.methods})
         for epochs in sorted({e for label in self.methods for e in self.epochs_of(label)}):
             self.trained_by.recipe(epochs, 0)  # raises, where a length is shorter than the warm-up
         check_grid("the [proposals] section", self.proposals.min_keep, self.proposals.round_to)

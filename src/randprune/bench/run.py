@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,15 +17,14 @@ from typing import assert_never
 
 import torch
 
-from randprune.bench.describe import key_of, milestones_of, protocol_of
+from randprune.bench.describe import protocol_of
 from randprune.bench.execute import WORK, execute, opening
 from randprune.bench.finish import network_file
 from randprune.bench.keys import NetworkKey
-from randprune.bench.lab import Lab
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import BenchRun, DenseRecord
 from randprune.bench.results import Proposal, Training
-from randprune.bench.settings import make_lab
+from randprune.bench.settings import BenchJob, open_job
 from randprune.bench.units import (
     Outcome,
     Prepare,
@@ -47,10 +45,15 @@ from randprune.bench.units import (
 )
 from randprune.errors import DataError
 from randprune.executors import Executor, Failure, InProcess, Processes
+from randprune.jobs.identity import describe, run_key
 from randprune.jobs.progress import Progress, Silent, phase
+from randprune.jobs.work_folder import WorkFolder
 from randprune.store import Run, Store, UseOfTestSet
 
 RECIPE_FILE = "bench.toml"
+
+# Keys of a recipe that do not decide any result, besides those of all jobs.
+NOT_DECISIVE = ("title", "study")
 
 
 def run_bench(
@@ -77,19 +80,19 @@ def run_bench(
         StorageError: the folder cannot be written, or is in use.
     """
     folder = Path(out or recipe.output.folder)
+    recipe = recipe.resolved()
     recipe.check_complete(str(out or recipe.output.folder))
     with Store.open(folder) as store:
-        lab = make_lab(recipe, folder / "work", device)
         with phase(progress or Silent(), "trace", "Tracing the network"):
-            lab.check_reachable()
-        run = store.run(key_of(lab))
+            job = open_job(recipe, folder / "work", device)
+        key = run_key(recipe, job.session, not_decisive=NOT_DECISIVE, example=False)
+        run = store.run(key)
         if not run.finished:
-            lab.work_in(folder / "work" / f"run-{run.id}")
-            with run, contextlib.closing(_executor(lab, device)) as executor:
-                _Runner(lab, run, executor, progress or Silent()).work()
-            shutil.rmtree(lab.work, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another run of this folder is not finished
-                lab.work.parent.rmdir()
+            job.session.work = WorkFolder(folder / "work" / f"run-{run.id}")
+            job.session.work.folder.mkdir(parents=True, exist_ok=True)
+            with run, contextlib.closing(_executor(job, device)) as executor:
+                _Runner(job, run, executor, progress or Silent()).work()
+            job.session.work.remove()
         return BenchRun.of(run)
 
 
@@ -97,9 +100,9 @@ class _Runner:
     """One run at work; `recorded`: its proposals and trainings as the records have them now."""
 
     def __init__(
-        self, lab: Lab, run: Run, executor: Executor[Unit, Outcome], progress: Progress
+        self, job: BenchJob, run: Run, executor: Executor[Unit, Outcome], progress: Progress
     ) -> None:
-        self.lab = lab
+        self.job = job
         self.run = run
         self.executor = executor
         self.progress = progress
@@ -110,39 +113,35 @@ class _Runner:
 
     def work(self) -> None:
         """All phases."""
-        recipe = self.lab.recipe
+        recipe = self.job.recipe
         self._describe()
-        self._do("prepare", self.lab.preparing, [Prepare()])
+        self._do("prepare", self.job.preparing, [Prepare()])
 
         asked = list(proposals(recipe))
         self._do("propose", f"{len(asked)} proposals", asked)
         sound = [unit.key for unit in asked if self.recorded[unit.key].status == "ok"]
 
         every = [training for key in sound for training in trainings(recipe, key)]
-        self._do("train", f"{len(every)} {self.lab.trainings}", every)
+        self._do("train", f"{len(every)} {self.job.trainings}", every)
         trained = [unit.key for unit in every if self.recorded[unit.key].status == "ok"]
 
         # The final evaluation: the test set is opened here, and nowhere else.
         tests: list[Unit] = [Test(key) for key in trained]
-        if self.lab.tests_untrained:
+        if self.job.tests_untrained:
             tests = [TestDense(), *(Test(key) for key in sound), *tests]
         self._do("test", "Test accuracy", tests)
 
     def _describe(self) -> None:
         """Record on which network and images the run is, and write the recipe."""
-        file = RECIPE_FILE if self.run.id == 1 else f"bench-{self.run.id}.toml"
-        with self.run.transaction():
-            for milestone in milestones_of(self.lab, file):
-                self.run.write(milestone)
-            if self.run.read(UseOfTestSet) is None:
-                self.run.write(UseOfTestSet(0, 0))
-        self.lab.recipe.save(self.run.store.folder / file)
+        describe(self.job.recipe, self.job.session, self.run, RECIPE_FILE, "randprune bench")
+        if self.run.read(UseOfTestSet) is None:
+            self.run.write(UseOfTestSet(0, 0))
 
     # -- one phase -----------------------------------------------------------------------------
 
     def _do(self, name: str, text: str, units: Sequence[Unit]) -> None:
         """Do those units that are not recorded yet, and record each as it finishes."""
-        recipe = self.lab.recipe
+        recipe = self.job.recipe
         left = [unit for unit in units if not self._is_done(unit)]
         work = {unit: work_of(recipe, unit) for unit in left}
         total = total_work(recipe, units)
@@ -172,7 +171,7 @@ class _Runner:
                 known = self.recorded.get(key)
                 if known is None:
                     return False
-                return known.status == "failed" or network_file(self.lab, key).exists()
+                return known.status == "failed" or network_file(self.job, key).exists()
             case Test(key):
                 return self.recorded[key].test is not None
             case TestDense():
@@ -190,7 +189,7 @@ class _Runner:
         match outcome:
             case Prepared():
                 self.run.write(self.run.read(DenseRecord) or outcome.dense)
-                self.run.write(protocol_of(self.lab, outcome.weights_hash))
+                self.run.write(protocol_of(self.job, outcome.weights_hash))
                 for row in outcome.epochs:
                     self.run.record_epoch(row.network, row.epoch, row.metrics)
                 self._count(before_final=outcome.opened)
@@ -217,7 +216,7 @@ class _Runner:
             case Prepare():
                 raise DataError(f"The preparation of the benchmark failed: {error}")
             case Propose(key):
-                method = self.lab.recipe.method_name(key.row.label)
+                method = self.job.recipe.method_name(key.row.label)
                 self._keep(Proposal(key, method, status="failed", error=error))
                 self._count_choice()
             case Train(key):
@@ -252,12 +251,12 @@ class _Runner:
         self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
 
 
-def _executor(lab: Lab, device: str | None) -> Executor[Unit, Outcome]:
+def _executor(job: BenchJob, device: str | None) -> Executor[Unit, Outcome]:
     """Who does the units, as the recipe asks."""
-    count = workers_of(lab.recipe, lab.device)
+    count = workers_of(job.recipe, job.device)
     if count == 0:
-        return InProcess(partial(execute, lab))
-    return Processes(WORK, opening(lab, device), count, lab.work)
+        return InProcess(partial(execute, job))
+    return Processes(WORK, opening(job, device), count, job.session.work.folder)
 
 
 def workers_of(recipe: BenchRecipe, device: str) -> int:

@@ -56,18 +56,13 @@ class Plan:
                 that do not fit, missing images, outputs that are not the images' classes, a budget
                 out of reach.
         """
-        from randprune.jobs.outputs import check_outputs
+        from randprune.jobs.opening import check_outputs, example_of
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
-        from randprune.zoo.weights import load_weights
 
-        asked = recipe.model
-        assert asked is not None
         network, data = network_and_images(recipe)
-        if asked.weights:
-            load_weights(network, asked.weights)
-        check_outputs(network, data, next(data.calibration.batches(1))[0])
+        check_outputs(network, data, example_of(data))
         space = traced(recipe, network, data)
         limits = recipe.search.min_keep, recipe.search.round_to
         budget = recipe.budget.budget()
@@ -158,26 +153,19 @@ def _speed(network: nn.Module, space: Space, data: Data) -> float:
 
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
-    """The untrained network and the images that a recipe names."""
-    from randprune.jobs.api import load_recipe_data
-    from randprune.zoo.models import build_model
+    """The network, with weights where it has some, and the images that a recipe names."""
+    from randprune.jobs.opening import images_of_recipe, network_of_recipe
 
-    asked = recipe.model
-    assert asked is not None
-    network = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    return network, load_recipe_data(recipe)
+    return network_of_recipe(recipe), images_of_recipe(recipe)
 
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
     """The channel groups of a recipe's network."""
     import torch
 
-    from randprune.graph.trace import trace
+    from randprune.jobs.opening import traced as traced_network
 
-    asked = recipe.model
-    assert asked is not None
-    example = torch.zeros(1, *data.image_shape)
-    return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+    return traced_network(recipe.model, network, torch.zeros(1, *data.image_shape))
 
 
 def sizes(space: Space) -> dict[str, int]:

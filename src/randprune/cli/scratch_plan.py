@@ -65,7 +65,7 @@ class ScratchPlan:
             RandpruneError: whatever would stop the job at its start: an unknown network, missing
                 images, a network that cannot be widened, a budget out of reach.
         """
-        from randprune.jobs.widened import widened
+        from randprune.jobs.opening import widened
         from randprune.search import reachable
         from randprune.search.feasible import require_reachable
         from randprune.widening import wide_budget, widening_of
@@ -163,7 +163,7 @@ def _macs(
     recipe: ScratchRecipe, space: Space, wide: Space, data: Data, trainings: dict[str, int]
 ) -> dict[str, float]:
     """Multiply-adds by phase, of candidates that use the budget's share of the MACs."""
-    from randprune.jobs.shared import step_macs
+    from randprune.jobs.shared_weights import step_macs
 
     dense = space.cost("macs").dense
     small = recipe.budget.ratio * dense

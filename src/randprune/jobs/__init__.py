@@ -3,25 +3,29 @@
     result = prune(model, data, budget=0.5, out="runs/half")
     result = run_recipe(PruneRecipe.load("recipe.toml"))
 
-Its parts serve other jobs too: `make_candidate`, `evaluate_candidate`, `Judge`, `best_first`.
+All jobs, and benchmarks, work on a `randprune.jobs.session.Session`.
 """
 
 from randprune.jobs.api import prune, run_recipe
-from randprune.jobs.candidates import best_first, evaluate_candidate, make_candidate
-from randprune.jobs.judge import Judge, Quality, quality_of, rank
+from randprune.jobs.candidates import Evaluations, Repaired, Slices
 from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.quality import Judge, Quality, quality_of
+from randprune.jobs.ranking import best_first, rank
 from randprune.jobs.result import PruneResult
 from randprune.jobs.scratch_api import prune_from_scratch, run_scratch_recipe
+from randprune.jobs.session import Session
 
 __all__ = [
+    "Evaluations",
     "Judge",
     "Progress",
     "PruneResult",
     "Quality",
+    "Repaired",
+    "Session",
     "Silent",
+    "Slices",
     "best_first",
-    "evaluate_candidate",
-    "make_candidate",
     "prune",
     "prune_from_scratch",
     "quality_of",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,14 @@ from randprune.jobs.arguments import (
     check_example,
     check_settings,
 )
-from randprune.jobs.phases import prune_network
+from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
-from randprune.zoo.data import Data, as_data, load_data
-from randprune.zoo.models import build_model
-from randprune.zoo.weights import load_weights
+from randprune.zoo.data import as_data
 
 Finetune = TrainRecipe | Mapping[str, Any] | int | None
 Folder = str | os.PathLike[str]
@@ -120,9 +120,8 @@ def prune(
     recipe = PruneRecipe.parse(document, "the parameters of prune")
     images = as_data(data)
     check_batches(model, next(images.calibration.batches(1))[0])
-    return in_folder(
-        out,
-        lambda folder: prune_network(
+    with job_folder(out) as folder:
+        result = prune_network(
             recipe,
             model,
             images,
@@ -132,8 +131,8 @@ def prune(
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        ),
-    )
+        )
+    return result if out is not None else result.without_folder()
 
 
 def run_recipe(
@@ -154,18 +153,11 @@ def run_recipe(
         InvalidInputError: the recipe names no network, images or folder; and as `prune`.
     """
     check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
-    asked = recipe.model
-    assert asked is not None
-    data = load_recipe_data(recipe)
-    model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    if asked.weights:
-        load_weights(model, asked.weights)
-    return in_folder(
-        out or recipe.output.folder or None,
-        lambda folder: prune_network(
-            recipe, model, data, folder, progress or Silent(), device=device
-        ),
-    )
+    data, model = images_of_recipe(recipe), network_of_recipe(recipe)
+    out = out or recipe.output.folder or None
+    with job_folder(out) as folder:
+        result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
+    return result if out is not None else result.without_folder()
 
 
 def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
@@ -197,22 +189,12 @@ def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
             )
 
 
-def load_recipe_data(recipe: JobRecipes) -> Data:
-    """The images that a recipe names."""
-    assert recipe.data is not None
-    return load_data(
-        recipe.data.spec,
-        calibration=recipe.data.calibration,
-        search=recipe.data.search,
-        seed=recipe.data.seed,
-        **recipe.data.options,
-    )
-
-
-def in_folder(out: Folder | None, job: Callable[[Path], PruneResult]) -> PruneResult:
-    """Do a job in the folder asked for, or in one that goes away with all but the network."""
+@contextmanager
+def job_folder(out: Folder | None) -> Iterator[Path]:
+    """The folder asked for, or one that goes away; within, torch has the threads of a job."""
     with using(decide().count):
         if out is not None:
-            return job(checked_path(out, "out"))
+            yield checked_path(out, "out")
+            return
         with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            return job(Path(folder)).without_folder()
+            yield Path(folder)

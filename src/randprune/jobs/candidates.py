@@ -1,35 +1,42 @@
-"""One candidate: from a row of widths to a record of what the network is worth."""
+"""Candidates: how a configuration becomes a network, and what is recorded of it.
+
+Two makers stand behind one protocol. `Repaired` cuts a trained network by scores of its channels
+and repairs what is left; `Slices` takes the first channels of shared weights. `Evaluations` makes,
+judges and records the candidates of one method, whoever proposes them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randprune.errors import DataError, RandpruneError, StorageError
-from randprune.jobs.judge import Judge, Quality, RankBy
-from randprune.space import IntArray, Selection, Space
-from randprune.store import FINALIST_TOP1, PROXY, SEARCH_TOP1, Candidate, content_hash
+from randprune.cost import FloatArray
+from randprune.errors import RandpruneError, StorageError
+from randprune.evaluate.engine import pick_device
+from randprune.jobs.ledger import cost_entry
+from randprune.jobs.progress import Phase
+from randprune.jobs.quality import Judge
+from randprune.jobs.ranking import scores_of, value_of
+from randprune.jobs.session import Session
+from randprune.recovery import images_forward
+from randprune.recovery.batch_norm import recalibrate
+from randprune.space import IntArray, Selection
+from randprune.store import PROXY, Candidate, content_hash
+from randprune.supernet import first_channels
 from randprune.surgery import cut, select
 
-# Keys of Candidate.scores beside the store's own; higher is better, as for all scores.
-MINUS_KL = "minus_kl"
-MINUS_LOSS = "minus_loss"
-FINALIST = "finalist_"
-
-_RANKED: dict[RankBy, str] = {"kl": MINUS_KL, "loss": MINUS_LOSS, "accuracy": SEARCH_TOP1}
-
-Repair = Callable[[nn.Module, Selection], nn.Module]
-"""Edits or replaces the cut network; returns the repaired one."""
+# Images a batch when batch-norm statistics of a slice are measured.
+_SLICE_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """A candidate's network, repaired, with what it took.
+class MadeNetwork:
+    """The network of a configuration, with what it took.
 
     Attributes:
         seconds: by phase: "select" (with the cut) and "recover".
@@ -37,116 +44,189 @@ class Made:
 
     selection: Selection
     network: nn.Module
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float]
 
 
-def make_candidate(
-    model: nn.Module, space: Space, scores: Sequence[Tensor], widths: IntArray, repair: Repair
-) -> Made:
-    """The network of one configuration: channels chosen by `scores`, cut, repaired.
+class Maker(Protocol):
+    """Makes networks of configurations."""
 
-    Args:
-        model: the dense network; not modified.
-        space: its channel groups.
+    @property
+    def images_forward(self) -> int:
+        """Images that one network is sent while it is made."""
+        ...
+
+    def make(self, widths: IntArray) -> MadeNetwork:
+        """The network of a configuration (G,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repaired:
+    """Cuts the session's trained network: channels by scores, then a repair without training.
+
+    Attributes:
+        session: whose network is cut.
         scores: one (width,) tensor a group, higher = keep.
-        widths: the configuration, int64 (G,).
-        repair: what is done to the cut network.
+        recovery: a chain of repairs, such as "least_squares+bn".
     """
-    start = time.perf_counter()
-    selection = select(space, scores, widths)
-    small = cut(model, space, selection)
-    chosen = time.perf_counter()
-    network = repair(small, selection)
-    done = time.perf_counter()
-    return Made(selection, network, {"select": chosen - start, "recover": done - chosen})
+
+    session: Session
+    scores: Sequence[Tensor]
+    recovery: str
+
+    @property
+    def images_forward(self) -> int:
+        """Those that the repair looks at."""
+        return images_forward(self.recovery, len(self.session.calibration))
+
+    def make(self, widths: IntArray) -> MadeNetwork:
+        """The network with the best channels of every group, repaired."""
+        session, start = self.session, time.perf_counter()
+        selection = select(session.space, self.scores, widths)
+        small = cut(session.network, session.space, selection)
+        chosen = time.perf_counter()
+        network = session.repaired(small, selection, self.recovery)
+        done = time.perf_counter()
+        seconds = {"select": chosen - start, "recover": done - chosen}
+        return MadeNetwork(selection, network, seconds)
 
 
-def evaluate_candidate(
-    space: Space,
-    judge: Judge,
-    make: Callable[[], Made],
-    widths: IntArray,
-    *,
-    index: int,
-    method: str,
-) -> Candidate:
-    """The record of one candidate; one that cannot be made or evaluated is recorded as failed."""
-    costs = {name: float(cost(widths)) for name, cost in space.costs.items()}
-    try:
-        made = make()
-        quality = judge.quality(made.network, f"candidate {method}/{index}")
-    except (StorageError, MemoryError):
-        raise
-    except (RandpruneError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-        return Candidate(
-            index=index,
-            widths=tuple(widths.tolist()),
-            method=method,
-            costs=costs,
-            status="failed",
-            error=f"{type(error).__name__}: {error}",
+@dataclass(frozen=True, slots=True, eq=False)
+class Slices:
+    """Takes slices of trained shared weights, with batch-norm statistics of their own.
+
+    Attributes:
+        session: whose widened network has shared weights.
+        shared: that network with its trained shared weights.
+    """
+
+    session: Session
+    shared: nn.Module
+
+    @property
+    def images_forward(self) -> int:
+        """Those that batch-norm statistics are measured on."""
+        return len(self.session.calibration)
+
+    def make(self, widths: IntArray) -> MadeNetwork:
+        """The network with the first channels of every group."""
+        session, start = self.session, time.perf_counter()
+        place = pick_device(session.device)
+        selection = first_channels(session.space, widths)
+        small = cut(self.shared, session.space, selection)
+        chosen = time.perf_counter()
+        images = (images.to(place) for images, _ in session.calibration.batches(_SLICE_BATCH))
+        network = recalibrate(small.to(place), images)
+        done = time.perf_counter()
+        seconds = {"select": chosen - start, "recover": done - chosen}
+        return MadeNetwork(selection, network, seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Evaluations:
+    """Makes, judges and records the candidates of one method, in the order of proposal.
+
+    What the ledger holds already is not made again, so that a resumed job goes on with the first
+    configuration that has no record; equal widths are made once. Every candidate is recorded before
+    the next one is begun.
+
+    Attributes:
+        session: of the job.
+        maker: makes their networks.
+        judge: measures them on the search images.
+        proposer: a candidate with what all of them have in common: the method that proposes them,
+            and in a benchmark its criterion and draw.
+        phase: of the ledger's entries.
+        predict: configurations (N, G) -> predicted quality (N,), recorded beside the evaluation;
+            None where nothing predicts.
+        running: the phase of the job's progress that new candidates advance.
+        found: the candidates so far.
+    """
+
+    session: Session
+    maker: Maker
+    judge: Judge
+    proposer: Candidate
+    phase: str
+    predict: Callable[[IntArray], FloatArray] | None = None
+    running: Phase | None = None
+    found: list[Candidate] = field(init=False, default_factory=list)
+    known: Mapping[int, Candidate] = field(init=False)
+    _by_widths: dict[tuple[int, ...], Candidate] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        recorded = self.session.ledger.candidates(self.proposer.method)
+        self.known = {candidate.index: candidate for candidate in recorded}
+
+    def values(self, rows: IntArray) -> list[float]:
+        """What the next candidates (N, G) are worth, higher = better; -inf for failed ones."""
+        rank_by = self.session.rules.rank_by
+        return [value_of(self.next(widths), rank_by) for widths in rows]
+
+    def next(self, widths: IntArray) -> Candidate:
+        """The next candidate; one that cannot be made or evaluated is recorded as failed.
+
+        Raises:
+            StorageError: the records hold another configuration in its place.
+        """
+        index, row = len(self.found), tuple(widths.tolist())
+        candidate = self.known.get(index)
+        if candidate is None:
+            candidate = self._twin(index, row) or self._made(index, widths)
+        elif candidate.widths != row:
+            raise StorageError(
+                f"Candidate {index} of {self.proposer.method!r} in the records has other widths "
+                "than this version of randprune proposes. Use a new output folder."
+            )
+        self.found.append(candidate)
+        self._by_widths.setdefault(row, candidate)
+        if self.running is not None and index not in self.known:
+            best = max(value_of(c, "accuracy") for c in self.found)
+            self.running.at(max(self.running.done, index + 1), best_top1=best)
+        return candidate
+
+    def _twin(self, index: int, row: tuple[int, ...]) -> Candidate | None:
+        """The record of an earlier candidate of the same widths under this index."""
+        twin = self._by_widths.get(row)
+        if twin is not None:
+            twin = replace(twin, index=index, seconds={})
+            self.session.ledger.record_candidate(twin)
+        return twin
+
+    def _made(self, index: int, widths: IntArray) -> Candidate:
+        """Make, judge and record one candidate."""
+        session = self.session
+        costs = {name: float(cost(widths)) for name, cost in session.space.costs.items()}
+        blank = replace(self.proposer, index=index, widths=tuple(widths), costs=costs)
+        try:
+            made = self.maker.make(widths)
+            quality = self.judge.quality(made.network, f"candidate {blank.method}/{index}")
+        except (StorageError, MemoryError):
+            raise
+        except (RandpruneError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            text = f"{type(error).__name__}: {error}"
+            candidate, images = replace(blank, status="failed", error=text), 0
+        else:
+            scores = scores_of(quality)
+            if self.predict is not None:
+                scores[PROXY] = float(self.predict(widths[None])[0])
+            candidate = replace(
+                blank,
+                scores=scores,
+                seconds={**made.seconds, "evaluate": quality.seconds},
+                selection=selection_hash(made.selection),
+            )
+            images = quality.images + self.maker.images_forward
+        entry = cost_entry(
+            self.phase,
+            f"{blank.method}/{index}",
+            seconds=sum(candidate.seconds.values()),
+            device=session.device,
+            candidates=1,
+            forward={session.macs(widths): images},
         )
-    return Candidate(
-        index=index,
-        widths=tuple(widths.tolist()),
-        method=method,
-        costs=costs,
-        scores=scores_of(quality),
-        seconds={**made.seconds, "evaluate": quality.seconds},
-        selection=selection_hash(made.selection),
-    )
-
-
-def scores_of(quality: Quality, prefix: str = "") -> dict[str, float]:
-    """A quality as scores of a candidate; `prefix` FINALIST for those of finalists."""
-    top1 = FINALIST_TOP1 if prefix else SEARCH_TOP1
-    scores = {top1: quality.accuracy.share, prefix + MINUS_LOSS: -quality.loss}
-    return scores if quality.kl is None else {**scores, prefix + MINUS_KL: -quality.kl}
-
-
-def value_of(candidate: Candidate, rank_by: RankBy, prefix: str = "") -> float:
-    """What the candidate is ranked by, higher = better; -inf for a failed one."""
-    key = _RANKED[rank_by]
-    key = FINALIST_TOP1 if prefix and key == SEARCH_TOP1 else prefix + key
-    return candidate.scores.get(key, -np.inf)
-
-
-def choose_finalists(
-    candidates: Sequence[Candidate], rank_by: RankBy, count: int
-) -> list[Candidate]:
-    """The `count` candidates that are worth a stronger repair, best first.
-
-    By their evaluation after the quick repair; where the strategy also predicted their quality
-    (`PROXY`), in turns by evaluation and by prediction, since a stronger repair changes ranks.
-
-    Raises:
-        DataError: all candidates have failed.
-    """
-    evaluated = best_first(candidates, rank_by)
-    predicted = [c for c in evaluated if PROXY in c.scores]
-    predicted.sort(key=lambda c: (-c.scores[PROXY], c.index))
-    turns = [c for pair in zip(evaluated, predicted, strict=False) for c in pair]
-    chosen: dict[int, Candidate] = {}
-    for candidate in [*turns, *evaluated]:
-        chosen.setdefault(candidate.index, candidate)
-    return list(chosen.values())[:count]
-
-
-def best_first(candidates: Sequence[Candidate], rank_by: RankBy) -> list[Candidate]:
-    """Candidates from best to worst, failed ones left out, equal configurations once.
-
-    Raises:
-        DataError: all have failed; gives the first one's error.
-    """
-    sound = [c for c in candidates if c.status == "ok"]
-    if not sound:
-        reason = candidates[0].error if candidates else "none was made"
-        raise DataError(f"All {len(candidates)} candidates failed, the first with: {reason}")
-    ranked = sorted(sound, key=lambda c: (-value_of(c, rank_by), c.index))
-    distinct: dict[tuple[int, ...], Candidate] = {}
-    for candidate in ranked:
-        distinct.setdefault(candidate.widths, candidate)
-    return list(distinct.values())
+        session.ledger.record_candidate(candidate, [entry])
+        return candidate
 
 
 def selection_hash(selection: Selection) -> str:

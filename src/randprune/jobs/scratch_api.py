@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from randprune.cost import Budget
 from randprune.jobs.api import (
     Folder,
     check_sections,
-    in_folder,
-    load_recipe_data,
+    job_folder,
     merge_settings,
 )
+from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.result import PruneResult
 from randprune.jobs.scratch import scratch_network
@@ -23,7 +22,6 @@ from randprune.recipe import CUSTOM, ScratchRecipe
 from randprune.search import Strategy
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
-from randprune.zoo.models import build_model
 
 Epochs = int | TrainRecipe | Mapping[str, Any]
 
@@ -111,9 +109,8 @@ def prune_from_scratch(
     merge_settings(document, settings)
     recipe = ScratchRecipe.parse(document, "the parameters of prune_from_scratch")
     images = as_data(data)
-    return in_folder(
-        out,
-        lambda folder: scratch_network(
+    with job_folder(out) as folder:
+        result = scratch_network(
             recipe,
             model,
             images,
@@ -122,8 +119,8 @@ def prune_from_scratch(
             example=example_inputs,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        ),
-    )
+        )
+    return result if out is not None else result.without_folder()
 
 
 def run_scratch_recipe(
@@ -144,19 +141,12 @@ def run_scratch_recipe(
         InvalidInputError: the recipe names no network or images; and as `prune_from_scratch`.
     """
     check_sections(recipe, {"strategy": recipe.search.strategy})
-    asked = recipe.model
-    assert asked is not None
-    data = load_recipe_data(recipe)
     # A constructor draws weights: the same ones in the process that goes on after an interruption.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
-    return in_folder(
-        out or recipe.output.folder or None,
-        lambda folder: scratch_network(
-            recipe, model, data, folder, progress or Silent(), device=device
-        ),
-    )
+    data, model = images_of_recipe(recipe), network_of_recipe(recipe, recipe.seed)
+    out = out or recipe.output.folder or None
+    with job_folder(out) as folder:
+        result = scratch_network(recipe, model, data, folder, progress or Silent(), device=device)
+    return result if out is not None else result.without_folder()
 
 
 def _fields(training: Epochs) -> dict[str, Any]:

@@ -44,15 +44,26 @@ class RecipeBase(Section):
     NOT_HASHED: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any], where: str = "the recipe") -> Self:
-        """The recipe in a document of plain data, such as `tomllib` reads.
+    def parse(
+        cls,
+        document: Mapping[str, Any],
+        where: str = "the recipe",
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The recipe in a document of plain data, such as `tomllib` reads; imports nothing.
+
+        Args:
+            document: its keys.
+            where: names it in messages.
+            context: what validators of names have to know.
 
         Raises:
             InvalidInputError: an unknown key or a value that does not fit; names the key, the
                 value, and what is allowed.
         """
         try:
-            return cls.model_validate(dict(document))
+            return cls.model_validate(dict(document), context=dict(context or {}))
         except ValidationError as error:
             raise InvalidInputError(_explain(cls, error.errors()[0], where)) from None
 

@@ -8,7 +8,14 @@ from randprune.recovery.base import (
     Sequential,
     recoveries,
 )
-from randprune.recovery.chain import images_forward, needs_moments, parse, quick_form, recover
+from randprune.recovery.chain import (
+    images_forward,
+    names_of,
+    needs_moments,
+    parse,
+    quick_form,
+    recover,
+)
 from randprune.recovery.dense import DenseStatistics
 from randprune.recovery.statistics import Moments, collect_moments
 
@@ -22,6 +29,7 @@ __all__ = [
     "Sequential",
     "collect_moments",
     "images_forward",
+    "names_of",
     "needs_moments",
     "parse",
     "quick_form",

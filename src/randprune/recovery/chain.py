@@ -20,13 +20,22 @@ def parse(name: str) -> tuple[Recovery, ...]:
     Raises:
         InvalidInputError: an unknown name (with close matches), or one given twice.
     """
+    return tuple(recoveries.create(part) for part in names_of(name))
+
+
+def names_of(name: str) -> list[str]:
+    """The names that a name chains; whether they are known is not looked at.
+
+    Raises:
+        InvalidInputError: one is given twice.
+    """
     names = [] if name in ("", "none") else [part.strip() for part in name.split("+")]
     if len(set(names)) < len(names):
         raise InvalidInputError(
             f"A recovery names each step once, joined by '+', such as 'least_squares+bn'. "
             f"Got {name!r} instead."
         )
-    return tuple(recoveries.create(part) for part in names)
+    return names
 
 
 def quick_form(name: str) -> str:

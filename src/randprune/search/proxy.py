@@ -61,6 +61,11 @@ def proxy_errors(tables: Sequence[FloatArray], widths: IntArray) -> FloatArray:
     return total
 
 
+def predicted(tables: Sequence[FloatArray], widths: IntArray) -> FloatArray:
+    """Predicted quality, higher = better: int64 (N, G) -> float64 (N,)."""
+    return -proxy_errors(tables, widths)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ProxySearch:
     """The configurations with the least proxy among many that another strategy proposes.

@@ -16,7 +16,7 @@ from randprune.bench.records import (
     Protocol,
 )
 from randprune.bench.results import PROPOSE, SCORES, Proposal, Spent, Training
-from randprune.jobs.candidates import MINUS_KL
+from randprune.jobs.ranking import MINUS_KL
 from randprune.store import (
     PROXY,
     SEARCH_TOP1,

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from randprune.errors import InvalidInputError
+from randprune.imports import import_named
 from randprune.zoo.cifar import CifarMobileNetV2, CifarResNet, CifarVGG, digits_cnn
 from randprune.zoo.vision import timm, torchvision
 
@@ -136,21 +135,13 @@ def _import_callable(spec: str, module_name: str, name: str) -> Callable[..., nn
     # A user's module may import torchvision itself: beside a CPU-only torch that needs help.
     with contextlib.suppress(InvalidInputError):
         torchvision()
-    here = str(Path.cwd())
-    # A script's own folder is on the path, the current directory of an installed command is not.
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = import_named(module_name)
     except ImportError as error:
         raise InvalidInputError(
             f"The module of model {spec!r} cannot be imported: {error}. Install it, or run where "
             "it lies."
         ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
     for attribute in name.split("."):
         if not hasattr(found, attribute):
             raise _unknown(spec, [key for key in vars(found) if not key.startswith("_")])

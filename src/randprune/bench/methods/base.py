@@ -15,8 +15,10 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from randprune.cost import Budget, FloatArray
+from randprune.errors import DataError
+from randprune.jobs.search import search
 from randprune.registry import Registry
-from randprune.search import RandomSearch, UniformSearch
+from randprune.search import RandomSearch, Strategy, UniformSearch
 from randprune.space import IntArray, Selection, Space
 from randprune.surgery import select
 from randprune.zoo.splits import Split
@@ -83,6 +85,23 @@ class Task:
         """`count` random configurations within budget and limits, int64 (count, G)."""
         strategy = RandomSearch(self.limits.min_keep, self.limits.round_to)
         return strategy.ask(self.space, self.budget, count, self.rng)
+
+    def best_of(self, strategy: Strategy, count: int) -> IntArray:
+        """The best of `count` configurations that a strategy proposes, int64 (G,).
+
+        Each is evaluated, as `evaluate` does it; a strategy that learns is told the values.
+
+        Raises:
+            DataError: all of them failed.
+        """
+        found = search(strategy, self.space, self.budget, count, self.rng, self._values)
+        if not np.isfinite(found.values).any():
+            raise DataError(f"All {count} candidates of {strategy!r} failed.")
+        widths: IntArray = found.widths[found.best]
+        return widths
+
+    def _values(self, rows: IntArray) -> list[float]:
+        return [self.evaluate(widths) for widths in rows]
 
     def uniform_widths(self, budget: Budget | None = None) -> IntArray:
         """The uniform configuration of the budget, int64 (G,).

@@ -17,10 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from randprune.bench.methods.base import Task, methods
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import InvalidInputError
+from randprune.search import RandomSearch
 from randprune.space import Selection
 
 
@@ -55,8 +54,5 @@ class RandomSearchMethod:
 
     def propose(self, task: Task) -> Selection:
         """Evaluate all, propose the best; of equally good ones the first."""
-        widths = task.random_widths(self.candidates)
-        values = np.array([task.evaluate(row) for row in widths])
-        if not np.isfinite(values).any():
-            raise DataError(f"All {len(widths)} candidates of random_search failed.")
-        return task.select(widths[int(np.argmax(values))])
+        strategy = RandomSearch(task.limits.min_keep, task.limits.round_to)
+        return task.select(task.best_of(strategy, self.candidates))

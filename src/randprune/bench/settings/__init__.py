@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from randprune.bench.lab import Lab
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import Setting
-from randprune.bench.settings.pretrained import PretrainedLab
-from randprune.bench.settings.scratch import ScratchLab
+from randprune.bench.settings.base import BenchJob as BenchJob
+from randprune.bench.settings.pretrained import PretrainedJob
+from randprune.bench.settings.scratch import ScratchJob
 
-_LABS: dict[Setting, type[Lab]] = {"pretrained": PretrainedLab, "scratch": ScratchLab}
+_JOBS: dict[Setting, type[BenchJob]] = {"pretrained": PretrainedJob, "scratch": ScratchJob}
 
 
-def make_lab(recipe: BenchRecipe, work: Path, device: str | None = None) -> Lab:
-    """The lab of a recipe's setting; `work` is the folder for what lasts until the run ends."""
-    return _LABS[recipe.setting](recipe, work, device)
+def open_job(recipe: BenchRecipe, work: Path, device: str | None = None) -> BenchJob:
+    """The work on a recipe, by its setting; `work`: the folder for what lasts until the run ends.
+
+    Raises:
+        InfeasibleBudgetError: no configuration meets the budget.
+    """
+    return _JOBS[recipe.setting](recipe, work, device)

@@ -1,4 +1,4 @@
-"""The preparation of trained networks: the dense one, its statistics, and all criteria's scores."""
+"""All criteria's scores: made in shared passes over the data, each charged as if it were alone."""
 
 from __future__ import annotations
 
@@ -6,131 +6,100 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import safetensors.torch
 import torch
-from torch import nn
 
-from randprune.atomic import write_file
 from randprune.bench.counting import MacCounter, cost_alone
 from randprune.bench.keys import RANDOM_CRITERION
-from randprune.bench.once import train_once
-from randprune.bench.records import DenseRecord
 from randprune.bench.results import Spent
-from randprune.bench.units import Prepared
 from randprune.criteria import Criterion, criteria, score, score_all
-from randprune.errors import StorageError
-from randprune.executors import Tell
-from randprune.recovery import DenseStatistics, needs_moments
-from randprune.store import Accuracy, CostEntry
-from randprune.zoo.weights import weights_hash
-
-if TYPE_CHECKING:
-    from randprune.bench.settings.pretrained import PretrainedLab
+from randprune.errors import InvalidInputError, StorageError
+from randprune.jobs.session import Session
+from randprune.recovery import DenseStatistics
+from randprune.store import CostEntry
 
 _log = logging.getLogger(__name__)
 
-
-def prepare(lab: PretrainedLab, tell: Tell) -> Prepared:
-    """Make and keep what all other units read; what an earlier process kept is not made again."""
-    lab.ledger.clear()
-    _pretrain(lab, tell)
-    used = sorted({c for label in lab.recipe.methods for c in lab.recipe.criteria_of(label)})
-    chosen = {name: criteria.create(name) for name in used if name != RANDOM_CRITERION}
-    if needs_moments(lab.recipe.recovery) or any("moments" in c.needs for c in chosen.values()):
-        lab.recoveries.moments()
-    _score(lab, chosen)
-    _ = lab.tables
-    judge = lab.exact_judge
-    _ = lab.quick_judge
-    assert judge.dense_logits is not None
-    right = judge.dense_logits.argmax(dim=1) == lab.search.labels
-    dense = DenseRecord(
-        macs=lab.macs,
-        params=int(lab.space.cost("params").dense),
-        search=Accuracy(int(right.sum()), len(right)),
-    )
-    return Prepared(
-        weights_hash=weights_hash(lab.base),
-        dense=dense,
-        ledger=tuple(lab.ledger),
-    )
+_DOCUMENT = "scores"
+"""What each criterion costs alone, and why some failed."""
 
 
-def _pretrain(lab: PretrainedLab, tell: Tell) -> None:
-    """Train the dense network, where the recipe gives no trained weights."""
-    section, file = lab.recipe.pretrain, lab.kept.file("dense")
-    if section is None:
-        return
-    cost, _ = train_once(
-        lab,
-        "pretrain",
-        lambda: lab.untrained,
-        lab.data.full_train,
-        section.recipe(section.epochs, lab.seed("pretrain")),
-        lab.macs,
-        lambda trained: _keep(trained, file),
-        tell,
-    )
-    lab.ledger.append(cost)
+def kept_scores(session: Session, criterion: str) -> list[torch.Tensor]:
+    """A criterion's scores, one (width,) tensor a group.
+
+    Raises:
+        InvalidInputError: the criterion failed; says why.
+    """
+    failure = _document(session)["failed"].get(criterion)
+    if failure is not None:
+        raise InvalidInputError(f"The criterion {criterion!r} failed. {failure}")
+    return session.scores(criteria.create(criterion), criterion)
 
 
-def _keep(network: nn.Module, file: Path) -> None:
-    write_file(file, safetensors.torch.save(dict(network.state_dict())))
+def scores_cost(session: Session, criterion: str) -> Spent:
+    """What the criterion's scores cost, as if no other criterion shared its passes."""
+    return Spent(**_document(session)["costs"][criterion])
 
 
-def _score(lab: PretrainedLab, chosen: Mapping[str, Criterion]) -> None:
-    """Score all criteria in shared passes, keep the scores, and what each costs by itself."""
-    calibration = lab.recoveries.calibration
+def _document(session: Session) -> dict[str, Any]:
+    document = session.work.document(_DOCUMENT)
+    assert document is not None, "the preparation comes first"
+    return document
 
-    def make() -> dict[str, torch.Tensor]:
+
+def keep_all_scores(session: Session, chosen: Mapping[str, Criterion]) -> None:
+    """Score all criteria in shared passes, keep the scores, and what each costs by itself.
+
+    Args:
+        session: of the trained dense network.
+        chosen: the criteria by their registered names.
+    """
+    document = session.work.document(_DOCUMENT)
+    if document is None:
         start = time.perf_counter()
         with MacCounter() as counter:
-            found, failed = _scores(lab, chosen)
-        looked_at = [c.needs - {"weights"} for c in chosen.values()]
-        lab.ledger.append(
-            CostEntry(
-                "scores",
-                "scores",
-                images_forward=len(calibration) if any(looked_at) else 0,
-                images_backward=len(calibration)
-                if any("gradients" in needs for needs in looked_at)
-                else 0,
-                macs_spent=counter.macs,
-                seconds=time.perf_counter() - start,
-                device=lab.device,
-            )
+            found, failed = _scores(session, chosen)
+        seconds = time.perf_counter() - start
+        needs = [criterion.needs - {"weights"} for criterion in chosen.values()]
+        images, device = len(session.calibration), session.device or "cpu"
+        entry = CostEntry(
+            "scores",
+            "scores",
+            images_forward=images if any(needs) else 0,
+            images_backward=images if any("gradients" in looked_at for looked_at in needs) else 0,
+            macs_spent=counter.macs,
+            seconds=seconds,
+            device=device,
         )
-        costs = {RANDOM_CRITERION: Spent(device=lab.device)}
-        for name in found:
-            costs[name] = cost_alone(lab.base, lab.space, chosen[name], calibration, lab.device)
-        lab.keep_document("costs", {name: dataclasses.asdict(c) for name, c in costs.items()})
-        lab.keep_document("failed", failed)
-        return {
-            f"{name}/{g:05d}": torch.as_tensor(values)
-            for name, all_ in found.items()
-            for g, values in enumerate(all_)
+        costs = {RANDOM_CRITERION: Spent(device=device)}
+        for name, values in found.items():
+            session.keep_scores(name, values)
+            costs[name] = cost_alone(
+                session.network, session.space, chosen[name], session.calibration, device
+            )
+        document = {
+            "costs": {name: dataclasses.asdict(spent) for name, spent in costs.items()},
+            "failed": failed,
+            "entry": dataclasses.asdict(entry),
         }
-
-    lab.kept.tensors("scores", make)
+        session.work.keep_document(_DOCUMENT, document)
+    session.ledger.add_cost(CostEntry(**document["entry"]))
 
 
 def _scores(
-    lab: PretrainedLab, chosen: Mapping[str, Criterion]
+    session: Session, chosen: Mapping[str, Criterion]
 ) -> tuple[dict[str, list[torch.Tensor]], dict[str, str]]:
     """Scores by criterion, and the errors of those that failed."""
-    calibration, seed = lab.recoveries.calibration, lab.seed("scores")
+    network, space, images = session.network, session.space, session.calibration
+    seed = session.seeds.seed("scores")
 
     def fresh() -> DenseStatistics:
         """The moments are shared by all; a pass that failed must not be."""
-        return DenseStatistics(lab.base, lab.space, lab.recoveries.shared.moments)
+        return DenseStatistics(network, space, session.statistics.moments)
 
     try:
-        together = score_all(
-            lab.base, lab.space, chosen.values(), calibration, seed=seed, shared=fresh()
-        )
+        together = score_all(network, space, chosen.values(), images, seed=seed, shared=fresh())
         return {name: together[criterion.name] for name, criterion in chosen.items()}, {}
     except (StorageError, MemoryError):
         raise
@@ -140,9 +109,7 @@ def _scores(
     failed: dict[str, str] = {}
     for name, criterion in chosen.items():
         try:
-            found[name] = score(
-                lab.base, lab.space, criterion, calibration, seed=seed, shared=fresh()
-            )
+            found[name] = score(network, space, criterion, images, seed=seed, shared=fresh())
         except (StorageError, MemoryError):
             raise
         except Exception as error:

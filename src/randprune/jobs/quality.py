@@ -1,4 +1,4 @@
-"""What a network without labels to spare is worth: how far its outputs are from the dense ones.
+"""What a candidate is worth: how far its outputs are from the dense network's, and how often right.
 
 Pre-trained networks have often seen all training images and are right on every one of them, so
 that accuracy on held-out training images saturates. The divergence from the dense network's
@@ -8,12 +8,9 @@ outputs does not, and needs no labels: it ranks candidates by default.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -103,8 +100,3 @@ def quality_of(
         kl=divergence,
         seconds=seconds,
     )
-
-
-def rank(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Positions from the highest value to the lowest, int64; equal values keep their order."""
-    return np.argsort(-np.asarray(values, dtype=np.float64), kind="stable").astype(np.int64)

@@ -1,0 +1,112 @@
+"""What the searched network is set beside: uniform widths, random channels, random configurations.
+
+Where uniform widths cannot meet the budget, nothing is raised: people are told why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from randprune.errors import InfeasibleBudgetError
+from randprune.jobs.candidates import Evaluations, Maker, Slices
+from randprune.jobs.session import Session
+from randprune.recipe import ScratchRecipe
+from randprune.search import RandomSearch, UniformSearch
+from randprune.space import IntArray
+from randprune.store import (
+    RANDOM_CHANNELS,
+    RANDOM_CONFIGURATION,
+    UNIFORM,
+    Candidate,
+    Run,
+)
+
+
+def uniform_controls(
+    session: Session, run: Run, makers: Mapping[str, Maker]
+) -> dict[str, Candidate]:
+    """Uniform widths, and random channels at those widths: candidates by method, recorded.
+
+    Args:
+        session: of the job.
+        run: its records.
+        makers: by method.
+    """
+    methods = (UNIFORM, RANDOM_CHANNELS)
+    found = {m: c for m in methods if (c := run.candidate(0, m)) is not None}
+    with session.phase("controls", "Controls", total=len(methods), done=len(found)) as running:
+        for method in methods:
+            if method in found:
+                continue
+            try:
+                widths = uniform_widths(session)
+            except InfeasibleBudgetError as error:
+                dense = tuple(session.space.widths.tolist())
+                found[method] = Candidate(0, dense, method, status="failed", error=str(error))
+                run.record_candidate(found[method])
+            else:
+                judge = session.quick_judge
+                made = Evaluations(
+                    session, makers[method], judge, Candidate(0, (), method), "controls"
+                )
+                found[method] = made.next(widths)
+            running.step()
+    return found
+
+
+def uniform_widths(session: Session) -> IntArray:
+    """The same share of every layer's channels of the original network, int64 (G,).
+
+    Raises:
+        InfeasibleBudgetError: no uniform configuration meets the budget.
+    """
+    original, rng = session.original, session.seeds.rng(UNIFORM)
+    # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
+    strategy = UniformSearch(round_to=session.rules.round_to)
+    widths: IntArray = strategy.ask(original.space, original.budget, 1, rng)[0]
+    return widths
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchControls:
+    """The controls of a job from scratch that have widths of their own.
+
+    Attributes:
+        candidates: evaluated with shared weights; those that could not be are left out.
+        notes: what a reader must know.
+    """
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+
+def scratch_controls(
+    recipe: ScratchRecipe, session: Session, run: Run, slices: Slices
+) -> ScratchControls:
+    """The controls that the recipe asks for: uniform widths, and random ones, one a seed."""
+    rows: list[tuple[str, list[IntArray]]] = []
+    notes: list[str] = []
+    if recipe.controls.uniform:
+        try:
+            rows.append((UNIFORM, [uniform_widths(session)]))
+        except InfeasibleBudgetError as error:
+            notes.append(f"No uniform widths: {error}")
+    if recipe.controls.random:
+        rng, strategy = session.seeds.rng(RANDOM_CONFIGURATION), RandomSearch(*session.limits)
+        drawn = strategy.ask(session.space, session.budget, recipe.training.seeds, rng)
+        rows.append((RANDOM_CONFIGURATION, list(drawn)))
+    found: list[Candidate] = []
+    total = sum(len(configurations) for _, configurations in rows)
+    done = sum(len(run.candidates(method)) for method, _ in rows)
+    with session.phase("controls", "Controls", total=total, done=done) as running:
+        for method, configurations in rows:
+            made = Evaluations(
+                session, slices, session.quick_judge, Candidate(0, (), method), "controls"
+            )
+            for widths in configurations:
+                made.next(widths)
+                if len(made.found) > len(made.known):
+                    running.step()
+            found += made.found
+    return ScratchControls(tuple(c for c in found if c.status == "ok"), tuple(notes))

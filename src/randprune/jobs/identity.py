@@ -1,0 +1,115 @@
+"""Which job this is: what makes two calls the same one, and what is recorded of it at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from randprune.jobs.opening import JobRecipe
+from randprune.jobs.session import Session
+from randprune.recipe import CUSTOM
+from randprune.store import (
+    BudgetInfo,
+    ModelInfo,
+    Reproduce,
+    Run,
+    RunKey,
+    SpaceInfo,
+    content_hash,
+)
+from randprune.zoo.data import Data
+from randprune.zoo.weights import weights_hash
+
+# Keys of a recipe that do not decide which network comes out: weights and images count by their
+# content, wherever they lie.
+_NOT_DECISIVE = frozenset({"output", "model", "data"})
+_TRACE_KEYS = ("freeze", "allow", "as_graph")
+_DATA_PARTS = (
+    "train_fingerprint",
+    "test_fingerprint",
+    "split_seed",
+    "calibration_images",
+    "search_images",
+)
+
+
+def run_key(
+    recipe: JobRecipe,
+    session: Session,
+    *,
+    not_decisive: Collection[str] = (),
+    example: bool = True,
+) -> RunKey:
+    """What makes two calls the same job: all that decides the result, by content.
+
+    Args:
+        recipe: what was asked.
+        session: of the network as it was given.
+        not_decisive: keys of the recipe that do not decide the result, besides those of all jobs.
+        example: whether the network may be traced with something else than an image of the data.
+    """
+    document = recipe.document()
+    traced = {k: v for k, v in document.get("model", {}).items() if k in _TRACE_KEYS}
+    if example:
+        traced["example"] = list(session.example.shape)
+    left_out = _NOT_DECISIVE | set(not_decisive)
+    decisive = {k: v for k, v in document.items() if k not in left_out}
+    described = session.data.describe()
+    return RunKey(
+        kind=recipe.job,
+        recipe={**decisive, "trace": traced},
+        seed=recipe.seed,
+        fingerprint=session.original.space.fingerprint,
+        weights_hash=weights_hash(session.original.network),
+        data_fingerprint=content_hash({part: described[part] for part in _DATA_PARTS}),
+    )
+
+
+def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: str) -> None:
+    """Record what is pruned, on which images, under which budget; write the recipe.
+
+    Args:
+        recipe: what was asked.
+        session: of the network as it was given.
+        run: the records.
+        file: the recipe's name in the output folder, such as "recipe.toml".
+        command: does the same again, with the recipe's file at its end, where the recipe says all.
+    """
+    name = network_name(recipe)
+    file = numbered(run, file)
+    complete = bool(name) and recipe.data is not None
+    budget = session.original.budget
+    with run.transaction():
+        run.write(
+            ModelInfo(
+                title=name.rpartition(":")[2] or session.original.space.model,
+                name=name,
+                weights=Path(recipe.model.weights).name if recipe.model else "",
+                data=session.data.name,
+                classes=session.data.num_classes,
+                input_shape=session.data.image_shape,
+                images=images_of(session.data),
+            )
+        )
+        run.write(SpaceInfo.from_space(session.original.space, session.reachable()))
+        run.write(BudgetInfo(budget.metric, budget.ratio, budget.tolerance))
+        run.write(Reproduce(f"{command} {file}" if complete else "", recipe.to_toml(), file))
+    recipe.save(run.store.folder / file)
+
+
+def images_of(data: Data) -> dict[str, int]:
+    """How many images each part of the data has."""
+    sizes = data.describe()
+    return {part: sizes[f"{part}_images"] for part in ("fit", "calibration", "search", "test")}
+
+
+def network_name(recipe: JobRecipe) -> str:
+    """The network's name for `build_model`; "" where it was given as an object."""
+    spec = recipe.model.spec if recipe.model else ""
+    return "" if spec.startswith(CUSTOM) else spec
+
+
+def numbered(run: Run, name: str) -> str:
+    """`name` for the first run in a folder, "name-2" for the second, ..."""
+    stem, _, suffix = name.rpartition(".")
+    return name if run.id == 1 else f"{stem}-{run.id}.{suffix}"

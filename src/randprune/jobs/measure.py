@@ -1,0 +1,152 @@
+"""The final numbers: the test set, opened once, and the clock, for all networks side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from randprune.artifact import save
+from randprune.evaluate import Evaluator
+from randprune.graph.program import private_copy
+from randprune.jobs.ledger import cost_entry
+from randprune.jobs.session import Session
+from randprune.latency import measure_latency
+from randprune.store import (
+    Accuracy,
+    Latency,
+    NetworkRow,
+    Run,
+    UseOfTestSet,
+)
+
+# Latency is measured at these batch sizes, in so many rounds.
+_BATCHES = (1, 32)
+_MOST_ROUNDS, _LEAST_ROUNDS = 50, 7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entrant:
+    """A network at one stage, and what is known of it before the test set is opened.
+
+    `timed`: whether its latency is measured; stages of one network are equally fast.
+    """
+
+    row: NetworkRow
+    network: nn.Module
+    timed: bool = True
+
+
+def measure(
+    session: Session, run: Run, entrants: Sequence[Entrant], latency_seconds: float
+) -> None:
+    """Record the rows of all networks, complete: test accuracy in float32, size, latency.
+
+    The test set is opened here, and nowhere else in a job, for all networks at once.
+
+    Args:
+        session: of the job.
+        run: its records.
+        entrants: the networks.
+        latency_seconds: how long latency is measured, per batch size; 0: not at all.
+    """
+    recorded = {(row.label, row.stage, row.seed): row for row in run.networks()}
+    missing = [
+        e
+        for e in entrants
+        if (known := recorded.get((e.row.label, e.row.stage, e.row.seed))) is None
+        or known.test is None
+    ]
+    if not missing:
+        return
+    latency = _latencies(session, entrants, latency_seconds) if latency_seconds else {}
+    before = session.data.test_opened
+    evaluator = session.test_evaluator(f"final numbers of a {session.space.model}")
+    use = run.read(UseOfTestSet) or UseOfTestSet(before, 0)
+    run.write(UseOfTestSet(use.before_final, use.final + 1))
+    done = len(entrants) - len(missing)
+    with session.phase("test", "Test accuracy", total=len(entrants), done=done) as running:
+        for entrant in missing:
+            timed = latency.get(entrant.row.label, ()) if entrant.timed else ()
+            row = _complete(session, run, entrant, evaluator, timed)
+            running.step(test_top1=row.test.share if row.test else 0.0)
+
+
+def _complete(
+    session: Session,
+    run: Run,
+    entrant: Entrant,
+    evaluator: Evaluator,
+    latency: tuple[Latency, ...],
+) -> NetworkRow:
+    """Measure, and record, one network."""
+    row = entrant.row
+    found = evaluator.accuracy(entrant.network, name=row.label)
+    path = save(entrant.network, session.work.file("size"))
+    complete = replace(
+        row,
+        test=Accuracy(found.correct, found.n),
+        params=sum(p.numel() for p in entrant.network.parameters()),
+        size_bytes=path.stat().st_size,
+        latency=latency,
+    )
+    path.unlink()
+    entry = cost_entry(
+        "test",
+        f"test/{row.label}/{row.stage}" + ("" if row.seed is None else f"/{row.seed}"),
+        seconds=found.seconds,
+        device=session.device,
+        forward={row.macs or 0.0: found.n},
+    )
+    with run.transaction():
+        run.put_network(complete)
+        run.add_cost(entry)
+    return complete
+
+
+def _latencies(
+    session: Session, entrants: Sequence[Entrant], budget: float
+) -> dict[str, tuple[Latency, ...]]:
+    """Latency of each timed network, by label: measured in turns, at several batch sizes."""
+    place = session.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    networks = {e.row.label: private_copy(e.network).to(place) for e in entrants if e.timed}
+    found: dict[str, list[Latency]] = {label: [] for label in networks}
+    start = time.perf_counter()
+    with session.phase("latency", "Latency", total=len(_BATCHES)) as running:
+        for batch in _BATCHES:
+            example = session.example.to(place)
+            images = example.repeat(batch, *[1] * (example.ndim - 1))
+            rounds = _rounds(networks, images, budget)
+            for label, latency in measure_latency(networks, images, repeats=rounds).items():
+                found[label].append(
+                    Latency(
+                        seconds=tuple(ms / 1000.0 for ms in latency.samples_ms),
+                        batch_size=latency.batch,
+                        device=latency.device,
+                        dtype=latency.dtype,
+                        threads=latency.threads,
+                        interleaved=True,
+                    )
+                )
+            running.step()
+    session.spend("latency", "latency", start)
+    return {label: tuple(rows) for label, rows in found.items()}
+
+
+def _rounds(networks: Mapping[str, nn.Module], images: Tensor, budget: float) -> int:
+    """How many rounds fit into `budget` seconds, judged by one round."""
+    once = measure_latency(networks, images, repeats=1, warmup=1)
+    seconds = sum(latency.median_ms for latency in once.values()) / 1000.0
+    return int(min(_MOST_ROUNDS, max(_LEAST_ROUNDS, budget / max(seconds, 1e-6))))
+
+
+def entrant(
+    session: Session, network: nn.Module, row: NetworkRow, *, timed: bool = False
+) -> Entrant:
+    """A network to be measured; its MACs follow from the row's widths, where it has none all."""
+    widths = row.widths or tuple(session.space.widths.tolist())
+    macs = session.macs(session.space.check_widths(widths))
+    return Entrant(replace(row, widths=widths, macs=macs), network, timed)

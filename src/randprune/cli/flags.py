@@ -133,7 +133,7 @@ PRUNE = (
          "What ranks candidates: kl (to the dense network), loss or accuracy.", "kl", SEARCH),
     Flag("recovery", ("--recovery",), str, "NAME",
          "How candidates are repaired without training: none, bn, least_squares, ...",
-         "least_squares+bn", SEARCH),
+         "least_squares", SEARCH),
     Flag("finalists.count", ("--finalists",), int, "N",
          "Best candidates that are repaired again, with more effort.", "5", SEARCH),
     Flag("finetune.epochs", ("--epochs",), int, "N",

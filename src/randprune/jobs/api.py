@@ -43,7 +43,7 @@ def prune(
     budget: float | Budget = 0.5,
     criterion: str | Criterion = "l1",
     candidates: int = 100,
-    recovery: str = "least_squares+bn",
+    recovery: str = "least_squares",
     finetune: Finetune = None,
     seed: int = 0,
     *,
@@ -73,7 +73,7 @@ def prune(
         criterion: what ranks the channels of a group, by name or as an object.
         candidates: how many configurations are repaired and evaluated.
         recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
-            such as "least_squares+bn".
+            such as "least_squares+sequential".
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
         seed: decides everything random.
         example_inputs: what the network is traced with; default: one image of the data.

@@ -114,7 +114,8 @@ class FinalistsSection(Section):
         default=5, ge=1, description="how many of the best candidates are finalists."
     )
     recovery: RecoveryName = Field(
-        default="sequential+bn", description='their recovery; "" keeps that of all candidates.'
+        default="least_squares+sequential",
+        description='their recovery; "" keeps that of all candidates.'
     )
 
 
@@ -165,7 +166,7 @@ class PruneRecipe(RecipeBase):
         default="l1", description="the name of the criterion that ranks channels."
     )
     recovery: RecoveryName = Field(
-        default="least_squares+bn", description="how candidates are repaired without training."
+        default="least_squares", description="how candidates are repaired without training."
     )
     model: ModelSection | None = None
     data: DataSection | None = None

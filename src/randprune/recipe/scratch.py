@@ -99,7 +99,7 @@ class PretrainedSection(Section):
     lr: float = Field(default=0.02, gt=0, description="the fine-tuning's peak learning rate.")
     criterion: CriterionName = Field(default="l1", description="what ranks its channels.")
     recovery: RecoveryName = Field(
-        default="least_squares+bn", description="how its candidates are repaired without training."
+        default="least_squares", description="how its candidates are repaired without training."
     )
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from randprune.recipe.base import RecipeBase, Section
-from randprune.recipe.names import CriterionName, RecoveryName
+from randprune.recipe.names import CriterionName, RecoveryName, StrategyOrObject
 from randprune.recipe.prune import (
     BudgetSection,
     DataSection,
@@ -56,6 +56,9 @@ class SupernetSection(TrainSection):
 class ScratchSearchSection(SearchSection):
     """How configurations are proposed, and compared with shared weights."""
 
+    strategy: StrategyOrObject = Field(
+        default="random", description="the name of a search strategy."
+    )
     rank_by: Literal["accuracy", "loss"] = Field(
         default="accuracy", description="what ranks candidates on the search images."
     )

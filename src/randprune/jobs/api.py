@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from randprune.atomic import checked_path
 from randprune.cost import Budget
-from randprune.criteria import Criterion
+from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
+from randprune.evaluate.threads import decide, using
+from randprune.jobs.arguments import (
+    as_budget,
+    as_network,
+    as_training,
+    check_batches,
+    check_example,
+    check_settings,
+)
 from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
-from randprune.search import Strategy
+from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
 
@@ -83,7 +94,13 @@ def prune(
         StorageError: `out` cannot be written, or is in use.
         VerificationError: the cut is not exact.
     """
-    asked = budget if isinstance(budget, Budget) else Budget("macs", float(budget))
+    model, asked = as_network(model, "prune"), as_budget(budget)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(criterion, str):
+        criteria.named_or_given(criterion, Criterion, "criterion")
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
     document: dict[str, Any] = {
         "seed": seed,
         "criterion": criterion if isinstance(criterion, str) else f"{CUSTOM}{criterion!r}",
@@ -97,14 +114,14 @@ def prune(
             "round_to": round_to,
         },
     }
-    if (training := _training(finetune)) is not None:
+    if (training := as_training(finetune)) is not None:
         document["finetune"] = training
     merge_settings(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
     images = as_data(data)
-    return in_folder(
-        out,
-        lambda folder: prune_network(
+    check_batches(model, next(images.calibration.batches(1))[0])
+    with job_folder(out) as folder:
+        result = prune_network(
             recipe,
             model,
             images,
@@ -114,8 +131,8 @@ def prune(
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        ),
-    )
+        )
+    return result if out is not None else result.without_folder()
 
 
 def run_recipe(
@@ -137,12 +154,10 @@ def run_recipe(
     """
     check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
     data, model = images_of_recipe(recipe), network_of_recipe(recipe)
-    return in_folder(
-        out or recipe.output.folder or None,
-        lambda folder: prune_network(
-            recipe, model, data, folder, progress or Silent(), device=device
-        ),
-    )
+    out = out or recipe.output.folder or None
+    with job_folder(out) as folder:
+        result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
+    return result if out is not None else result.without_folder()
 
 
 def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
@@ -174,25 +189,12 @@ def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
             )
 
 
-def _training(finetune: Finetune) -> dict[str, Any] | None:
-    """The [finetune] section that the parameter stands for."""
-    if finetune is None or finetune is False:
-        return None
-    if isinstance(finetune, bool):
-        raise InvalidInputError(
-            "The 'finetune' parameter of prune must be a number of epochs, a TrainRecipe, a "
-            "mapping of its fields, or None. Got True instead."
-        )
-    if isinstance(finetune, int):
-        return {"epochs": finetune} if finetune else None
-    if isinstance(finetune, TrainRecipe):
-        return finetune.model_dump()
-    return dict(finetune)
-
-
-def in_folder(out: Folder | None, job: Callable[[Path], PruneResult]) -> PruneResult:
-    """Do a job in the folder asked for, or in one that goes away with all but the network."""
-    if out is not None:
-        return job(Path(out))
-    with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-        return job(Path(folder)).without_folder()
+@contextmanager
+def job_folder(out: Folder | None) -> Iterator[Path]:
+    """The folder asked for, or one that goes away; within, torch has the threads of a job."""
+    with using(decide().count):
+        if out is not None:
+            yield checked_path(out, "out")
+            return
+        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+            yield Path(folder)

@@ -137,8 +137,11 @@ def prepared_scores(
 
     Its outputs on the search images and its statistics on the calibration images are kept.
     """
-    with session.phase("dense", "Evaluating the dense network"):
+    with session.phase("dense", "Evaluating the dense network") as running:
         _ = session.quick_judge
+        labels = session.search_images.labels
+        chance = labels.bincount().max().item() / len(labels)
+        running.step(dense_accuracy=_dense_accuracy(session).share, chance_accuracy=chance)
     with session.phase("calibrate", "Collecting statistics", total=2) as running:
         if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
             session.moments()
@@ -165,13 +168,16 @@ def labels_of(strategy: str) -> dict[str, str]:
     }
 
 
+def _dense_accuracy(session: Session) -> Accuracy:
+    """Of the dense network on the search images, in float32."""
+    judge, labels = session.exact_judge, session.search_images.labels
+    assert judge.dense_logits is not None
+    return Accuracy(int((judge.dense_logits.argmax(dim=1) == labels).sum()), len(labels))
+
+
 def _dense(session: Session) -> Entrant:
     """The dense network, with its accuracy on the search images."""
-    judge = session.exact_judge
-    assert judge.dense_logits is not None
-    labels = session.search_images.labels
-    right = int((judge.dense_logits.argmax(dim=1) == labels).sum())
-    row = NetworkRow(DENSE, DENSE, "dense", search=Accuracy(right, len(labels)))
+    row = NetworkRow(DENSE, DENSE, "dense", search=_dense_accuracy(session))
     return entrant(session, session.network, row, timed=True)
 
 

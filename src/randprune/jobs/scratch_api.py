@@ -11,7 +11,7 @@ from randprune.cost import Budget
 from randprune.jobs.api import (
     Folder,
     check_sections,
-    in_folder,
+    job_folder,
     merge_settings,
 )
 from randprune.jobs.opening import images_of_recipe, network_of_recipe
@@ -109,9 +109,8 @@ def prune_from_scratch(
     merge_settings(document, settings)
     recipe = ScratchRecipe.parse(document, "the parameters of prune_from_scratch")
     images = as_data(data)
-    return in_folder(
-        out,
-        lambda folder: scratch_network(
+    with job_folder(out) as folder:
+        result = scratch_network(
             recipe,
             model,
             images,
@@ -120,8 +119,8 @@ def prune_from_scratch(
             example=example_inputs,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
-        ),
-    )
+        )
+    return result if out is not None else result.without_folder()
 
 
 def run_scratch_recipe(
@@ -144,12 +143,10 @@ def run_scratch_recipe(
     check_sections(recipe, {"strategy": recipe.search.strategy})
     # A constructor draws weights: the same ones in the process that goes on after an interruption.
     data, model = images_of_recipe(recipe), network_of_recipe(recipe, recipe.seed)
-    return in_folder(
-        out or recipe.output.folder or None,
-        lambda folder: scratch_network(
-            recipe, model, data, folder, progress or Silent(), device=device
-        ),
-    )
+    out = out or recipe.output.folder or None
+    with job_folder(out) as folder:
+        result = scratch_network(recipe, model, data, folder, progress or Silent(), device=device)
+    return result if out is not None else result.without_folder()
 
 
 def _fields(training: Epochs) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from randprune.artifact import load, save
@@ -19,6 +17,7 @@ from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.program import in_mode
 from randprune.store import content_hash
+from randprune.tensor_file import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +34,14 @@ class WorkFolder:
         path = self.file(name)
         if path.exists():
             try:
-                return safetensors.torch.load_file(path)
-            except (SafetensorError, OSError, ValueError):
+                return read_tensors(path)
+            except ArtifactError:
                 path.unlink(missing_ok=True)  # damaged: make them again
         return self.keep_tensors(name, make())
 
     def keep_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keep tensors under `name`; they come back as they are kept."""
-        made = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        write_file(self.file(name), safetensors.torch.save(made))
-        return made
+        return write_tensors(self.file(name), tensors)
 
     def network(self, name: str, dense: nn.Module) -> nn.Module | None:
         """The network kept under `name`, None where there is none or its file is damaged.

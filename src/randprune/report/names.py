@@ -11,7 +11,18 @@ from randprune.bench.stats import Verdict
 from randprune.report.chart import SERIES
 from randprune.store import DENSE, RANDOM_CHANNELS, SEARCHED, UNIFORM, Stage
 
-METRIC_NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+METRIC_NAMES = {
+    "macs": "MACs",
+    "params": "parameters",
+    "activations": "activations",
+    "attention_macs": "MACs in attention",
+}
+IMAGE_NAMES = {
+    "fit": "Training images",
+    "calibration": "Calibration images",
+    "search": "Search images",
+    "test": "Test images",
+}
 
 ROLES = (DENSE, SEARCHED, UNIFORM, RANDOM_CHANNELS)
 """Networks that have a colour of their own, which is named like them."""
@@ -201,8 +212,7 @@ class Names:
         ]
         self._looks: dict[Row, Look] = {}
         for row in rows:
-            label = row.label
-            method = methods.get(label)
+            label, method = row.label, methods.get(row.label)
             if row == self.reference:
                 look = Look(
                     f"reference: {self.reference_name}", SEARCHED, "star", is_reference=True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,15 +28,45 @@ from randprune.store.rows import (
 )
 from randprune.store.schema import now
 
-if TYPE_CHECKING:
-    from randprune.store.database import Store
-
 M = TypeVar("M", bound=Milestone)
 ItemT = TypeVar("ItemT", bound=Item)
 T = TypeVar("T")
 
 _INT64 = 1 << 63
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+class Tables(Protocol):
+    """What a run needs of the store that holds it; see `Store`, which is one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the records are."""
+        ...
+
+    def runs(self) -> tuple[Run, ...]:
+        """All runs of the store."""
+        ...
+
+    def is_live(self) -> bool | None:
+        """Whether a process is writing to it now."""
+        ...
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """Several writes as one."""
+        ...
+
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        """Reads of one moment."""
+        ...
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Run one writing statement."""
+        ...
+
+    def rows(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """The rows that one statement reads."""
+        ...
 
 
 class Run:
@@ -44,7 +76,7 @@ class Run:
     with the error's text otherwise. The exception goes on.
     """
 
-    def __init__(self, store: Store, run_id: int, *, resumed: bool) -> None:
+    def __init__(self, store: Tables, run_id: int, *, resumed: bool) -> None:
         self.store = store
         self.id = run_id
         self.resumed = resumed

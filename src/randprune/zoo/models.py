@@ -8,9 +8,11 @@ Nothing is downloaded: weights come from files (`randprune.zoo.weights`).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -125,6 +127,14 @@ def _timm_constructor(spec: str, name: str) -> Callable[..., nn.Module]:
 
 
 def _import_callable(spec: str, module_name: str, name: str) -> Callable[..., nn.Module]:
+    if module_name.endswith(".py"):
+        dotted = ".".join(Path(module_name).with_suffix("").parts)
+        raise InvalidInputError(
+            f"The model {spec!r} names a file; name the module instead: {dotted}:{name}"
+        )
+    # A user's module may import torchvision itself: beside a CPU-only torch that needs help.
+    with contextlib.suppress(InvalidInputError):
+        torchvision()
     try:
         found: Any = import_named(module_name)
     except ImportError as error:

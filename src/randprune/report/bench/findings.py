@@ -321,7 +321,6 @@ def _after_training(analysis: Analysis, names: Names) -> str:
     """What more candidates bring after training, where rows differ by nothing else."""
     if analysis.main is None or not analysis.main.epochs:
         return ""
-    criterion = names.reference.criterion
     counts = {s.row: s.candidates for s in analysis.main.rows}
     own, reference = analysis.method(names.reference), names.reference
     found = sorted(
@@ -329,7 +328,7 @@ def _after_training(analysis: Analysis, names: Names) -> str:
             c
             for c in _family(analysis)
             if analysis.method(c.name) == own
-            and c.name.criterion == criterion
+            and c.name.criterion == reference.criterion
             and counts[c.name] != counts[reference]
         ),
         key=lambda c: counts[c.name],

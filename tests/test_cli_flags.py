@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from pathlib import Path
@@ -15,6 +16,7 @@ from randprune.bench.recipe import BenchRecipe
 from randprune.cli.flags import BENCH, PRUNE, SCRATCH, Flag, recipe_document
 from randprune.errors import InvalidInputError
 from randprune.recipe import PruneRecipe, ScratchRecipe
+from randprune.zoo.sources import SOURCES
 
 FLAGS = [
     *((PruneRecipe, flag) for flag in PRUNE),
@@ -40,11 +42,19 @@ def field(recipe: type[BaseModel], key: str) -> FieldInfo:
 
 @each_flag
 def test_each_flag_is_a_key_of_the_recipe(recipe: type[BaseModel], flag: Flag) -> None:
-    field(recipe, flag.key)
+    section, _, option = flag.key.partition(".options.")
+    if option:
+        assert isinstance(field(recipe, f"{section}.options"), FieldInfo)
+        assert any(option in inspect.signature(source).parameters for source in SOURCES.values())
+    else:
+        field(recipe, flag.key)
 
 
 @each_flag
 def test_the_default_in_the_help_is_the_recipes(recipe: type[BaseModel], flag: Flag) -> None:
+    if ".options." in flag.key:  # the data source decides
+        assert not flag.default.isdigit()
+        return
     default = field(recipe, flag.key).default
     if flag.default == "the recipe's":  # a study that is named decides
         return

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from randprune.bench import BenchRun, analysis
+from randprune.bench.keys import Row
 from randprune.report import RunRecord, report_of
 from randprune.report.bench import figures as bench_figures
 from randprune.report.bench import findings
@@ -82,7 +83,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_bench_page_computes_each_statistic_once(calls: Counter[str], tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/kl": 0.01, "uniform/l1": -0.02}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "kl"): 0.01,
+        Row("uniform", "l1"): -0.02,
+    }
     run = write_bench_run(tmp_path / "run", effects, epochs=(0, 1, 4), draws=4, trainings=2)
     calls.clear()
     report = report_of(run)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from randprune.bench.keys import Row
 from randprune.report import RunRecord, report_of
 from randprune.report.html import render
 from randprune.testing import write_bench_run
@@ -149,7 +150,11 @@ def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
 
 
 def test_page_of_a_benchmark_fits_on_a_phone_and_leads_to_its_records(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/l2": 0.0, "uniform/l1": -0.02}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "l2"): 0.0,
+        Row("uniform", "l1"): -0.02,
+    }
     run = write_bench_run(tmp_path / "run", effects, epochs=(1, 2), draws=4)
     found = look(render(report_of(run).page), tmp_path, 390)
     assert found["problems"] == []

@@ -232,6 +232,13 @@ def test_error_bars_lie_where_they_belong() -> None:
     assert flat.data[0].error_y.array is None
 
 
+@pytest.mark.parametrize(("highest", "step"), [(9e9, "D2"), (9e12, None)])
+def test_few_decades_are_not_labelled_at_every_digit(highest: float, step: str | None) -> None:
+    line = Line("line", [2e9, highest], [0.1, 0.2], "searched")
+    chart = Chart("c", "C", "C.", Axis("MACs", kind="log", large=True), Axis("y"), (line,))
+    assert to_plotly(chart)["layout"]["xaxis"].get("dtick") == step
+
+
 @pytest.mark.parametrize("chart", [every_mark(), down_the_side()], ids=lambda chart: chart.id)
 def test_every_mark_is_drawn_as_png(chart: Chart) -> None:
     narrow, wide = to_png(chart), to_png(replace(chart, wide=True))

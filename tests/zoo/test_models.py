@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +252,23 @@ def test_torchvision_imports_in_a_fresh_process_with_warnings_as_errors():
     )
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_file_is_answered_with_its_module() -> None:
+    with pytest.raises(InvalidInputError, match=r"name the module instead: mynet:Net$"):
+        build_model("mynet.py:Net")
+    with pytest.raises(InvalidInputError, match=r"name the module instead: nets\.mynet:Net$"):
+        build_model("nets/mynet.py:Net")
+
+
+def test_a_module_of_ones_own_may_import_torchvision(tmp_path: Path) -> None:
+    """In a process that has not imported it."""
+    (tmp_path / "mine.py").write_text("from torchvision.models import resnet18\n")
+    code = (
+        "from randprune.zoo.models import build_model\n"
+        "print(type(build_model('mine:resnet18', num_classes=2)).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "ResNet", done.stderr

@@ -242,6 +242,34 @@ def test_imagefolder(images):
     assert batch.shape == (4, 3, 16, 16)
 
 
+def test_a_folder_called_test_holds_the_test_images(images):
+    (images / "val").rename(images / "test")
+    test = load_data(f"imagefolder:{images}", size=16).open_test("a test")
+    assert test.files[2] == "test/cat/0.jpg"
+
+
+def test_small_images_of_one_size_are_not_enlarged(images):
+    data = load_data(f"imagefolder:{images}")
+    assert data.image_shape == (3, 20, 20)
+    assert data.open_test("a test").resize == 20
+    assert data.provenance["files"] == "20 x 24"
+    asked = load_data(f"imagefolder:{images}", size=224)
+    assert asked.image_shape == (3, 224, 224)
+    assert asked.open_test("a test").resize == 256
+    Image.new("RGB", (30, 20)).save(images / "train" / "cat" / "0.jpg")
+    mixed = load_data(f"imagefolder:{images}")
+    assert mixed.image_shape == (3, 224, 224)
+    assert mixed.provenance["files"] == "of many sizes"
+
+
+def test_large_images_are_brought_to_the_usual_size(images):
+    for path in images.rglob("*.jpg"):
+        Image.new("RGB", (260, 250)).save(path)
+    data = load_data(f"imagefolder:{images}")
+    assert data.image_shape == (3, 224, 224)
+    assert data.open_test("a test").resize == 256
+
+
 @pytest.mark.parametrize(
     "document", [["ant", "bee", "cow", "cat", "dog"], {"bee": 1, "cat": 3, "dog": 4, "ant": 0}]
 )
@@ -279,8 +307,8 @@ def test_wrong_image_folders(images):
         path.unlink()
     with pytest.raises(DataError, match=r"1 class folders of .* hold no image files: \['dogs'\]"):
         load_data(f"imagefolder:{images}")
-    (images / "val").rename(images / "test")
-    with pytest.raises(DataError, match=r"val does not exist. Expected"):
+    (images / "val").rename(images / "held")
+    with pytest.raises(DataError, match=r"val does not exist. Expected .* \(or test/CLASS/\*\)"):
         load_data(f"imagefolder:{images}")
     (images / "val").mkdir()
     with pytest.raises(DataError, match="has no class folders"):

@@ -69,10 +69,13 @@ def rebuild(
 def dense_network(header: ArtifactHeader, model: ModelSource | None, path: Path) -> nn.Module:
     """The dense network, a new one or a copy of the one given, with the tensors that the file says.
 
+    The global random state stays as it is.
+
     Raises:
         ArtifactError: the file does not name a known architecture, or the network is another one.
     """
-    network = _built(header, model, path)
+    with torch.random.fork_rng(devices=[]):
+        network = _built(header, model, path)
     _check_dense(header, network, path)
     return network
 
@@ -333,15 +336,19 @@ def _check_runs(header: ArtifactHeader, dense: nn.Module, small: nn.Module, path
         )
 
 
+def example_inputs(space: Space, device: str = "cpu") -> tuple[torch.Tensor, ...]:
+    """Zeros in the shapes and dtypes that the space was traced with."""
+    return tuple(
+        torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+        for shape, dtype in space.inputs
+    )
+
+
 def _output_shapes(network: nn.Module, space: Space) -> list[tuple[int, ...]] | Exception:
     """Shapes of all output tensors for the traced inputs, or why there are none."""
     try:
-        inputs = (
-            torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
-            for shape, dtype in space.inputs
-        )
         with torch.no_grad():
-            outputs = in_mode(_without_values(network))(*inputs)
+            outputs = in_mode(_without_values(network))(*example_inputs(space, "meta"))
         return [tuple(x.shape) for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
     except Exception as error:  # whatever a forward raises
         return error

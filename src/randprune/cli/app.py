@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli.bench import bench
+from randprune.cli.check import check
 from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
 from randprune.cli.export import export
@@ -31,7 +32,7 @@ _RESUME = " Give the same command again to continue where it stopped."
 
 app = typer.Typer(
     name="randprune",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,6 +67,7 @@ app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(export)
+app.command()(check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

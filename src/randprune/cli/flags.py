@@ -25,7 +25,8 @@ class Flag:
     Attributes:
         key: the recipe's key, e.g. "search.candidates".
         names: the option's names; without any it is the command's argument.
-        kind: what it takes: str, int, float, bool, or list for repeatable texts.
+        kind: what it takes: str, int, float, bool, list for repeatable texts, or tuple for numbers
+            with commas between them.
         metavar: stands for the value in the help.
         text: the help.
         default: shown as the default, which the recipe has; "" shows none.
@@ -43,7 +44,8 @@ class Flag:
     @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a Typer command: None or empty where it is not given."""
-        annotation: Any = list[str] if self.kind is list else self.kind
+        taken: dict[type, Any] = {list: list[str], tuple: str}
+        annotation = taken.get(self.kind, self.kind)
         text = self.text + (f" [dim]\\[default: {self.default}][/]" if self.default else "")
         common: dict[str, Any] = {
             "metavar": self.metavar or None,
@@ -58,6 +60,22 @@ class Flag:
             default=None,
             annotation=Annotated[annotation | None, declared],
         )
+
+    def value(self, given: Any) -> Any:
+        """What the recipe gets.
+
+        Raises:
+            InvalidInputError: no numbers where there should be.
+        """
+        if self.kind is not tuple:
+            return given
+        try:
+            return [float(part) for part in given.split(",")]
+        except ValueError:
+            raise InvalidInputError(
+                f"The option {self.names[0]} takes numbers with commas between them, one a "
+                f"channel, such as 0.5,0.5,0.5. Got {given!r} instead."
+            ) from None
 
 
 NETWORK, IMAGES, SEARCH, TRAINING = "Network", "Images", "Search and repair", "Fine-tuning"
@@ -83,6 +101,14 @@ PRUNE = (
          "as module", NETWORK),
     Flag("data.spec", ("--data",), str, "SOURCE",
          "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
+    Flag("data.options.size", ("--image-size",), int, "N",
+         "Height and width that images are brought to (imagefolder, digits).",
+         "the images' own where all are equally small, else 224", IMAGES),
+    Flag("data.options.mean", ("--mean",), tuple, "R,G,B",
+         "Mean of pixels in [0, 1], as the network was trained.",
+         "timm's for its networks, else the data source's", IMAGES),
+    Flag("data.options.std", ("--std",), tuple, "R,G,B",
+         "Their standard deviation.", "likewise", IMAGES),
     Flag("data.calibration", ("--calibration",), int, "N",
          "Training images for repair and for criteria that look at data.",
          "10 %, at most 2000", IMAGES),
@@ -117,7 +143,7 @@ PRUNE = (
     Flag("finetune.batch_size", ("--batch-size",), int, "N", "Images a step.", "128", TRAINING),
     Flag("finetune.distill_weight", ("--distill",), float, "SHARE",
          "Share of the loss that compares with the dense network.", "0", TRAINING),
-    Flag("seed", ("--seed",), int, "N", "Decides everything random.", "0", RUN),
+    Flag("seed", ("--seed",), int, "N", "Random seed.", "0", RUN),
     Flag("output.folder", ("--out", "-o"), str, "FOLDER",
          "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
 )
@@ -134,7 +160,7 @@ SCRATCH = (
     *map(_of_prune, ("model.spec", "model.num_classes", "model.in_channels", "model.freeze")),
     Flag("widen.factor", ("--factor",), float, "F",
          "Largest width of a layer over its original one.", "1.5", NETWORK),
-    _of_prune("data.spec"),
+    *map(_of_prune, ("data.spec", "data.options.size", "data.options.mean", "data.options.std")),
     _of_prune("data.calibration", text="Training images for batch-norm statistics."),
     _of_prune("data.search"),
     _of_prune("budget.ratio", panel=WIDTHS,
@@ -194,7 +220,11 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[.
             given = {
                 flag.key: values.pop(p.name) for flag, p in zip(flags, parameters, strict=True)
             }
-            chosen = {key: v for key, v in given.items() if v is not None and v != []}
+            chosen = {
+                flag.key: flag.value(given[flag.key])
+                for flag in flags
+                if given[flag.key] is not None and given[flag.key] != []
+            }
             return command(chosen, **values)
 
         signature = inspect.Signature(

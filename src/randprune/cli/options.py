@@ -74,7 +74,7 @@ MinKeep = Annotated[
 RoundTo = Annotated[
     int, typer.Option("--round-to", min=1, help="Widths are multiples of this number.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 
 # Of the commands that do a recipe: prune, scratch, bench.
 RecipeFile = Annotated[

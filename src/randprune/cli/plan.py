@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from randprune.cli.console import output
-from randprune.report.format import number, percent, si
+from randprune.report.format import number, percent, seconds, si
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from randprune.space import Space
     from randprune.zoo.data import Data
 
+# A forward and a backward pass cost about three forward passes.
+_TRAINED = 3
+# Images of the pass that times are estimated from.
+_TIMED = 16
+
 Line = tuple[str, str]
 """What a line is about, and what it says."""
 
@@ -25,7 +31,13 @@ Line = tuple[str, str]
 class Plan:
     """A validated recipe with its network traced and its data found.
 
-    `law`: how the random strategy puts draws on the budget, "" for other strategies.
+    Attributes:
+        recipe: what would be done.
+        space: the channel groups of the network.
+        data: the images.
+        reachable: least and largest share of the budget's metric.
+        law: how the random strategy puts draws on the budget, "" for other strategies.
+        speed: multiply-adds a second, measured with a few images.
     """
 
     recipe: PruneRecipe
@@ -33,6 +45,7 @@ class Plan:
     data: Data
     reachable: tuple[float, float]
     law: str
+    speed: float
 
     @classmethod
     def of(cls, recipe: PruneRecipe) -> Plan:
@@ -40,8 +53,10 @@ class Plan:
 
         Raises:
             RandpruneError: whatever would stop the job at its start: an unknown network, weights
-                that do not fit, missing images, a budget out of reach.
+                that do not fit, missing images, outputs that are not the images' classes, a budget
+                out of reach.
         """
+        from randprune.jobs.outputs import check_outputs
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
@@ -52,6 +67,7 @@ class Plan:
         network, data = network_and_images(recipe)
         if asked.weights:
             load_weights(network, asked.weights)
+        check_outputs(network, data, next(data.calibration.batches(1))[0])
         space = traced(recipe, network, data)
         limits = recipe.search.min_keep, recipe.search.round_to
         budget = recipe.budget.budget()
@@ -61,7 +77,25 @@ class Plan:
             strategy = create_strategy(recipe.search, list)
             assert isinstance(strategy, RandomSearch)
             law = strategy.resolve(space, budget).law
-        return cls(recipe, space, data, reachable(space, budget.metric, *limits), law)
+        span = reachable(space, budget.metric, *limits)
+        return cls(recipe, space, data, span, law, _speed(network, space, data))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Estimated seconds by phase, without the equations that a repair solves."""
+        recipe, data = self.recipe, self.data
+        dense = self.space.cost("macs").dense
+        small = dense * (recipe.budget.ratio if recipe.budget.metric == "macs" else 1.0)
+        calibration = len(data.calibration_indices)
+        passes = recipe.search.candidates * (len(data.search_indices) + calibration) * small
+        tuning = recipe.finetune
+        epochs = tuning.epochs if tuning else 0
+        macs = {
+            "statistics": calibration * dense,
+            "search": passes,
+            "training": _TRAINED * epochs * len(data.full_train) * small,
+        }
+        return {phase: count / self.speed for phase, count in macs.items()}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -71,6 +105,7 @@ class Plan:
             "reachable": list(self.reachable),
             "law": self.law,
             "images": images(self.data),
+            "seconds": self.seconds,
         }
 
     def print(self) -> None:
@@ -83,6 +118,7 @@ class Plan:
             network_line(recipe, self.space),
             ("weights", recipe.model.weights or "none: the network starts untrained"),
             images_line(self.data),
+            preprocessing_line(self.data),
             budget_line(recipe, self.space, self.reachable[0]),
             ("search", f"{search.candidates} configurations, {search.strategy}{law}; channels by "
                        f"{recipe.criterion}, repaired by {recipe.recovery}, ranked by "
@@ -92,8 +128,33 @@ class Plan:
             ("training", "none" if tuning is None or tuning.epochs == 0 else
                          f"{tuning.epochs} epochs on {number(len(self.data.full_train))} images, "
                          f"{tuning.optimizer}, learning rate {tuning.lr:g}"),
+            ("time", self._time()),
             ("output", recipe.output.folder),
         ])  # fmt: skip
+
+    def _time(self) -> str:
+        took = self.seconds
+        parts = ", ".join(f"{phase} {seconds(found)}" for phase, found in took.items() if found)
+        return (
+            f"about {seconds(sum(took.values()))} and the equations of the repair ({parts}; "
+            f"judged by {_TIMED} images)"
+        )
+
+
+def _speed(network: nn.Module, space: Space, data: Data) -> float:
+    """Multiply-adds a second of the dense network on a few images."""
+    import torch
+
+    from randprune.graph.program import evaluation_mode
+
+    batch = next(data.calibration.batches(min(_TIMED, len(data.calibration))))[0]
+    took = []
+    with torch.no_grad(), evaluation_mode(network):
+        for _ in range(3):
+            start = time.perf_counter()
+            network(batch)
+            took.append(time.perf_counter() - start)
+    return space.cost("macs").dense * len(batch) / min(took)
 
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
@@ -127,6 +188,29 @@ def sizes(space: Space) -> dict[str, int]:
         "macs": int(space.cost("macs").dense),
         "params": int(space.cost("params").dense),
     }
+
+
+def preprocessing_line(data: Data) -> Line:
+    """What is done to each image before the network sees it."""
+    channels, height, width = data.image_shape
+    split = data.full_train
+    size = f"{channels} x {height} x {width}"
+    own = data.provenance.get("files")
+    resize = getattr(split, "resize", None)
+    if own == f"{height} x {width}":
+        how = f"{size}, as in the files"
+    elif resize is not None:
+        how = f"files {own}, resized to a shorter side of {resize} and cropped to {size}"
+    else:
+        how = size
+    mean, std = getattr(split, "mean", None), getattr(split, "std", None)
+    if mean is not None and std is not None:
+        how += f"; mean {_numbers(mean)}, deviation {_numbers(std)} of pixels in [0, 1]"
+    return "pixels", how
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def images(data: Data) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,16 @@ from randprune.cli.console import messages, output, print_json
 from randprune.cli.flags import PRUNE, recipe_document, with_flags
 from randprune.cli.plan import Plan
 from randprune.cli.progress import progress
-from randprune.cli.recipes import check_named, job_recipe
+from randprune.cli.recipes import check_named, job_recipe, with_network_defaults
 from randprune.cli.report import print_report
+from randprune.report.format import percent
 
 if TYPE_CHECKING:
     from randprune.jobs.progress import Progress
     from randprune.jobs.result import JobRecipes, PruneResult
     from randprune.recipe import PruneRecipe
     from randprune.report import Report
+    from randprune.store import NetworkRow
 
 RECIPE_FILE = "recipe.toml"
 
@@ -64,9 +66,8 @@ def resolve(
     """
     from randprune.recipe import PruneRecipe
 
-    return job_recipe(
-        PruneRecipe, recipe_document(file, given, settings, trusted=trusted), file, check_named
-    )
+    document = with_network_defaults(recipe_document(file, given, settings, trusted=trusted))
+    return job_recipe(PruneRecipe, document, file, check_named)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,13 +88,37 @@ class Outcome:
         }
         if json:
             widths = self.result.widths.tolist()
-            notes = list(self.result.notes)
+            notes = [*self.result.notes, *doubts(self.result.networks)]
             print_json({**self.report.summary, "widths": widths, "notes": notes, **files})
             return
         print_report(self.report)
         lines = [f"Note: {note}" for note in self.result.notes]
+        lines += [f"Warning: {doubt}" for doubt in doubts(self.result.networks)]
         lines += ["", *(f"{name.capitalize() + ':':<9}{path}" for name, path in files.items())]
         output().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def doubts(networks: Iterable[NetworkRow]) -> list[str]:
+    """Where a control is more accurate on the test images than the searched network, in words."""
+    from statistics import fmean
+
+    from randprune.store import DENSE, SEARCHED
+
+    shares: dict[tuple[str, str], list[float]] = {}
+    labels: dict[str, str] = {}
+    for row in networks:
+        if row.test is not None and row.role != DENSE:
+            shares.setdefault((row.stage, row.role), []).append(row.test.share)
+            labels[row.role] = row.label
+    found = []
+    for (stage, role), values in shares.items():
+        ours = shares.get((stage, SEARCHED))
+        if role != SEARCHED and ours and fmean(values) > fmean(ours):
+            found.append(
+                f"{labels[role]} has {percent(fmean(values))} test accuracy ({stage}), the "
+                f"searched network {percent(fmean(ours))}: the search did not pay here."
+            )
+    return found
 
 
 def run(recipe: PruneRecipe, shown: Progress, device: str | None = None) -> Outcome:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from randprune.jobs.result import JobRecipes
     from randprune.recipe import PruneRecipe, ScratchRecipe
 
+# Data sources of three channels.
+_COLOUR = ("imagefolder", "cifar10", "cifar100")
+
 R = TypeVar("R", "PruneRecipe", "ScratchRecipe", "BenchRecipe")
 
 
@@ -39,6 +42,28 @@ def job_recipe(
     found = recipe.document()
     found["output"] = {**found.get("output", {}), "folder": default_folder(recipe)}
     return kind.parse(found, where)
+
+
+def with_network_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's document with the mean and deviation that timm says for a network of its own.
+
+    Only where neither is given, and for sources of colour images.
+    """
+    spec = str(document.get("model", {}).get("spec", ""))
+    data = document.get("data", {})
+    options = data.get("options", {})
+    source, _, name = spec.partition(":")
+    kind = str(data.get("spec", "")).partition(":")[0]
+    if source != "timm" or kind not in _COLOUR or {"mean", "std"} & options.keys():
+        return document
+    from randprune.zoo.vision import timm
+
+    package = timm()
+    config = package.is_model(name) and package.models.get_pretrained_cfg(name)
+    if not config:
+        return document
+    found = {"mean": list(config.mean), "std": list(config.std)}
+    return {**document, "data": {**data, "options": {**options, **found}}}
 
 
 def check_named(recipe: JobRecipes) -> None:

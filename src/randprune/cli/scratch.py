@@ -11,7 +11,7 @@ from randprune.cli.console import messages, print_json
 from randprune.cli.flags import SCRATCH, recipe_document, with_flags
 from randprune.cli.progress import progress
 from randprune.cli.prune import finished
-from randprune.cli.recipes import check_named, job_recipe
+from randprune.cli.recipes import check_named, job_recipe, with_network_defaults
 from randprune.cli.scratch_plan import ScratchPlan
 
 if TYPE_CHECKING:
@@ -61,6 +61,5 @@ def resolve(
     """
     from randprune.recipe import ScratchRecipe
 
-    return job_recipe(
-        ScratchRecipe, recipe_document(file, given, settings, trusted=trusted), file, check_named
-    )
+    document = with_network_defaults(recipe_document(file, given, settings, trusted=trusted))
+    return job_recipe(ScratchRecipe, document, file, check_named)

@@ -12,6 +12,7 @@ from randprune.cli.plan import (
     images_line,
     network_and_images,
     network_line,
+    preprocessing_line,
     print_lines,
     sizes,
     traced,
@@ -125,6 +126,7 @@ class ScratchPlan:
             ("widened", f"{recipe.widen.factor:g}×: {si(wide['macs'])} MACs, "
                         f"{number(wide['params'])} parameters{stay}"),
             images_line(self.data),
+            preprocessing_line(self.data),
             budget_line(recipe, self.space, self.reachable[0]),
             ("shared", f"weights: {shared.epochs} epochs on {number(len(self.data.fit))} images, "
                        f"{' + '.join(ways)}: about {took['shared weights']}"),

@@ -58,8 +58,10 @@ class Workshop:
     def prepare(self) -> None:
         """The dense network's outputs, calibration statistics and scores, with progress."""
         job = self.job
-        with job.phase("dense", "Evaluating the dense network"):
+        with job.phase("dense", "Evaluating the dense network") as dense:
             self.judge()
+            chance = self._search.labels.bincount().max().item() / len(self._search)
+            dense.step(dense_accuracy=self.dense_accuracy().share, chance_accuracy=chance)
         with job.phase("calibrate", "Collecting statistics", total=2) as running:
             names = (job.recipe.recovery, job.recipe.finalists.recovery)
             if any(needs_moments(name) for name in names):

@@ -160,7 +160,7 @@ class PruneRecipe(RecipeBase):
     NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
 
     job: Literal["prune"] = "prune"
-    seed: int = Field(default=0, ge=0, description="what decides everything random.")
+    seed: int = Field(default=0, ge=0, description="random seed.")
     criterion: CriterionOrObject = Field(
         default="l1", description="the name of the criterion that ranks channels."
     )

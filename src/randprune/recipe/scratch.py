@@ -109,7 +109,7 @@ class ScratchRecipe(RecipeBase):
     NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
 
     job: Literal["scratch"] = "scratch"
-    seed: int = Field(default=0, ge=0, description="what decides everything random.")
+    seed: int = Field(default=0, ge=0, description="random seed.")
     model: ModelSection | None = None
     data: DataSection | None = None
     budget: BudgetSection = BudgetSection()

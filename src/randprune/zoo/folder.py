@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -308,3 +308,22 @@ def list_images(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
+
+
+def common_size(paths: Sequence[Path], sample: int = 64) -> tuple[int, int] | None:
+    """(height, width) of these images, or None where they differ.
+
+    The headers of `sample` of them, spread over all, are read; what cannot be read is left to
+    `decode` to name.
+    """
+    sizes: set[tuple[int, int]] = set()
+    step = max(1, len(paths) // sample)
+    for path in paths[::step]:
+        try:
+            with Image.open(path) as image:
+                sizes.add((image.height, image.width))
+        except Exception:
+            continue
+        if len(sizes) > 1:
+            return None
+    return sizes.pop() if sizes else None

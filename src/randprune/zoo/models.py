@@ -8,6 +8,7 @@ Nothing is downloaded: weights come from files (`randprune.zoo.weights`).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
@@ -127,6 +128,14 @@ def _timm_constructor(spec: str, name: str) -> Callable[..., nn.Module]:
 
 
 def _import_callable(spec: str, module_name: str, name: str) -> Callable[..., nn.Module]:
+    if module_name.endswith(".py"):
+        dotted = ".".join(Path(module_name).with_suffix("").parts)
+        raise InvalidInputError(
+            f"The model {spec!r} names a file; name the module instead: {dotted}:{name}"
+        )
+    # A user's module may import torchvision itself: beside a CPU-only torch that needs help.
+    with contextlib.suppress(InvalidInputError):
+        torchvision()
     here = str(Path.cwd())
     # A script's own folder is on the path, the current directory of an installed command is not.
     added = here not in sys.path and "" not in sys.path

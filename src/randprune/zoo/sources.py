@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from randprune.errors import DataError, InvalidInputError
 from randprune.provenance import memory_bytes
 from randprune.zoo.dataset import count_classes, holdout, printable
-from randprune.zoo.folder import CACHE_BYTES, FolderSplit, ImageCache, list_images
+from randprune.zoo.folder import CACHE_BYTES, FolderSplit, ImageCache, common_size, list_images
 from randprune.zoo.splits import Split, TensorSplit
 from randprune.zoo.vision import torchvision
 
@@ -38,6 +38,9 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+# Height and width that ImageNet's networks were trained with.
+_USUAL_SIZE = 224
 
 # The provenance of labels that are positions in the sorted folder names.
 FOLDER_ORDER = "folder order"
@@ -144,7 +147,7 @@ def npz(folder: str, *, mean: Numbers | None = None, std: Numbers | None = None)
 def imagefolder(
     folder: str,
     *,
-    size: int = 224,
+    size: int | None = None,
     resize: int | None = None,
     mean: Numbers = RGB_MEAN,
     std: Numbers = RGB_STD,
@@ -154,22 +157,36 @@ def imagefolder(
 ) -> Source:
     """`train/CLASS/*` and `val/CLASS/*` image files; `val` becomes the test set.
 
+    Where there is no `val`, `test/CLASS/*` is taken. `size` is the height and width that images
+    are brought to; by default 224, or less where all images are smaller and of one size (a sample
+    of their headers is read): then their shorter side, so that they are not enlarged.
+
     Without `classes` the classes are the sorted folder names. With it, a JSON file that holds the
     list of all class folders of the network in label order (e.g. the 1,000 WordNet ids of
     ImageNet) or a mapping folder -> label, images get those labels, so that a 1000-way network is
-    evaluated 1000-way on a part of the classes. `resize` defaults to 8/7 of `size` (256 for 224).
+    evaluated 1000-way on a part of the classes. `resize`, the shorter side before the centre crop,
+    defaults to 8/7 of `size` (256 for 224), or to the inferred size.
     """
     root = _folder(folder, "imagefolder")
-    found = {part: _class_folders(root / part) for part in ("train", "val")}
-    if found["train"].keys() != found["val"].keys():
+    held = next((part for part in ("val", "test") if (root / part).is_dir()), "val")
+    found = {part: _class_folders(root / part) for part in ("train", held)}
+    if found["train"].keys() != found[held].keys():
         only = {
             part: sorted(found[part].keys() - found[other].keys())
-            for part, other in (("train", "val"), ("val", "train"))
+            for part, other in (("train", held), (held, "train"))
         }
         raise DataError(
-            f"The class folders of train/ and val/ in {root} differ: only in train "
-            f"{only['train'][:5]}, only in val {only['val'][:5]}."
+            f"The class folders of train/ and {held}/ in {root} differ: only in train "
+            f"{only['train'][:5]}, only in {held} {only[held][:5]}."
         )
+    files = [path for folders in found.values() for paths in folders.values() for path in paths]
+    own = common_size(files)
+    asked = size is not None
+    if size is None:
+        size = _USUAL_SIZE if own is None else min(_USUAL_SIZE, *own)
+    if resize is None:
+        enlarged = asked or size == _USUAL_SIZE
+        resize = round(size * 8 / 7) if enlarged else size
     labels = {name: index for index, name in enumerate(sorted(found["train"]))}
     if classes is not None:
         labels = _class_labels(Path(classes))
@@ -191,7 +208,7 @@ def imagefolder(
             tuple(std),
             num_classes,
             size=size,
-            resize=round(size * 8 / 7) if resize is None else resize,
+            resize=resize,
             cache=cache,
             **options,
         )
@@ -202,7 +219,8 @@ def imagefolder(
     provenance = {
         "size": size,
         "resize": splits[0].resize,
-        "present_classes": len(found["val"]),
+        "files": "of many sizes" if own is None else f"{own[0]} x {own[1]}",
+        "present_classes": len(found["train"]),
         "labels": FOLDER_ORDER if classes is None else "class list",
     }
     return Source(splits[0], splits[1], class_names, provenance)
@@ -344,7 +362,7 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(
             f"The folder {folder} does not exist. Expected {folder.parent}/train/CLASS/* and "
-            f"{folder.parent}/val/CLASS/*."
+            f"{folder.parent}/val/CLASS/* (or test/CLASS/*)."
         )
     folders = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")

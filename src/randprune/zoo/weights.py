@@ -76,8 +76,10 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing, corrupt, of unknown kind, or holds pickled code.
     """
-    if "\0" in str(path) or not path.is_file():
-        raise WeightsError(f"The weights file {str(path)!r} does not exist, or is no regular file.")
+    if "\0" in str(path) or not path.exists():
+        raise WeightsError(f"The weights file {str(path).replace(chr(0), '?')} does not exist.")
+    if not path.is_file():  # a device or a pipe might never end
+        raise WeightsError(f"The weights file {path} is no regular file.")
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))

@@ -119,13 +119,13 @@ def _summary(
         "status": run.status,
         "error": run.info.error,
         "run": run.info.id,
-        "reference": names.reference,
+        "reference": str(names.reference),
         "epochs": length.epochs if length else None,
         "margin": run.protocol.margin,
         "findings": [{"question": f.question, "answer": f.answer} for f in said],
         "rows": [
             {
-                "row": s.row,
+                "row": str(s.row),
                 "test_top1": s.accuracy.value if s.accuracy else None,
                 "interval": s.accuracy.interval if s.accuracy else None,
                 "results": len(s.results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.keys import Row
 from randprune.bench.stats import Comparison, Estimate
 from randprune.report.bench.records import records_link
 from randprune.report.estimates import (
@@ -62,15 +63,15 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
     return Table("leaderboard", "Leaderboard", columns, rows, note)
 
 
-def _named(row: str, names: Names, detail: str = "", link: str = "") -> tuple[Cell, Cell]:
+def _named(row: Row, names: Names, detail: str = "", link: str = "") -> tuple[Cell, Cell]:
     """A row's name for people, and for CSV files."""
-    return Cell(names.of(row), names.of(row), detail, names.look(row).color, link), Cell(row)
+    return Cell(names.of(row), names.of(row), detail, names.look(row).color, link), Cell(str(row))
 
 
 def _leader(
     summary: RowSummary,
     epochs: int,
-    comparison: Comparison | None,
+    comparison: Comparison[Row] | None,
     names: Names,
 ) -> tuple[Cell, ...]:
     look = names.look(summary.row)
@@ -139,7 +140,7 @@ def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     )
 
 
-def _verdict_note(comparison: Comparison) -> str:
+def _verdict_note(comparison: Comparison[Row]) -> str:
     if comparison.verdict == "equivalent":
         return p_text(comparison.p_equivalence_holm)
     if comparison.verdict in ("better", "worse"):

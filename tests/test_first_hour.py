@@ -1,0 +1,156 @@
+"""What a newcomer does first: `randprune prune` on published networks and on one of his own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import randprune as rp
+from randprune.cli.progress import near_chance
+from randprune.cli.prune import doubts
+from randprune.cli.recipes import with_network_defaults
+from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
+from randprune.zoo.models import build_model
+
+OWN = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x
+        return self.relu(out)
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes=2):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 12, 3, 2, 1, bias=False), nn.BatchNorm2d(12), nn.SiLU(inplace=True)
+        )
+        self.blocks = nn.Sequential(Block(12), Block(12))
+        self.head = nn.Linear(12, num_classes)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 32 x 32 images of two classes, one bright, one dark, with `train` and `test`."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 4)):
+        for name, level in (("bright", 150), ("dark", 20)):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = level + rng.integers(0, 80, (32, 32, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "torchvision:resnet18",
+        "torchvision:mobilenet_v2",
+        "torchvision:efficientnet_b0",
+        "my_first_net:Net",
+    ],
+)
+def test_prune_and_fine_tune(
+    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    (tmp_path / "my_first_net.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        "prune", network, "--num-classes", "2", "--data", f"imagefolder:{photos}",
+        "--epochs", "1", "--batch-size", "8", "-n", "2", "--finalists", "1",
+        "--calibration", "8", "--search-images", "8", "--out", "half",
+        "--set", "output.latency_seconds=0",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "of the MACs" in out
+    assert "dense accuracy" in err
+    # A file may not name code to run: the user's own network is passed by the user.
+    own = build_model(network, 2) if network.startswith("my_") else None
+    small = rp.load(tmp_path / "half" / "pruned.safetensors", model=own)
+    images = torch.zeros(1, 3, 32, 32)
+    dense = rp.trace(build_model(network, 2), images).cost("macs").dense
+    assert rp.trace(small, images).cost("macs").dense / dense == pytest.approx(0.5, abs=0.006)
+
+
+def test_the_plan_says_what_is_done_to_the_images(
+    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_first_net.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    asked = ("prune", "my_first_net:Net", "--data", f"imagefolder:{photos}", "--epochs", "1")
+    code, out, err = run(*asked, "--dry-run")
+    assert code == 0, err
+    assert "3 x 32 x 32, as in the files; mean 0.485, 0.456, 0.406" in out
+    assert "about " in out
+    code, out, err = run(
+        *asked, "--dry-run", "--image-size", "64", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"
+    )
+    assert code == 0, err
+    assert "files 32 x 32, resized to a shorter side of 73 and cropped to 3 x 64 x 64" in out
+    assert "mean 0.5, 0.5, 0.5, deviation 0.2, 0.2, 0.2" in out
+    code, _, err = run(*asked, "--mean", "grey", "--dry-run")
+    assert code == 2
+    assert "The option --mean takes numbers with commas between them" in err
+
+
+def test_a_dry_run_compares_classes_with_outputs(run: Any, photos: Path) -> None:
+    code, _, err = run(
+        "prune", "torchvision:resnet18", "--data", f"imagefolder:{photos}", "--dry-run"
+    )
+    assert code == 2
+    assert "The network tells 1000 classes apart" in err
+
+
+def test_timm_says_how_its_networks_were_normalised() -> None:
+    def options(spec: str, **given: Any) -> dict[str, Any]:
+        document = {"model": {"spec": spec}, "data": {"spec": "imagefolder:x", "options": given}}
+        found: dict[str, Any] = with_network_defaults(document)["data"]["options"]
+        return found
+
+    assert options("timm:inception_v3") == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert options("timm:inception_v3", mean=[0.1] * 3) == {"mean": [0.1] * 3}
+    assert options("timm:no_such_network") == {}
+    assert options("torchvision:resnet18") == {}
+
+
+def test_an_untrained_network_is_warned_about() -> None:
+    said = near_chance({"dense_accuracy": 0.12, "chance_accuracy": 0.1})
+    assert "commonest class has 10.0\u00a0%" in said
+    assert near_chance({"dense_accuracy": 0.9, "chance_accuracy": 0.1}) == ""
+    assert near_chance({"best_kl": 0.1}) == ""
+
+
+def test_a_control_that_beats_the_winner_is_named() -> None:
+    def row(role: str, correct: int, stage: Any = "finetuned") -> NetworkRow:
+        return NetworkRow(label=role, role=role, stage=stage, test=Accuracy(correct, 100))
+
+    rows = [row(DENSE, 99, "dense"), row(SEARCHED, 90), row(UNIFORM, 92), row("random", 80)]
+    assert doubts(rows) == [
+        "uniform has 92.0\u00a0% test accuracy (finetuned), the searched network 90.0\u00a0%: "
+        "the search did not pay here."
+    ]
+    assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +159,26 @@ def test_a_control_that_beats_the_winner_is_named() -> None:
         "the search did not pay here."
     ]
     assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []
+
+
+def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:
+    """Its file is written, its commands run, and each line that it shows is printed."""
+    text = (Path(__file__).parents[1] / "docs" / "getting-started.md").read_text()
+    section = text.partition("## A first hour\n")[2].partition("\n## ")[0]
+    source, session = re.findall(r"```(?:python|console)\n(.*?)```", section, re.S)
+    (tmp_path / "mynet.py").write_text(source)
+    commands = re.split(r"^\$ ", session, flags=re.M)[1:]
+    assert len(commands) == 5
+    for command in commands:
+        line, *shown = command.strip().splitlines()
+        program, *arguments = shlex.split(line)
+        start = [sys.executable] + (["-m", "randprune"] if program == "randprune" else [])
+        done = subprocess.run(
+            [*start, *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout.replace("\u00a0", " ")
+        for expected in shown:
+            assert expected in printed, printed
+    assert (tmp_path / "small.onnx").stat().st_size > 1000

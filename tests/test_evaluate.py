@@ -296,15 +296,17 @@ def test_logits_can_be_used_in_autograd() -> None:
 
 def test_the_engine_is_measured_once_for_a_family() -> None:
     data = split(200)
-    first = choose_engine(randomised(Net()), data, device="cpu")
-    assert choose_engine(randomised(Net(), 5), data, device="cpu") is first
+    first = choose_engine(randomised(Net()), data, device="cpu", choice="measured")
+    assert choose_engine(randomised(Net(), 5), data, device="cpu", choice="measured") is first
     assert {t.dtype for t in first.trials} == {"float32", "bfloat16"}
     assert {t.channels_last for t in first.trials} == {True, False}
     assert all(t.images_per_second > 0 for t in first.trials)
     sizes = {t.batch_size: t.images_per_second for t in first.trials[4:]}
     assert set(sizes) == {32, 64, 128}
     assert sizes[first.batch_size] >= 0.97 * max(sizes.values())
-    exact = choose_engine(randomised(Net()), data, precision="float32", device="cpu")
+    exact = choose_engine(
+        randomised(Net()), data, precision="float32", device="cpu", choice="measured"
+    )
     assert exact.dtype == "float32"
     assert exact is not first
 
@@ -313,9 +315,9 @@ def test_with_a_batch_size_nothing_but_the_precision_is_measured() -> None:
     model, data = randomised(Net()), split(200)
     exact = choose_engine(model, data, precision="float32", device="cpu", batch_size=50)
     assert exact == Engine(device="cpu", dtype="float32", channels_last=True, batch_size=50)
-    fast = choose_engine(model, data, device="cpu", batch_size=50)
+    fast = choose_engine(model, data, device="cpu", batch_size=50, choice="measured")
     assert (fast.channels_last, fast.batch_size) == (True, 50)
-    assert fast.trials == choose_engine(model, data, device="cpu").trials != ()
+    assert fast.trials == choose_engine(model, data, device="cpu", choice="measured").trials != ()
     evaluator = Evaluator(data, precision="float32", device="cpu", batch_size=50)
     assert evaluator.engine_for(model) == exact
     with pytest.raises(InvalidInputError, match="'batch_size' parameter"):
@@ -335,11 +337,13 @@ class OnlyFloat32(nn.Module):
 
 def test_a_network_that_does_not_run_in_bfloat16_is_run_in_float32() -> None:
     model = randomised(OnlyFloat32())
-    engine = choose_engine(model, split(), device="cpu")
+    assert choose_engine(model, split(), device="cpu").dtype == "float32"
+    engine = choose_engine(model, split(), device="cpu", choice="measured")
     assert engine.dtype == "float32"
     assert [t.problem != "" for t in engine.trials if t.dtype == "bfloat16"] == [True, True]
-    with pytest.raises(InvalidInputError, match="does not run in bfloat16"):
-        choose_engine(model, split(), precision="bfloat16", device="cpu")
+    for choice in ("rules", "measured"):
+        with pytest.raises(InvalidInputError, match="does not run in bfloat16"):
+            choose_engine(model, split(), precision="bfloat16", device="cpu", choice=choice)
 
 
 def test_reported_numbers_are_float32() -> None:

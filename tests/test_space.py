@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 
@@ -199,3 +200,15 @@ class TestFingerprint:
     def test_regular_places_are_written_as_runs(self):
         slot = make_space((64, 64)).to_json()["groups"][0]["slots"][2]
         assert slot["index"] == [[0, 1, 128]]
+
+
+def test_a_space_with_other_groups_has_another_fingerprint_and_loads():
+    """Nothing that was computed for one space goes over to a changed copy of it."""
+    space = make_space()
+    before = space.fingerprint
+    other = dataclasses.replace(space, groups=space.groups[:1], costs={})
+    assert other.fingerprint != before
+    assert other.fingerprint == Space(space.groups[:1], space.frozen, {}).fingerprint
+    again = Space.from_json(json.dumps(other.to_json()))
+    assert again.fingerprint == other.fingerprint
+    assert space.fingerprint == before

@@ -689,7 +689,7 @@ def test_records_of_a_newer_version(tmp_path: Path, read_only: bool) -> None:
     connection = sqlite3.connect(tmp_path / "records.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StorageError, match=r"format 99, .* reads up to 1\. Upgrade randprune"):
+    with pytest.raises(StorageError, match=r"format 99, .* reads up to 2\. Upgrade randprune"):
         Store.open(tmp_path, read_only=read_only)
 
 

@@ -299,4 +299,4 @@ def altered(space: Space, tensor: str, change, group: int | None = None) -> Spac
             hit = slot.tensor == tensor and group in (None, number)
             slots.extend(s for s in [change(slot) if hit else slot] if s is not None)
         groups.append(ChannelGroup(old.name, old.width, tuple(slots)))
-    return dataclasses.replace(space, groups=tuple(groups), _cache={})
+    return dataclasses.replace(space, groups=tuple(groups))

@@ -180,6 +180,12 @@ class Budget:
 
     Raises:
         InvalidInputError: a parameter of another type, or outside of its range.
+
+    Examples:
+        >>> Budget("macs", 0.5)
+        Budget(metric='macs', ratio=0.5, tolerance=0.005)
+        >>> Budget("params", 0.3, tolerance=0.01).ratio
+        0.3
     """
 
     metric: str

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
+from randprune.evaluate.threads import using
 from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
 
 # A sample repeats the network until it takes about this long, so that the clock's grain and one
@@ -108,7 +109,7 @@ def measure_latency(
         raise InvalidInputError(f"There are no {missing} to measure the latency with.")
     place = tensors[0].device
     clock = _gpu_ms if place.type == "cuda" else _cpu_ms
-    with _threads(threads), torch.inference_mode():
+    with using(threads), torch.inference_mode():
         networks = {name: in_mode(private_copy(model)) for name, model in models.items()}
         first = {name: clock(network, arguments, 1) for name, network in networks.items()}
         loops = {}
@@ -208,17 +209,6 @@ def _latency(
 def _dtype_of(network: nn.Module, images: Tensor) -> str:
     found = next((p.dtype for p in network.parameters()), images.dtype)
     return str(found).removeprefix("torch.")
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

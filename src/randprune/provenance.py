@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "versions": _versions(),
         "platform": _platform(),
         "cpu": _cpu(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "gpus": _gpus(),
         "git": _git(),
     }
@@ -114,17 +115,23 @@ def _platform() -> str:
     return ", ".join(part for part in parts if part)
 
 
+def cpu_features() -> frozenset[str]:
+    """What the processor can do, by the system's names of it; known on Linux only, else empty."""
+    return _cpu_model()[1]
+
+
 def _cpu() -> dict[str, Any]:
     model, flags = _cpu_model()
     torch = sys.modules.get("torch")
     return {
         "model": model,
         "features": [name for name in _CPU_FEATURES if name in flags],
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "threads": None if torch is None else int(torch.get_num_threads()),
     }
 
 
+@cache
 def _cpu_model() -> tuple[str, frozenset[str]]:
     """Model name and feature flags; the flags are known on Linux only."""
     model, flags = "", frozenset[str]()
@@ -144,14 +151,15 @@ def _cpu_model() -> tuple[str, frozenset[str]]:
     return model or platform.processor() or platform.machine(), flags
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores this process may run on, which is what a timing depends on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """The physical memory of this machine; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

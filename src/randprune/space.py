@@ -33,6 +33,11 @@ class Slot:
     `role`: "out", the layer produces these channels (a filter); "in", it consumes them, and a cut
     channel contributes nothing through these weights; "pass", one number per channel that is
     neither (batch norm, bias, layer scale).
+
+    Examples:
+        >>> slot = Slot("head.weight", 1, np.array([[0, 1], [2, 3], [4, 5]]), "in")
+        >>> slot.places(np.array([0, 2]))
+        array([0, 1, 4, 5])
     """
 
     tensor: str
@@ -52,6 +57,13 @@ class ChannelGroup:
     Channel j of the group is row j of every slot's index; cutting it removes all of its places.
     `sizes` are places in layers that own no tensor there but keep a number of channels, such as
     batch norm without parameters: `tensor` then names the layer.
+
+    Examples:
+        >>> rows = np.arange(4)[:, None]
+        >>> slots = (Slot("a.weight", 0, rows, "out"), Slot("b.weight", 1, rows, "in"))
+        >>> group = ChannelGroup("a", 4, slots)
+        >>> [slot.tensor for slot in group.with_role("in")]
+        ['b.weight']
     """
 
     name: str
@@ -135,6 +147,17 @@ class Space:
         inputs: shape and dtype of each example input, as (shape, dtype name).
         allow: kinds of operations over channels that were opted into (`trace(..., allow=...)`).
         inexact: where those operations' meaning changes when their channels are cut.
+
+    Examples:
+        >>> rows = np.arange(4)[:, None]
+        >>> slots = (Slot("a.weight", 0, rows, "out"), Slot("b.weight", 1, rows, "in"))
+        >>> space = Space(groups=(ChannelGroup("a", 4, slots),), frozen=(), costs={})
+        >>> space.widths
+        array([4])
+        >>> space.dense.kept
+        (array([0, 1, 2, 3]),)
+        >>> Space.from_json(space.to_json()).fingerprint == space.fingerprint
+        True
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -145,7 +168,7 @@ class Space:
     inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
     allow: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()
-    _cache: dict[str, str] = field(default_factory=dict, repr=False)
+    _cache: dict[str, str] = field(init=False, default_factory=dict, repr=False)
 
     @property
     def widths(self) -> IntArray:

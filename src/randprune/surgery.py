@@ -37,6 +37,15 @@ def select(
 
     Raises:
         InvalidInputError: wrong number, length or value of scores or widths.
+
+    Examples:
+        >>> from torch import nn
+        >>> from randprune import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> example = torch.ones(1, 3, 8, 8)
+        >>> space = trace(net, example)
+        >>> select(space, [[0.1, 0.9, 0.2, 0.8]], [2]).kept
+        (array([1, 3]),)
     """
     widths = space.check_widths(widths)
     if len(scores) != len(space.groups):
@@ -73,6 +82,18 @@ def cut(
 
     Raises:
         InvalidInputError: the selection or the network does not belong to the space.
+
+    Examples:
+        >>> from torch import nn
+        >>> from randprune import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> example = torch.ones(1, 3, 8, 8)
+        >>> space = trace(net, example)
+        >>> small = cut(net, space, select(space, [[0.1, 0.9, 0.2, 0.8]], [2]))
+        >>> small[0].weight.shape, small[2].weight.shape
+        (torch.Size([2, 3, 3, 3]), torch.Size([2, 2, 3, 3]))
+        >>> net[0].weight.shape
+        torch.Size([4, 3, 3, 3])
     """
     model = plain_module(model, "cut")
     space.check_selection(selection)
@@ -105,6 +126,17 @@ def verify(
 
     Raises:
         VerificationError: a tensor or an output differs, or all outputs are zero.
+
+    Examples:
+        >>> from torch import nn
+        >>> from randprune import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> example = torch.ones(1, 3, 8, 8)
+        >>> space = trace(net, example)
+        >>> selection = select(space, [[0.1, 0.9, 0.2, 0.8]], [2])
+        >>> small = cut(net, space, selection)
+        >>> verify(net, small, space, selection, example) < 1e-4
+        True
     """
     model, small = plain_module(model, "verify"), plain_module(small, "verify")
     space.check_selection(selection)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attacked import EXAMPLE, network
+from attacked import EXAMPLE, images, network
 
 import randprune as rp
 from randprune.errors import InvalidInputError, RandpruneError
@@ -56,3 +56,34 @@ def test_a_selection_is_a_selection(selection: Any) -> None:
     space = rp.trace(network(), EXAMPLE)
     with pytest.raises(RandpruneError, match="'selection' parameter must be a Selection"):
         rp.cut(network(), space, selection)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": "half"}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": None}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": [0.5]}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": True}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": np.array([0.5, 0.5])}, "'budget' parameter must be the share of the MACs"),
+        ({"criterion": 3}, "'criterion' parameter must be the name of a criterion"),
+        ({"criterion": None}, "'criterion' parameter must be the name of a criterion"),
+        ({"criterion": int}, "'criterion' parameter must be a criterion, not its class"),
+        ({"strategy": 3}, "'strategy' parameter must be the name of a search strategy"),
+        ({"strategy": rp.RandomSearch}, "make one first: RandomSearch"),
+        ({"finetune": "3"}, "'finetune' parameter of prune must be a number of epochs"),
+        ({"finetune": 1.5}, "'finetune' parameter of prune must be a number of epochs"),
+        ({"finetune": [1]}, "'finetune' parameter of prune must be a number of epochs"),
+        ({"finetune": {1: 2}}, "'finetune' parameter of prune must be a number of epochs"),
+        ({"finetune": True}, "'finetune' parameter of prune must be a number of epochs"),
+        ({"settings": "x"}, "'settings' parameter must be a mapping"),
+        ({"settings": ["x"]}, "'settings' parameter must be a mapping"),
+        ({"example_inputs": "x"}, "'example_inputs' parameter must be one tensor"),
+        ({"out": "a\0b"}, "'out' parameter holds a NUL character"),
+        ({"out": 3}, "'out' parameter must be a file name"),
+        ({"out": b"x"}, "'out' parameter must be a file name"),
+    ],
+)
+def test_parameters_of_a_job_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        rp.prune(network(), images(), **change)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from attacked import EXAMPLE, network
+from attacked import EXAMPLE, QUICK, images, network
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -95,3 +95,53 @@ def test_a_parametrised_layer_keeps_its_batch_norm() -> None:
     assert copy.folded == ()
     with torch.no_grad():
         torch.testing.assert_close(copy.network(EXAMPLE), model.eval()(EXAMPLE))
+
+
+class BakedBatch(nn.Module):
+    """Its forward works with one image only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = network()[:5]
+        self.head = nn.Linear(8 * 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).reshape(1, 8 * 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (lambda: nn.Conv2d, InvalidInputError, "'model' parameter of prune must be a network"),
+        (lazy, InvalidInputError, "layer '0' is lazy"),
+        (quantised, UnsupportedModelError, "layer '7' is quantised"),
+        (NoParameters, UnsupportedModelError, "no parameters"),
+        (lambda: network().to("meta"), WeightsError, "0.weight lies on the meta device"),
+        (BakedBatch, InvalidInputError, "BakedBatch runs on one image and not on two"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_in_one_sentence(
+    model: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        rp.prune(model(), images(), candidates=1, settings=QUICK)
+
+
+def parametrised(layer: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    model = network()
+    model[0] = layer(model[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: compiled(network()),
+        lambda: nn.DataParallel(network()),
+        lambda: parametrised(parametrizations.weight_norm),
+        lambda: parametrised(parametrizations.spectral_norm),
+    ],
+)
+def test_unusual_networks_are_pruned(model: Callable[[], nn.Module]) -> None:
+    found = rp.prune(model(), images(), candidates=2, recovery="bn", settings=QUICK)
+    assert found.model(EXAMPLE).shape == (1, 4)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import Row
 from randprune.bench.records import BenchRun
 from randprune.testing.bench_runs import write_bench_run
 
@@ -16,7 +17,11 @@ def main_length(run: BenchRun) -> int | None:
 
 
 def test_tables_are_made_at_the_longest_length_that_most_rows_have(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "uniform/l1": 0.0, "random_channels/random": -0.01}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("uniform", "l1"): 0.0,
+        Row("random_channels", "random"): -0.01,
+    }
     run = write_bench_run(tmp_path, effects, epochs=(0, 1, 4))
     assert main_length(run) == 4
 
@@ -32,7 +37,7 @@ def test_tables_are_made_at_the_longest_length_that_most_rows_have(tmp_path: Pat
     # Trainings that failed change nothing: the length stays what was asked of all rows.
     failed = tuple(
         replace(t, status="failed", error="DataError: planted", test=None)
-        if t.epochs == 4 and not t.row.startswith("random_search")
+        if t.epochs == 4 and t.row.label != "random_search"
         else t
         for t in run.trainings
     )

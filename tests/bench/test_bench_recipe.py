@@ -10,6 +10,7 @@ import tiny_bench
 from tiny_bench import ROWS
 
 from randprune.bench import BenchRecipe
+from randprune.bench.keys import Row
 from randprune.bench.studies import study_file, study_names
 from randprune.bench.units import proposals, trainings
 from randprune.errors import InvalidInputError
@@ -50,10 +51,10 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
 def test_units_are_rows_times_draws_times_lengths_times_trainings() -> None:
     recipe = tiny_bench.recipe(design={"draws": 3, "trainings": 2, "epochs": [4, 0, 1]})
     asked = list(proposals(recipe))
-    assert len(asked) == len({unit.key for unit in asked}) == 3 * 5
-    assert asked[0].row == recipe.reference == "random_search/l1"
-    found = list(trainings(recipe, asked[0]))
-    assert [(u.epochs, u.training) for u in found] == [(1, 0), (4, 0), (1, 1), (4, 1)]
+    assert len(asked) == len(set(asked)) == 3 * 5
+    assert asked[0].key.row == recipe.reference == Row("random_search", "l1")
+    found = list(trainings(recipe, asked[0].key))
+    assert [(u.key.epochs, u.key.training) for u in found] == [(1, 0), (4, 0), (1, 1), (4, 1)]
 
 
 def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:

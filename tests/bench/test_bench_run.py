@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import tiny_bench
 from tiny_bench import IMAGES, ROWS, Watch
 
 from randprune.bench import BenchRun
+from randprune.bench.keys import ProposalKey, Row
 from randprune.bench.results import PROPOSE, SCORES, TRAIN
+from randprune.bench.units import Propose, step_of
 from randprune.errors import InfeasibleBudgetError, StorageError
+from randprune.store import UseOfTestSet
 
 EXTRA = {
     "global_ranking": {"criteria": ["l1"], "epochs": [0]},
@@ -38,19 +42,19 @@ def run(folder: Path) -> BenchRun:
     return tiny_bench.run(folder, methods={**ROWS, **EXTRA}, criteria=CRITERIA)
 
 
-def widths_of(run: BenchRun, row: str, draw: int) -> list[tuple[int, ...]]:
-    return [candidate.widths for candidate in run.candidates[f"{row}/draw-{draw}"]]
+def widths_of(run: BenchRun, row: Row, draw: int) -> list[tuple[int, ...]]:
+    return [candidate.widths for candidate in run.candidates[ProposalKey(row, draw)]]
 
 
 def test_criteria_see_the_same_configurations_in_a_draw(run: BenchRun) -> None:
     for draw in (0, 1):
-        drawn = widths_of(run, "random_search/l1", draw)
+        drawn = widths_of(run, Row("random_search", "l1"), draw)
         assert len(drawn) == 3
         assert len(set(drawn)) > 1
-        assert widths_of(run, "random_search/taylor", draw) == drawn
-        assert widths_of(run, "one_random/l1", draw) == drawn[:1]
-    assert set(widths_of(run, "random_search/l1", 0)).isdisjoint(
-        widths_of(run, "random_search/l1", 1)
+        assert widths_of(run, Row("random_search", "taylor"), draw) == drawn
+        assert widths_of(run, Row("one_random", "l1"), draw) == drawn[:1]
+    assert set(widths_of(run, Row("random_search", "l1"), 0)).isdisjoint(
+        widths_of(run, Row("random_search", "l1"), 1)
     )
 
 
@@ -61,7 +65,7 @@ def test_every_proposal_meets_the_budget_and_is_the_best_candidate(run: BenchRun
         assert abs(proposal.ratio - 0.5) <= 0.03
         assert proposal.search is not None
         assert proposal.test is not None
-        if proposal.label == "random_search":
+        if proposal.row.label == "random_search":
             found = run.candidates[proposal.key]
             values = [candidate.scores["minus_kl"] for candidate in found]
             assert proposal.chosen == int(np.argmax(values))
@@ -80,17 +84,22 @@ def test_what_fails_is_listed_with_its_error_and_the_rest_goes_on(run: BenchRun)
     assert run.status == "finished"
     failed = {(r.row, r.draw): r.error for r in run.failures}
     assert failed.keys() == {
-        (row, draw) for row in ("broken/random", "random_search/unreadable") for draw in (0, 1)
+        (row, draw)
+        for row in (Row("broken", "random"), Row("random_search", "unreadable"))
+        for draw in (0, 1)
     }
-    assert "outside the budget of 0.5" in failed["broken/random", 0]
-    assert "'unreadable' failed. DataError: these weights" in failed["random_search/unreadable", 1]
+    assert "outside the budget of 0.5" in failed[Row("broken", "random"), 0]
+    assert (
+        "'unreadable' failed. DataError: these weights"
+        in failed[Row("random_search", "unreadable"), 1]
+    )
     assert len([r for r in run.results if r.status == "ok"]) == 2 * (4 + 1 + 3 + 1)
 
 
 def test_each_result_carries_its_costs(run: BenchRun) -> None:
     by_row = {(r.row, r.draw): r for r in run.results}
-    dense, half = run.dense.macs, by_row["one_random/l1", 0].proposal.macs
-    one, three = by_row["one_random/l1", 0], by_row["random_search/l1", 0]
+    dense, half = run.dense.macs, by_row[Row("one_random", "l1"), 0].proposal.macs
+    one, three = by_row[Row("one_random", "l1"), 0], by_row[Row("random_search", "l1"), 0]
     assert one.spent[PROPOSE].candidates == 1
     # The candidate on 150 search images; the proposal's batch norms, and the dense network's
     # moments, on 100 calibration images.
@@ -98,19 +107,22 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
     assert one.spent[PROPOSE].macs == 250 * half + 100 * dense
     assert three.spent[PROPOSE].images_forward == 3 * 150 + 100 + 100
     booked = {entry.key: entry for entry in run.ledger}
-    assert booked["one_random/l1/draw-0"].images_forward == 150 + 100
+    step = step_of(Propose(ProposalKey(Row("one_random", "l1"), 0)))
+    assert booked[step].images_forward == 150 + 100
     assert booked["moments"].images_forward == 100
     assert one.spent[SCORES].images_forward == 0
-    assert by_row["random_search/taylor", 0].spent[SCORES].images_backward == 100
-    assert by_row["random_search/taylor", 0].spent[SCORES].macs > 1.5 * 100 * dense
+    assert by_row[Row("random_search", "taylor"), 0].spent[SCORES].images_backward == 100
+    assert by_row[Row("random_search", "taylor"), 0].spent[SCORES].macs > 1.5 * 100 * dense
     images = 64 * (1348 // 64)
     assert one.spent[TRAIN].images_backward == images
     assert one.spent[TRAIN].macs == 3 * images * half
     # Its tables come from 100 images for each of two groups.
-    assert by_row["best_by_proxy/l1", 0].spent[PROPOSE].images_forward == 100 + 100 + 2 * 100
-    assert by_row["best_by_proxy/l1", 0].spent[PROPOSE].candidates == 0
-    assert by_row["looks_around/random", 0].spent[PROPOSE].macs == pytest.approx(
-        (64 + 100) * dense + 100 * by_row["looks_around/random", 0].proposal.macs
+    assert (
+        by_row[Row("best_by_proxy", "l1"), 0].spent[PROPOSE].images_forward == 100 + 100 + 2 * 100
+    )
+    assert by_row[Row("best_by_proxy", "l1"), 0].spent[PROPOSE].candidates == 0
+    assert by_row[Row("looks_around", "random"), 0].spent[PROPOSE].macs == pytest.approx(
+        (64 + 100) * dense + 100 * by_row[Row("looks_around", "random"), 0].proposal.macs
     )
     assert {entry.phase for entry in run.ledger} == {
         "pretrain", "calibrate", "scores", "propose", "train", "test",
@@ -118,8 +130,11 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
 
 
 def test_epochs_are_recorded_and_the_last_one_counts(run: BenchRun) -> None:
-    trained = [r for r in run.results if r.epochs]
-    assert [row.epoch for row in run.epochs[trained[0].key]] == [1]
+    trained = [r for r in run.results if r.epochs and r.status == "ok"]
+    histories = {t.key: t.history for t in run.trainings}
+    assert histories.keys() == {result.key for result in trained}
+    assert all(len(history) == 1 for history in histories.values())
+    assert all(history[0]["train_loss"] > 0 for history in histories.values())
     seeds = {(t.draw, t.seed) for t in run.trainings}
     assert len(seeds) == 2  # one a draw, the same for all rows
 
@@ -212,3 +227,54 @@ def test_the_clock_never_runs_backwards(run: BenchRun, tmp_path: Path) -> None:
         steps = [done for name, done in watch.steps if name == phase]
         assert steps == sorted(steps)
         assert not steps or steps[-1] == total or phase == "trace"
+
+
+class Stopped(Watch):
+    """Ends the run when a phase has done so much, as Ctrl-C does."""
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        if phase == self.stop_at[0] and done >= self.stop_at[1]:
+            raise KeyboardInterrupt
+
+
+SHORT = {"criteria": ["l1"], "design": {"draws": 1, "epochs": [1]}}
+
+
+@pytest.fixture(scope="module")
+def while_testing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a benchmark that was stopped after its first final evaluation."""
+    out = tmp_path_factory.mktemp("stopped") / "out"
+    with pytest.raises(KeyboardInterrupt):
+        tiny_bench.run(out, Stopped("test", 1), **SHORT)
+    run = BenchRun.load(out)
+    assert run.status == "interrupted"
+    assert run.test_set == UseOfTestSet(before_final=0, final=1)
+    assert run.dense.test is not None
+    return out
+
+
+def test_an_interrupted_final_evaluation_goes_on_as_such(
+    while_testing: Path, tmp_path: Path
+) -> None:
+    """The test set is opened again, by another process: not before the final evaluation."""
+    again = tmp_path / "again"
+    shutil.copytree(while_testing, again)
+    run = tiny_bench.run(again, **SHORT)
+    assert all(result.test is not None for result in run.results)
+    assert run.test_set == UseOfTestSet(before_final=0, final=2)
+
+
+@pytest.mark.parametrize("kind", ["proposal", "trained"])
+def test_what_ends_after_a_final_evaluation_counts_as_chosen_by_it(
+    kind: str, while_testing: Path, tmp_path: Path
+) -> None:
+    """A network that was lost is made again; by then, the test set was open."""
+    again = tmp_path / "again"
+    shutil.copytree(while_testing, again)
+    lost = sorted((again / "work").glob(f"run-1/{kind}-*"))
+    assert len(lost) == 4  # one a row
+    for path in lost[:2]:
+        path.unlink()
+    run = tiny_bench.run(again, **SHORT)
+    assert all(result.test is not None for result in run.results)
+    assert run.test_set == UseOfTestSet(before_final=1, final=2)

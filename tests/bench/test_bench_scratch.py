@@ -14,6 +14,7 @@ from tiny_bench import SCRATCH, Watch
 
 from randprune.bench import BenchRecipe, BenchRun
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import ProposalKey, Row
 from randprune.bench.results import PROPOSE, SHARED, TRAIN
 from randprune.errors import InvalidInputError
 from randprune.report import report_of, write_report
@@ -33,7 +34,7 @@ def run(folder: Path) -> BenchRun:
 
 
 def result(run: BenchRun, label: str, draw: int = 0, epochs: int = 2) -> Any:
-    found = [r for r in run.results if (r.label, r.draw, r.epochs) == (label, draw, epochs)]
+    found = [r for r in run.results if (r.row.label, r.draw, r.epochs) == (label, draw, epochs)]
     assert len(found) == 1
     return found[0]
 
@@ -45,7 +46,7 @@ def test_every_row_is_trained_by_the_same_recipe_and_seeds_the_dense_network_too
     run: BenchRun,
 ) -> None:
     labels = ["random_search", "uniform", "one_random", "looks_around", "foresees", "dense"]
-    assert [row.partition("/")[0] for row in run.protocol.rows] == labels
+    assert [row.label for row in run.protocol.rows] == labels
     assert run.protocol.compared == run.protocol.rows[:-1]
     sound = [label for label in labels if label != "foresees"]
     for label in sound:
@@ -62,7 +63,7 @@ def test_every_row_is_trained_by_the_same_recipe_and_seeds_the_dense_network_too
 def test_proposals_meet_the_original_networks_budget_in_wider_layers(run: BenchRun) -> None:
     original = run.space.groups
     assert [group.width for group in original] == [12, 16]
-    made = [p for p in run.proposals if p.status == "ok" and p.label != "dense"]
+    made = [p for p in run.proposals if p.status == "ok" and p.row.label != "dense"]
     assert all(abs(p.ratio - 0.5) <= 0.03 for p in made)
     assert any(w > g.width for p in made for w, g in zip(p.widths, original, strict=True))
     assert result(run, "dense").proposal.widths == (12, 16)
@@ -79,11 +80,11 @@ def test_a_search_compares_by_shared_weights(run: BenchRun) -> None:
         values = [candidate.scores["search_top1"] for candidate in pool]
         assert proposal.chosen == int(np.argmax(values))
         assert proposal.search.share == pytest.approx(max(values))
-        single = run.candidates[f"one_random/scratch/draw-{draw}"]
+        single = run.candidates[ProposalKey(Row("one_random", "scratch"), draw)]
         assert [c.widths for c in single] == [pool[0].widths]
         assert result(run, "uniform", draw).proposal.search.images == 150
         assert result(run, "random_search", draw).test_before is None
-    assert [row.epoch for row in run.epochs["supernet"]] == [1, 2, 3]
+    assert [row.epoch for row in run.preparation] == [1, 2, 3]
 
 
 def test_only_a_search_is_charged_the_shared_weights(run: BenchRun) -> None:
@@ -103,7 +104,7 @@ def test_only_a_search_is_charged_the_shared_weights(run: BenchRun) -> None:
 
 def test_what_needs_a_trained_network_fails_with_a_reason(run: BenchRun) -> None:
     assert run.status == "finished"
-    assert {(r.label, r.draw, r.epochs) for r in run.failures} == {
+    assert {(r.row.label, r.draw, r.epochs) for r in run.failures} == {
         ("foresees", draw, epochs) for draw in (0, 1) for epochs in (1, 2)
     }
     assert "Use task.evaluate, or a benchmark of the setting" in run.failures[0].error
@@ -133,7 +134,7 @@ def test_the_report_speaks_of_networks_from_scratch(run: BenchRun, tmp_path: Pat
         "The dense network, trained in the same way, lies ",
         "How much does the training length matter?",
         "Do shared weights rank networks as training alone does?",
-        "Kendall&#x27;s tau with the test accuracy after training, over 8 proposed networks: "
+        "Kendall&#39;s tau with the test accuracy after training, over 8 proposed networks: "
         "accuracy with shared weights",
         "0 times before the final evaluation",
         "or other shared weights than these",
@@ -155,16 +156,18 @@ def test_the_leaderboard_ends_with_the_dense_network_without_a_verdict(run: Benc
                                                             strict=True)}  # fmt: skip
     assert shown["verdict"] == "–"
     assert shown["ratio"] == "100.0 %".replace(" ", "\u00a0")
-    assert "points" in shown["difference"]
+    assert re.fullmatch(r"[+−]\d+\.\d\d|0\.00", shown["difference"])
+    titles = {column.name: column.title for column in board.columns}
+    assert titles["difference"] == "Points to the reference"
     rows: Any = report.summary["rows"]
     told = {row["row"].partition("/")[0]: row for row in rows}
     assert told["dense"]["difference"] is not None
     assert {label for label, row in told.items() if row["verdict"] is None} == {
         "dense", "random_search", "foresees",
     }  # fmt: skip
-    assert {c.name for c in Analysis(run).at[2].comparisons} == {
-        "uniform/scratch", "one_random/scratch", "looks_around/scratch",
-    }  # fmt: skip
+    assert [c.name for c in Analysis(run).at[2].comparisons] == [
+        Row(label, "scratch") for label in ("uniform", "one_random", "looks_around")
+    ]
 
 
 # ---------------------------------------------------------------------------- stop and go on
@@ -201,7 +204,7 @@ def test_processes_find_what_one_process_finds(run: BenchRun, tmp_path: Path) ->
         tmp_path, design={"draws": 1, "epochs": [1]}, output={"workers": 1}
     )
     assert [r.test for r in one.results] == [
-        result(run, r.label, 0, 1).test for r in one.results
+        result(run, r.row.label, 0, 1).test for r in one.results
     ]  # fmt: skip
     assert len(one.results) == 4
 
@@ -256,5 +259,5 @@ def test_a_recipe_comes_back_from_its_file_with_the_defaults_of_the_setting(
     assert recipe.design.epochs == (20,)
     assert recipe.proposals.rank_by == "accuracy"
     assert recipe.trained_by.lr == 0.1
-    assert recipe.reference == "random_search/scratch"
+    assert recipe.reference == Row("random_search", "scratch")
     assert BenchRecipe.load(recipe.save(tmp_path / "bench.toml")) == recipe

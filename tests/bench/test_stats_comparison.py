@@ -8,6 +8,7 @@ import pytest
 from randprune.bench.stats import (
     Comparison,
     compare_with_baseline,
+    detectable_difference,
     holm,
     largest_difference,
     paired_difference,
@@ -170,3 +171,26 @@ def test_bad_questions_are_refused() -> None:
         compare_with_baseline({"l1": {(0, 0): 0.5}}, "random", margin=MARGIN)
     with pytest.raises(InvalidInputError, match=r"'margin' parameter .* must be positive"):
         paired_difference("x", [0.1, 0.2], margin=0.0)
+
+
+@pytest.mark.parametrize("others", [0, 1, 5])
+def test_a_difference_is_told_from_the_corrected_threshold_on(others: int) -> None:
+    around = np.array([-0.002, 0.001, 0.003, -0.002])
+    scores = {"base": dict.fromkeys(((i, 0) for i in range(4)), 0.9)}
+
+    def family(shift: float) -> tuple[Comparison, ...]:
+        rows = {f"other {k}": around for k in range(others)}
+        shifted = {**rows, "row": around + shift}
+        found = {name: {(i, 0): 0.9 + d[i] for i in range(4)} for name, d in shifted.items()}
+        return compare_with_baseline({**scores, **found}, "base", margin=0.0001)
+
+    needed = detectable_difference(family(0.0))
+    assert needed is not None
+    assert family(1.001 * needed)[-1].verdict == "better"
+    assert family(0.999 * needed)[-1].verdict == "undecided"
+
+
+def test_no_test_no_threshold() -> None:
+    assert detectable_difference(()) is None
+    scores = {"base": {(0, 0): 0.9}, "row": {(0, 0): 0.8}}
+    assert detectable_difference(compare_with_baseline(scores, "base", margin=0.01)) is None

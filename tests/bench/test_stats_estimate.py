@@ -158,6 +158,38 @@ def test_interval_of_kendall_tau_covers_that_of_the_normal_law() -> None:
     assert 0.92 <= np.mean(hits) <= 0.99
 
 
+def test_repeats_of_one_network_make_no_interval_narrower() -> None:
+    rng = np.random.default_rng(5)
+    rho, covered, naive = 0.6, 0, 0
+    truth = 2 / np.pi * np.arcsin(rho)
+    for _ in range(300):
+        a = rng.normal(size=12)
+        b = rho * a + 0.8 * rng.normal(size=12)
+        x, y, of = (np.repeat(values, 4) for values in (a, b, np.arange(12)))
+        alone, repeated = kendall_tau(x, y), kendall_tau(x, y, clusters=of.tolist())
+        assert alone is not None
+        assert repeated is not None
+        assert repeated.value == alone.value
+        assert (repeated.count, alone.count) == (12, 48)
+        assert repeated.interval is not None
+        assert alone.interval is not None
+        covered += repeated.interval[0] <= truth <= repeated.interval[1]
+        naive += alone.interval[0] <= truth <= alone.interval[1]
+    assert covered >= 0.92 * 300
+    assert naive <= 0.80 * 300
+
+
+def test_clusters_that_are_too_few_give_no_interval() -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=16), rng.normal(size=16)
+    few = kendall_tau(a, b, clusters=[i % 4 for i in range(16)])
+    assert few is not None
+    assert few.interval is None
+    assert few.note == "4 groups of networks are too few for an interval"
+    # A cluster each is no cluster at all.
+    assert kendall_tau(a, b, clusters=range(16)) == kendall_tau(a, b)
+
+
 def test_kendall_tau_says_where_it_is_undefined() -> None:
     assert kendall_tau([1.0, 2.0], [1.0, 2.0]) is None
     assert kendall_tau([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]) is None

@@ -29,6 +29,9 @@ class Plan:
     layers: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     steps: list[tuple[Run, tuple[int, ...], tuple[str, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # Maps with memory of their own, which steps may write into. The input is the caller's, and
+    # torch refuses to write where `chunk` or `split` has handed out several views.
+    writable: list[int] = field(default_factory=list)
 
     def pick(self, *choices: Any) -> Any:
         return self.draw(st.sampled_from(choices))
@@ -50,6 +53,15 @@ class Plan:
         self.steps.append((run, sources, layers))
         self.shapes.extend(shapes)
         return True
+
+    def own(self) -> bool:
+        """Say that the last map has memory of its own."""
+        self.writable.append(len(self.shapes) - 1)
+        return True
+
+    def target(self) -> int | None:
+        """A map that may be written into, recent ones preferred."""
+        return self.draw(st.sampled_from(self.writable[-4:][::-1])) if self.writable else None
 
     def divisor(self, *numbers: int) -> int:
         common = [d for d in range(1, min(numbers) + 1) if all(n % d == 0 for n in numbers)]
@@ -108,7 +120,8 @@ def convolution(plan: Plan) -> bool:
     if plan.draw(st.booleans()):
         conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
     shape = (out, (size - 1) // stride + 1)
-    return plan.add(f"conv g{groups}", lambda x, m: m(x), (source,), [shape], plan.layer(conv))
+    plan.add(f"conv g{groups}", lambda x, m: m(x), (source,), [shape], plan.layer(conv))
+    return plan.own()
 
 
 def depthwise(plan: Plan) -> bool:
@@ -117,7 +130,8 @@ def depthwise(plan: Plan) -> bool:
     multiplier = plan.pick(1, 1, 2)
     conv = nn.Conv2d(channels, channels * multiplier, 3, 1, 1, groups=channels)
     shape = (channels * multiplier, size)
-    return plan.add("depthwise", lambda x, m: m(x), (source,), [shape], plan.layer(conv))
+    plan.add("depthwise", lambda x, m: m(x), (source,), [shape], plan.layer(conv))
+    return plan.own()
 
 
 def transposed(plan: Plan) -> bool:
@@ -198,7 +212,8 @@ def activation(plan: Plan) -> bool:
         F.relu, F.gelu, F.silu, F.hardswish, torch.tanh, torch.sigmoid, torch.exp, torch.cos
     )
     bounded = lambda x: function(x.clamp(-4, 4))  # noqa: E731 - a step is a function
-    return plan.add(function.__name__, bounded, (source,), [plan.shapes[source]])
+    plan.add(function.__name__, bounded, (source,), [plan.shapes[source]])
+    return plan.own()
 
 
 def resize(plan: Plan) -> bool:
@@ -223,6 +238,84 @@ def resize(plan: Plan) -> bool:
     )
 
 
+def activate_in_place(plan: Plan) -> bool:
+    """An activation that writes over a map, which later steps may read too."""
+    target = plan.target()
+    if target is None:
+        return False
+    function = plan.pick(
+        nn.ReLU(inplace=True),
+        nn.ReLU6(inplace=True),
+        F.relu_,
+        lambda x: F.hardtanh(x, -0.5, 0.7, inplace=True),
+        lambda x: F.leaky_relu(x, 0.2, inplace=True),
+        lambda x: x.clamp_(-0.8, 0.8),
+        lambda x: x.mul_(0.7),
+        torch.tanh_,
+    )
+    return plan.add("in place", function, (target,), [plan.shapes[target]])
+
+
+def normalise_in_place(plan: Plan) -> bool:
+    """Batch norm with an activation in place behind it, as most networks write it."""
+    source = plan.map()
+    channels, _ = plan.shapes[source]
+    norm = plan.layer(nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True)))
+    plan.add("norm, relu in place", lambda x, m: m(x), (source,), [plan.shapes[source]], norm)
+    return plan.own()
+
+
+def add_in_place(plan: Plan) -> bool:
+    """A sum that is written over its first summand; the result's readers and others' see it."""
+    target = plan.target()
+    if target is None:
+        return False
+    shape = plan.shapes[target]
+    other = plan.map(lambda s: s == shape)
+
+    def add(a, b):
+        a += b
+        return a
+
+    def add_and_rectify(a, b):
+        a += b
+        return F.relu(a, inplace=True)
+
+    run = plan.pick(
+        add,
+        add_and_rectify,
+        lambda a, b: a.add_(b, alpha=0.5),
+        lambda a, b: a.sub_(torch.sigmoid(b)),
+        lambda a, b: a.mul_(torch.sigmoid(b)),
+    )
+    return plan.add("add in place", run, (target, other), [shape])
+
+
+def write_through_a_view(plan: Plan) -> bool:
+    """An operator in place on a view: the map and its other views change with it."""
+    target = plan.target()
+    if target is None:
+        return False
+    shape = plan.shapes[target]
+
+    def half(x):
+        x[:, : (x.shape[1] + 1) // 2].clamp_(-0.6, 0.6)
+        return x
+
+    def rows(x):
+        before = x.flatten(2)
+        x.transpose(2, 3)[:, :, 0].mul_(0.5)
+        return before.unflatten(2, x.shape[2:])
+
+    run = plan.pick(
+        half,
+        rows,
+        lambda x: F.relu_(x.flatten(2)).view(x.shape),
+        lambda x: x.view(x.shape[0], x.shape[1], -1).tanh_().sum(2)[..., None, None] * 0.1 + x,
+    )
+    return plan.add("through a view", run, (target,), [shape])
+
+
 def combine(plan: Plan) -> bool:
     first = plan.map()
     shape = plan.shapes[first]
@@ -235,7 +328,8 @@ def combine(plan: Plan) -> bool:
         lambda a, b: torch.where(a > 0, a, b),
         lambda a, b: torch.stack([a, b], 1).mean(1),
     )
-    return plan.add("combine", function, (first, second), [shape])
+    plan.add("combine", function, (first, second), [shape])
+    return plan.own()
 
 
 def project_and_add(plan: Plan) -> bool:
@@ -244,9 +338,10 @@ def project_and_add(plan: Plan) -> bool:
     channels, size = plan.shapes[first]
     second = plan.map(lambda s: s[1] == size)
     conv = nn.Conv2d(plan.shapes[second][0], channels, 1)
-    return plan.add(
+    plan.add(
         "residual", lambda a, b, m: a + m(b), (first, second), [(channels, size)], plan.layer(conv)
     )
+    return plan.own()
 
 
 def concatenate(plan: Plan) -> bool:
@@ -256,7 +351,8 @@ def concatenate(plan: Plan) -> bool:
     channels, size = plan.shapes[first]
     second = plan.map(lambda s: s[1] == size and s[0] <= 10)
     shape = (channels + plan.shapes[second][0], size)
-    return plan.add("cat", lambda a, b: torch.cat([a, b], 1), (first, second), [shape])
+    plan.add("cat", lambda a, b: torch.cat([a, b], 1), (first, second), [shape])
+    return plan.own()
 
 
 def pieces(plan: Plan) -> bool:
@@ -269,6 +365,7 @@ def pieces(plan: Plan) -> bool:
         lambda x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]),
         lambda x: torch.split(x, channels // 2, 1),
     )
+    plan.writable.clear()
     return plan.add("pieces", run, (source,), [(channels // 2, size)] * 2)
 
 
@@ -279,6 +376,7 @@ def constant_pieces(plan: Plan) -> bool:
     channels, size = plan.shapes[source]
     cut = plan.draw(st.integers(1, channels - 1))
     sizes = [cut, channels - cut]
+    plan.writable.clear()
     return plan.add(
         f"split {sizes}", lambda x: x.split(sizes, 1), (source,), [(s, size) for s in sizes]
     )
@@ -407,6 +505,7 @@ def across_channels(plan: Plan) -> bool:
 
 
 COMMON = (convolution, convolution, depthwise, normalise, activation, combine, project_and_add)
+IN_PLACE = (activate_in_place, normalise_in_place, add_in_place, write_through_a_view)
 RARE = (
     *(
         transposed,
@@ -424,12 +523,18 @@ RARE = (
 
 
 @st.composite
-def networks(draw: Draw, steps: int = 8) -> RandomNetwork:
-    """A random network for images (batch, 3, 4, 4); it starts with a convolution."""
+def networks(draw: Draw, steps: int = 8, written: int = 0) -> RandomNetwork:
+    """A random network for images (batch, 3, 4, 4); it starts with a convolution.
+
+    At least `written` of its steps write in place.
+    """
     plan = Plan(draw, [(3, 4)])
     torch.manual_seed(draw(st.integers(0, 99)))
     convolution(plan)
     for _ in range(draw(st.integers(1, steps))):
-        draw(st.sampled_from(COMMON + RARE))(plan)
+        draw(st.sampled_from(COMMON + RARE + IN_PLACE))(plan)
+    for _ in range(written):
+        draw(st.sampled_from(IN_PLACE))(plan)
+        draw(st.sampled_from(COMMON))(plan)
     extra = plan.map() if draw(st.booleans()) else None
     return RandomNetwork(plan, pool=draw(st.booleans()), extra=extra).eval()

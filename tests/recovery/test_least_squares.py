@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.errors import InvalidInputError
-from randprune.recovery.least_squares import repair
-from randprune.recovery.statistics import collect_moments
+from randprune.graph.layers import Geometry
+from randprune.recovery.least_squares import refit, repair
+from randprune.recovery.replay import Layer
+from randprune.recovery.statistics import Moments, SiteMoments, collect_moments
 from randprune.space import Selection
 
 EVERYWHERE = 10_000
@@ -99,6 +101,30 @@ def test_weights_and_bias_are_those_of_a_solver_on_the_rows() -> None:
     shift = (mean_before - small.b_norm.running_mean).double().numpy()
     np.testing.assert_allclose(shift, solution[-1], rtol=0, atol=2e-3)
     assert small.b.bias is None
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_refit_has_a_free_constant_or_none_at_all(centred: bool) -> None:
+    """Against a solver on rows whose mean is far from zero, where the two differ widely."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6)) + np.arange(2.0, 8.0)
+    weight = rng.normal(size=(3, 6))
+    site = SiteMoments(
+        torch.from_numpy(rows.mean(0))[None],
+        torch.from_numpy(np.cov(rows.T, bias=True)).float()[None],
+        len(rows),
+        per_channel=False,
+    )
+    layer = Layer("w", "", None, "w", Geometry())
+    moments = Moments({"w": layer}, {"w": site}, {"w": (3, 6)}, 400, "")
+    kept = np.array([0, 2, 5])
+    new, shift = refit(moments, layer, torch.from_numpy(weight), kept, 0.0, centred=centred)
+    constant = np.ones((len(rows), 1)) if centred else np.zeros((len(rows), 0))
+    design = np.concatenate([rows[:, kept], constant], axis=1)
+    solution = np.linalg.lstsq(design, rows @ weight.T, rcond=None)[0]
+    np.testing.assert_allclose(new.numpy().T, solution[:3], rtol=0, atol=1e-5)
+    wanted = solution[3] if centred else np.zeros(3)
+    np.testing.assert_allclose(shift.numpy(), wanted, rtol=0, atol=1e-4)
 
 
 def test_a_layer_with_neither_bias_nor_norm_gains_a_bias() -> None:

@@ -62,17 +62,29 @@ def test_grouped_layers_have_one_matrix_a_group() -> None:
         torch.testing.assert_close(site.covariance[group], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_sampled_places_agree_with_all_places() -> None:
-    network, x = build(Bare), images(400)
+def test_sampled_places_are_those_that_the_seed_draws() -> None:
+    """Moments of exactly the drawn windows: eight places a batch, the same for all its images."""
+    network, x = build(Bare), images(60)
     space = traced(network)
-    few = collect_moments(network, space, x.split(50), positions=8, seed=1)
-    all_of_them = collect_moments(network, space, x.split(50), positions=EVERYWHERE)
-    a, b = (m.site(m.layers["b.weight"]) for m in (few, all_of_them))
-    assert a.rows == 400 * 8
-    # Standard errors of means of 3,200 rows of unit-sized numbers are below 0.02.
-    torch.testing.assert_close(a.covariance, b.covariance, rtol=0.2, atol=0.05)
-    again = collect_moments(network, space, [(part, None) for part in x.split(50)], positions=8, seed=1)  # fmt: skip  # noqa: E501
-    assert torch.equal(again.site(again.layers["b.weight"]).covariance, a.covariance)
+    few = collect_moments(network, space, x.split(20), positions=8, seed=1)
+    site = few.site(few.layers["b.weight"])
+    assert site.rows == 60 * 8
+    generator = torch.Generator().manual_seed(1)
+    drawn = []
+    with torch.no_grad():
+        for part in x.split(20):
+            places = torch.randperm(64, generator=generator)[:8]
+            every = windows(F.relu(network.a(part)), network.b).reshape(20, 64, -1)
+            drawn.append(every[:, places].flatten(0, 1))
+    rows = torch.cat(drawn)
+    torch.testing.assert_close(site.mean[0], rows.mean(0), rtol=1e-5, atol=1e-6)
+    expected = torch.cov(rows.T, correction=0).float()
+    torch.testing.assert_close(site.covariance[0], expected, rtol=1e-4, atol=1e-5)
+    pairs = [(part, None) for part in x.split(20)]
+    again = collect_moments(network, space, pairs, positions=8, seed=1)
+    assert torch.equal(again.site(again.layers["b.weight"]).covariance, site.covariance)
+    other = collect_moments(network, space, pairs, positions=8, seed=2)
+    assert not torch.equal(other.site(other.layers["b.weight"]).covariance, site.covariance)
 
 
 def test_wide_layers_fall_back_to_channels_then_to_nothing() -> None:

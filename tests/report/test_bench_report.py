@@ -13,23 +13,25 @@ from typer.testing import CliRunner
 
 from randprune.bench import BenchRun
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import Row
 from randprune.cli.app import app
 from randprune.report import ReportPaths, report_of, write_report
 from randprune.report.bench.findings import findings
 from randprune.report.chart import Chart
+from randprune.report.format import points
 from randprune.report.html import render
 from randprune.report.names import Names
 from randprune.testing import write_bench_run
 
 EFFECTS = {
-    "random_search/l1": 0.0,
-    "random_search/l2": 0.0003,
-    "random_search/kl": -0.0002,
-    "random_search/random": -0.03,
-    "uniform/l1": -0.012,
-    "random_channels/random": -0.05,
-    "iterative/l1": 0.015,
-    "global_ranking/taylor": -0.03,
+    Row("random_search", "l1"): 0.0,
+    Row("random_search", "l2"): 0.0003,
+    Row("random_search", "kl"): -0.0002,
+    Row("random_search", "random"): -0.03,
+    Row("uniform", "l1"): -0.012,
+    Row("random_channels", "random"): -0.05,
+    Row("iterative", "l1"): 0.015,
+    Row("global_ranking", "taylor"): -0.03,
 }
 
 
@@ -45,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trainings=2,
         candidates=12,
         training_sd=0.001,
-        failed=["global_ranking/taylor"],
+        failed=[Row("global_ranking", "taylor")],
     )
     return out
 
@@ -90,7 +92,11 @@ def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
     assert f1.startswith("Of 2 other criteria under the same draws, against l1: 2 equivalent: ")
     assert "Jointly, with 95 % confidence, none of them differs from l1 by more than 0." in f1
     assert "There is no clear winner, and that is shown" in f1
-    assert "Control: ranking channels at random is worse (−3." in f1 or "is worse (−2." in f1
+    assert planted_is(planted, Row("random_search", "random"), -0.03)
+    control = difference(planted, Row("random_search", "random"))
+    assert f"Control: ranking channels at random is worse ({points(control, 2)}, ".replace(
+        "\u00a0", " "
+    ) in f1  # fmt: skip
     f2 = answers["F2"]
     assert "1 better: iterative (+1." in f2
     assert "3 worse: uniform (−1." in f2
@@ -99,16 +105,93 @@ def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
     gain = re.match(r"From 1 to 4 epochs random search with l1 gains \+1\.(\d+) points", f4)
     assert gain is not None  # planted: 0.01 * log2(5 / 2), 1.32 points
     assert "the length changes results more than the criterion" in f4
+    assert "With 5 draws with Holm's correction over 7 rows, a difference has to be about 0." in f1
+
+
+def difference(run: BenchRun, row: Row) -> float:
+    """What the statistics say of a row, in shares."""
+    main = Analysis(run).main
+    assert main is not None
+    return next(c.difference.value for c in main.comparisons if c.name == row)
+
+
+def planted_is(run: BenchRun, row: Row, effect: float) -> bool:
+    """Whether that is what was planted, within the chance of five draws with two trainings."""
+    return abs(difference(run, row) - effect) < 4 * 0.001 * (2 / (5 * 2)) ** 0.5
+
+
+def verdicts(run: BenchRun) -> list[str]:
+    """The verdicts of the leaderboard."""
+    board = report_of(run).results
+    assert board is not None
+    column = [column.name for column in board.columns].index("verdict")
+    return [row[column].text for row in board.rows]
+
+
+def test_undecided_rows_are_counted_before_anybody_is_said_to_be_unbeaten(tmp_path: Path) -> None:
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "l2"): 0.001,
+        Row("uniform", "l1"): -0.2,
+    }
+    run = write_bench_run(tmp_path / "open", effects, draws=3, training_sd=0.01, seed=1)
+    assert sorted(verdicts(run)) == ["reference", "undecided", "worse", "–"]
+    assert report_of(run).headline.replace("\u00a0", " ") == (
+        "No row was shown to beat random search with l1 after 2 epochs: of 2 rows 1 is undecided "
+        "and 1 is worse (margin 0.5 points)"
+    )
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "l2"): -0.2,
+        Row("random_search", "kl"): 0.001,
+    }
+    run = write_bench_run(tmp_path / "criteria", effects, draws=3, training_sd=0.01)
+    assert verdicts(run).count("undecided") == 1
+    f1 = said(run)["F1"]
+    assert "No criterion was shown to be ahead, but l2 fell behind. 1 of 2 is undecided" in f1
+    # Once all is decided, it may be said.
+    effects = {Row("random_search", "l1"): 0.0, Row("random_search", "l2"): -0.2}
+    run = write_bench_run(tmp_path / "closed", effects, draws=6, training_sd=0.001)
+    assert report_of(run).headline.startswith("No row beats random search with l1 after 2 epochs")
+    assert "No criterion is ahead, but l2 fell behind." in said(run)["F1"]
+
+
+def test_a_gain_is_compared_by_its_interval(tmp_path: Path) -> None:
+    effects = {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): -0.008}
+    kinds = {"more than": 0.0005, "comparably to": 0.006}
+    for words, deviation in kinds.items():
+        folder = tmp_path / words.split()[0]
+        run = write_bench_run(
+            folder, effects, epochs=(1, 4), draws=4, training_sd=deviation, draw_sd=0.001
+        )
+        assert f"the length changes results {words} the method" in said(run)["F4"], words
+
+
+def test_a_page_opens_with_the_forest_plot_and_the_leaderboard(planted: BenchRun) -> None:
+    result = report_of(planted).page.sections[0]
+    assert [getattr(block, "id", type(block).__name__) for block in result.blocks[:3]] == [
+        "forest",
+        "leaderboard",
+        "Facts",
+    ]
 
 
 def test_an_ahead_criterion_is_said_to_contradict(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/kl": 0.02, "random_search/l2": 0.0}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "kl"): 0.02,
+        Row("random_search", "l2"): 0.0,
+    }
     run = write_bench_run(tmp_path, effects, draws=6, trainings=2, training_sd=0.001)
     assert "contradicts “no clear winner”: kl came out ahead" in said(run)["F1"]
 
 
 def test_all_equivalent_is_a_result(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/kl": 0.0, "uniform/l1": 0.0}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "kl"): 0.0,
+        Row("uniform", "l1"): 0.0,
+    }
     run = write_bench_run(tmp_path, effects, draws=8, training_sd=0.001)
     text = report_of(run).headline
     assert text.startswith("No clear winner: 2 of 2 rows equivalent to random search with l1")
@@ -116,7 +199,7 @@ def test_all_equivalent_is_a_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draws", [1, 2])
 def test_few_draws_decide_little_and_the_page_says_so(draws: int, tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "uniform/l1": -0.001}
+    effects = {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): -0.001}
     run = write_bench_run(tmp_path, effects, draws=draws, candidates=1)
     assert report_of(run).headline.startswith("Undecided after 2 epochs: none of 1 row")
     text = render(report_of(run).page)
@@ -126,7 +209,9 @@ def test_few_draws_decide_little_and_the_page_says_so(draws: int, tmp_path: Path
 
 
 def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
-    run = write_bench_run(tmp_path, {"random_search/l1": 0.0}, draws=1, failed=["random_search/l1"])
+    run = write_bench_run(
+        tmp_path, {Row("random_search", "l1"): 0.0}, draws=1, failed=[Row("random_search", "l1")]
+    )
     text = render(report_of(run).page)
     assert "1 of 1 networks proposed, nothing tested yet" in text
     assert "DataError: planted" in text
@@ -146,7 +231,11 @@ def test_published_numbers_stand_beside_as_context(planted: BenchRun, page: str)
 
 
 def test_curve_over_candidates_after_training(tmp_path: Path) -> None:
-    effects = {"best_of_1/l1": 0.0, "random_search/l1": 0.01, "uniform/l1": -0.01}
+    effects = {
+        Row("best_of_1", "l1"): 0.0,
+        Row("random_search", "l1"): 0.01,
+        Row("uniform", "l1"): -0.01,
+    }
     run = write_bench_run(tmp_path, effects, draws=8, candidates=20, training_sd=0.0005)
     info = {m.label: m for m in run.protocol.methods}
     one = replace(info["best_of_1"], method="random_search", label="best_of_1")
@@ -163,13 +252,13 @@ def test_curve_over_candidates_after_training(tmp_path: Path) -> None:
 
 
 def test_the_same_network_at_every_draw_is_one_configuration(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "uniform/l1": 0.0}
+    effects = {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): 0.0}
     run = write_bench_run(tmp_path, effects, draws=6, draw_sd=0.01)
     fixed = tuple(
-        replace(p, selection="same") if p.row == "uniform/l1" else p for p in run.proposals
+        replace(p, selection="same") if p.row == Row("uniform", "l1") else p for p in run.proposals
     )
     run = replace(run, proposals=fixed)
-    split = Analysis(run).at[2].of("uniform/l1").variance
+    split = Analysis(run).at[2].of(Row("uniform", "l1")).variance
     assert split is not None
     assert (split.configurations, split.trainings) == (1, 6)
     answer = said(run)["How much is chance?"]
@@ -221,14 +310,14 @@ def test_page_has_everything(planted: BenchRun, page: str) -> None:
 def test_equal_compute_lets_cheaper_methods_train_longer(planted: BenchRun) -> None:
     analysis = Analysis(planted)
     assert (
-        analysis.at_equal_compute[4]["random_search/l2"]
-        == analysis.at[4].of("random_search/l2").accuracy
+        analysis.at_equal_compute[4][Row("random_search", "l2")]
+        == analysis.at[4].of(Row("random_search", "l2")).accuracy
     )
     # For what the reference spends without training, uniform widths have no training either.
-    cheap = analysis.at_equal_compute[0]["uniform/l1"]
+    cheap = analysis.at_equal_compute[0][Row("uniform", "l1")]
     assert cheap is not None
     assert cheap.value < 0.6
-    assert analysis.for_compute("random_search/l1", 1.0) is None
+    assert analysis.for_compute(Row("random_search", "l1"), 1.0) is None
 
 
 # ---------------------------------------------------------------------------- files

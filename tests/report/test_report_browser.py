@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from randprune.bench.keys import Row
 from randprune.report import RunRecord, report_of
 from randprune.report.html import render
 from randprune.testing import write_bench_run
@@ -26,6 +27,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--hide-scrollbars",  # as on a phone, where they take no room
     "--virtual-time-budget=5000",
 )
 WATCH = """<script>
@@ -55,9 +57,25 @@ addEventListener("load", () => setTimeout(() => {
     followed: document.querySelectorAll("tr.target").length,
     unfolded: [...document.querySelectorAll("tr.target")].every((r) => r.closest("details").open),
     modebars: document.querySelectorAll(".modebar-btn").length,
+    tables: Object.fromEntries([...document.querySelectorAll(".card > .scroll")].map((place) => [
+      place.querySelector("table").dataset.name,
+      { beyond: place.scrollWidth - place.clientWidth,
+        shown: [...place.querySelectorAll("thead th")].filter((th) => th.offsetWidth)
+          .map((th) => th.querySelector("button").innerText.trim()),
+        high: Math.max(...[...place.querySelectorAll("tbody tr")].map((r) => r.offsetHeight)) },
+    ])),
+    wide: [...document.querySelectorAll(".plot .main-svg")]
+      .filter((svg) => svg.getBoundingClientRect().right > root.clientWidth).length,
+    top: document.querySelector("figure, table").getBoundingClientRect().top + scrollY,
   });
+  if (parent !== window) parent.postMessage(document.title, "*");
 }, 500));
 </script>"""
+
+# A window of the browser is never narrower than 500 pixels, a frame is.
+FRAME = """<!doctype html><title>{}</title><body style="margin:0">
+<script>addEventListener("message", (event) => { document.title = event.data; });</script>
+<iframe src="page.html" style="border:0;width:WIDTHpx;height:844px"></iframe></body>"""
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
@@ -69,6 +87,10 @@ def look(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
         page.replace("<title>", WATCH + "<title>", 1).replace("</body>", LOOK + "</body>"),
         encoding="utf-8",
     )
+    if width < 500:
+        frame = folder / "frame.html"
+        frame.write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
+        path = frame
     assert BROWSER is not None
     done = subprocess.run(
         [
@@ -113,20 +135,35 @@ def test_page_fits_on_a_phone_and_follows_the_dark_scheme(
     finished: RunRecord, tmp_path: Path
 ) -> None:
     dark = "--blink-settings=preferredColorScheme=0"
-    found = look(render(report_of(finished).page), tmp_path, 400, dark)
+    found = look(render(report_of(finished).page), tmp_path, 390, dark)
     assert found["problems"] == []
-    assert found["width"] <= 500
+    assert found["width"] == 390
+    assert found["wide"] == 0
+    # The first figure begins on the first screen.
+    assert found["top"] < 844
+    networks = found["tables"]["results"]
+    assert networks["beyond"] <= 0
+    assert networks["shown"] == ["Network", "Test accuracy", "MACs", "Speed-up"]
     assert found["overflow"] == 0
     assert found["background"] == "rgb(15, 19, 24)"
     assert found["axis"] == "rgb(231, 235, 240)"
 
 
 def test_page_of_a_benchmark_fits_on_a_phone_and_leads_to_its_records(tmp_path: Path) -> None:
-    effects = {"random_search/l1": 0.0, "random_search/l2": 0.0, "uniform/l1": -0.02}
+    effects = {
+        Row("random_search", "l1"): 0.0,
+        Row("random_search", "l2"): 0.0,
+        Row("uniform", "l1"): -0.02,
+    }
     run = write_bench_run(tmp_path / "run", effects, epochs=(1, 2), draws=4)
-    found = look(render(report_of(run).page), tmp_path, 400)
+    found = look(render(report_of(run).page), tmp_path, 390)
     assert found["problems"] == []
-    assert found["overflow"] == 0
+    assert (found["overflow"], found["wide"]) == (0, 0)
+    assert found["top"] < 844
+    board = found["tables"]["leaderboard"]
+    assert board["beyond"] <= 0
+    assert board["shown"] == ["Method", "Test accuracy", "Points to the reference", "Verdict"]
+    assert board["high"] < 100  # pixels: no name is broken into a column of letters
     assert len(found["drawn"]) == 8
     assert [name for name, traces in found["drawn"] if traces == 0] == []
     assert found["followed"] == 4  # one result a draw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -94,7 +95,10 @@ def test_page_of_a_whole_run_is_sound_and_loads_nothing(finished: RunRecord) -> 
     style, data, plotly, script = (text for _, text in checker.scripts)
     for text in (style, script):
         assert not re.search(r"https?:|//\w|@import|url\(", text.replace("// ", ""))
-    assert len(plotly) > 1_000_000
+    assert 1_000_000 < len(plotly) < 1_300_000
+    assert len(html) < 2_000_000
+    assert "Licensed under the MIT license" in plotly[:300]
+    assert "MIT" in (ASSETS / "plotly-basic.LICENSE.txt").read_text()
     assert html.count(plotly[:2000]) == 1
     # Plotly's own defaults would offer to upload figures; the page turns that off.
     assert "showSendToCloud: false" in script
@@ -228,6 +232,13 @@ def test_error_bars_lie_where_they_belong() -> None:
     assert flat.data[0].error_y.array is None
 
 
+@pytest.mark.parametrize(("highest", "step"), [(9e9, "D2"), (9e12, None)])
+def test_few_decades_are_not_labelled_at_every_digit(highest: float, step: str | None) -> None:
+    line = Line("line", [2e9, highest], [0.1, 0.2], "searched")
+    chart = Chart("c", "C", "C.", Axis("MACs", kind="log", large=True), Axis("y"), (line,))
+    assert to_plotly(chart)["layout"]["xaxis"].get("dtick") == step
+
+
 @pytest.mark.parametrize("chart", [every_mark(), down_the_side()], ids=lambda chart: chart.id)
 def test_every_mark_is_drawn_as_png(chart: Chart) -> None:
     narrow, wide = to_png(chart), to_png(replace(chart, wide=True))
@@ -279,3 +290,16 @@ def test_page_of_another_kind_needs_no_run() -> None:
 def test_tables_of_csv_have_unique_names(finished: RunRecord) -> None:
     names = [table.id for table in report_of(finished).csv]
     assert len(names) == len(set(names)) == 6
+
+
+def test_all_that_pages_are_made_of_is_part_of_the_package() -> None:
+    root = ASSETS.parents[3]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["randprune.report"]
+    report = ASSETS.parent
+    files = {
+        path for path in report.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+    }
+    shipped = {path for pattern in patterns for path in report.glob(pattern)}
+    assert {path for path in files if path.suffix != ".py"} <= shipped
+    assert {path.suffix for path in shipped} == {".css", ".js", ".html", ".txt"}

@@ -73,6 +73,9 @@ def test_children_are_feasible(space, ratio, seed):
     try:
         widths = evolve(strategy, space, budget, objective(space), 3, rng, n=4)
     except InfeasibleBudgetError:
+        # Only where random draws find nothing either.
+        with pytest.raises(InfeasibleBudgetError, match="asked"):
+            RandomSearch(0.2, 2).ask(space, budget, 4, np.random.default_rng(seed))
         return
     full = space.widths
     assert (widths >= np.maximum(1, 0.2 * full)).all()

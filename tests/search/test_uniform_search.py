@@ -9,6 +9,7 @@ from quadratic_spaces import chain, make_space, resnet50, spaces
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError
 from randprune.search import Strategy, UniformSearch
+from randprune.search.feasible import WidthGrid, as_widths
 
 RNG = np.random.default_rng(0)
 
@@ -64,6 +65,10 @@ def test_feasible_or_a_reason(space, ratio, round_to):
     try:
         widths = UniformSearch(round_to=round_to).ask(space, budget, 1, RNG)
     except InfeasibleBudgetError:
+        # Only where no common ratio meets the budget.
+        grid = WidthGrid.of(space, 0.0, round_to)
+        every = as_widths(grid.snap(np.linspace(0.0, 1.0, 2001)[:, None] * grid.full))
+        assert not budget.fits(space.cost("macs"), every).any()
         return
     assert budget.fits(space.cost("macs"), widths).all()
     space.check_widths(widths[0])

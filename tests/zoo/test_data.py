@@ -201,3 +201,33 @@ def test_in_memory_decodes_what_fits(tmp_path):
     assert in_memory(split, limit_bytes=191) is split
     whole = in_memory(split)
     assert in_memory(whole) is whole
+
+
+@pytest.mark.parametrize("label", [2**63 - 1, 2**64 - 1, 2**20])
+def test_labels_that_are_no_class_indices(label):
+    images = np.zeros((6, 3, 4, 4), np.uint8)
+    labels = np.full(6, label, np.uint64)
+    with pytest.raises(DataError, match=f"the training data is {label}; labels are class indices"):
+        as_data((images, labels))
+
+    class Samples(Dataset):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, position: int):
+            return torch.zeros(3, 4, 4), label
+
+    with pytest.raises(DataError, match=f"sample 0 of the training Dataset is {label}"):
+        as_data(Samples())
+
+
+def test_an_enormous_number_of_classes():
+    images = np.zeros((60, 3, 4, 4), np.uint8)
+    with pytest.raises(DataError, match="labels are class indices"):
+        as_data((images, np.arange(60) % 3), num_classes=2**62)
+
+
+def test_16_bit_images_say_how_to_scale_them():
+    images = np.zeros((6, 3, 4, 4), np.uint16)
+    with pytest.raises(DataError, match=r"uint16 instead; scale them by their range"):
+        as_data((images, np.arange(6) % 3))

@@ -1,5 +1,8 @@
 """Image folders: decoding, resizing, augmentation, the cache, damaged files."""
 
+import os
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,3 +200,82 @@ def test_wrong_arguments(folder):
         replace(folder, targets=torch.zeros(2, dtype=torch.int64))
     with pytest.raises(InvalidInputError, match="generator"):
         folder.batches(2, augment=True)
+
+
+RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """A PNG of three 16-bit channels, which Pillow itself does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checked = kind + body
+        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.jp2", "a.pgm", "big.tiff", "rgb.png"])
+def test_16_bit_images_are_scaled_by_their_range(tmp_path, name):
+    """They were clipped at 255: a ramp over all values had the median 255."""
+    path, pixels = tmp_path / name, RAMP.round().astype(np.uint16)
+    if name == "rgb.png":
+        path.write_bytes(png_of_16_bits(np.repeat(pixels[:, :, None], 3, 2)))
+    elif name == "a.pgm":
+        path.write_bytes(b"P5 64 64 65535\n" + pixels.astype(">u2").tobytes())
+    elif name == "big.tiff":
+        Image.frombytes("I;16B", (64, 64), pixels.astype(">u2").tobytes()).save(path)
+    elif name == "a.jp2":
+        Image.fromarray(pixels).save(path, irreversible=False)
+    else:
+        Image.fromarray(pixels).save(path)
+    found = decode(path)
+    assert found.shape == (64, 64, 3)
+    assert found.dtype == np.uint8
+    # Pillow takes the upper byte of colour images, which differs by rounding only.
+    assert np.abs(found[:, :, 0] - RAMP / 257).max() <= 1
+    assert 127 <= np.median(found) <= 128
+
+
+def test_float_images_within_0_and_1_are_scaled(tmp_path):
+    Image.fromarray((RAMP / 65535).astype(np.float32)).save(tmp_path / "a.tiff")
+    found = decode(tmp_path / "a.tiff")
+    assert np.abs(found[:, :, 1] - RAMP / 257).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (RAMP.astype(np.int32), "32-bit integers from 0 to 65535, whose range is not known"),
+        (RAMP.astype(np.float32), r"floats from 0 to 65535.*Convert it to 8 or 16 bits"),
+        (np.full((4, 4), -0.1, np.float32), "floats from -0.1 to -0.1"),
+        (np.full((4, 4), np.nan, np.float32), "floats from nan to nan"),
+    ],
+)
+def test_images_of_no_known_range_are_refused(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=message):
+        decode(tmp_path / "a.tiff")
+
+
+def test_hidden_folders_are_no_data(tmp_path):
+    for name in ("a.png", ".thumbnails/a.png", "deep/.cache/b.png", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / "a.png"]
+    # The folder that was named may itself lie in a hidden one.
+    assert list_images(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails" / "a.png"]
+
+
+def test_file_names_that_are_not_utf_8(tmp_path):
+    name = os.fsdecode(b"\xff\xfe.png")
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    (file,) = list_images(tmp_path)
+    split = FolderSplit(tmp_path, (file.name,), torch.zeros(1).long(), MEAN, STD, 1, size=32)
+    assert len(split.fingerprint) == 16
+    assert len(collect(split)[0]) == 1

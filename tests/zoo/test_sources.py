@@ -1,6 +1,9 @@
 """Named sources: what they give, and a clear error for each way in which files can be wrong."""
 
+import io
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,12 +121,77 @@ def test_npz_of_grey_images_without_class_names(tmp_path):
         ({"labels": np.arange(12) - 1}, r"Got -1\.\.10"),
         ({"classes": np.array(["bee", "cat", "cow"])}, "name different classes"),
         ({"images": np.array([{}] * 12, dtype=object)}, "cannot be read: Object arrays"),
+        ({"classes": np.array("bee")}, r"must be a list of names.*Got <U3 of shape \(\)"),
+        ({"classes": np.zeros((3, 2))}, "must be a list of names"),
+        ({"labels": np.array(3)}, "must be 12 integers"),
+        ({"images": np.array(3, np.uint8)}, "must be uint8 of shape"),
     ],
 )
 def test_wrong_npz_content(npz, changes, message):
     write_npz(npz / "train-1.npz", 12, **changes)
     with pytest.raises(DataError, match=message):
         load_data(f"npz:{npz}")
+
+
+@pytest.mark.parametrize("label", [2**63 - 1, 2**64 - 1, 2**20])
+def test_labels_that_are_no_class_indices(tmp_path, label):
+    """Without class names their number followed from the labels: 19 s to a MemoryError."""
+    labels = np.full(12, label, np.uint64)
+    for name in ("train-0", "test"):
+        write_npz(tmp_path / f"{name}.npz", labels=labels, classes=None)
+    with pytest.raises(DataError, match=f"is {label}; labels are class indices"):
+        load_data(f"npz:{tmp_path}")
+
+
+def test_an_array_that_claims_terabytes(npz):
+    head = io.BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**7, 512, 512, 3)}
+    np.lib.format.write_array_header_1_0(head, claim)
+    with zipfile.ZipFile(npz / "train-1.npz", "w") as archive:
+        archive.writestr("images.npy", head.getvalue() + bytes(100))
+    with pytest.raises(DataError, match=r"images\.npy in .* claims 7,864,320,000,000 bytes"):
+        load_data(f"npz:{npz}")
+
+
+def test_arrays_that_do_not_fit_into_memory(npz, monkeypatch):
+    monkeypatch.setattr("randprune.zoo.sources.memory_bytes", lambda: 2000)
+    with pytest.raises(DataError, match=r"take 0\.0 GiB, this machine has 0\.0"):
+        load_data(f"npz:{npz}")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x93NUMPY\x01\x00" + bytes(50), b"\x80\x04N.", b"PK\x03\x04"]
+)
+def test_files_that_are_no_npz(npz, content):
+    (npz / "train-1.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"train-1\.npz cannot be read"):
+        load_data(f"npz:{npz}")
+
+
+def test_names_that_are_not_utf_8(images):
+    """They reach records, pages and terminals as text that all of these can hold."""
+    for part in ("train", "val"):
+        os.rename(images / part / "dog", os.fsencode(images / part) + b"/\xffdog")
+    data = load_data(f"imagefolder:{images}", size=16, calibration=3, search=6)
+    assert data.class_names == ("bee", "cat", "\\xffdog")
+    assert json.dumps(data.describe(), ensure_ascii=False).encode()
+    os.rename(images, os.fsencode(images) + b"\xff")
+    data = load_data(f"imagefolder:{os.fsdecode(os.fsencode(images) + bytes([255]))}", size=16)
+    assert data.name.endswith("\\xff")
+
+
+def test_a_class_list_with_an_enormous_label(images):
+    names = images / "names.json"
+    names.write_text(json.dumps({"bee": 0, "cat": 1, "dog": 10**18}))
+    with pytest.raises(DataError, match=f"is {10**18}; labels are class indices"):
+        load_data(f"imagefolder:{images}", classes=names)
+
+
+def test_hidden_folders_inside_a_class_are_no_data(images):
+    hidden = images / "train" / "cat" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (images / "train" / "cat" / "0.jpg").rename(hidden / "0.jpg")
+    assert len(load_data(f"imagefolder:{images}", calibration=3, search=6).full_train) == 17
 
 
 def test_test_labels_out_of_range_are_found_at_once(npz):

@@ -1,5 +1,6 @@
 """Weights: every format in, every misfit named, nothing half loaded; published accuracies."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -161,6 +162,68 @@ def test_files_that_are_no_weights(tmp_path):
         load_weights(network(0), save([1, 2], tmp_path / "list.pt"))
     with pytest.raises(WeightsError, match=r"holds no tensors; its keys are \['epoch'\]"):
         load_weights(network(0), save({"epoch": 3}, tmp_path / "none.pt"))
+
+
+def meta(tensor):
+    return tensor.to("meta")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to_sparse(), r"3\.weight \(sparse_coo\)"),
+        (meta, r"3\.weight \(on the meta device, without values\)"),
+        (lambda t: t.to(torch.complex64), r"3\.weight \(complex64, the model has float32\)"),
+        (lambda t: t.to(torch.int8), r"3\.weight \(int8, the model has float32\)"),
+        (lambda t: t.bool(), r"3\.weight \(bool, the model has float32\)"),
+    ],
+)
+def test_tensors_without_plain_values_are_named(tmp_path, change, message):
+    content = state(1)
+    content["3.weight"] = change(content["3.weight"])
+    model = network(0)
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, save(content, tmp_path / "w.pt"))
+    assert weights_hash(model) == weights_hash(network(0))
+
+
+def test_values_that_overflow_in_the_models_dtype(tmp_path):
+    content = state(1)
+    content["3.weight"] = content["3.weight"].double() + 1e300
+    with pytest.raises(WeightsError, match=r"NaN or infinite values: 1 affected: 3\.weight"):
+        load_weights(network(0), save(content, tmp_path / "w.pt"))
+
+
+def test_a_dict_that_holds_itself(tmp_path):
+    content = {"epoch": 3}
+    content["model"] = content
+    with pytest.raises(WeightsError, match="or holds itself"):
+        load_weights(network(0), save(content, tmp_path / "w.pt"))
+
+
+def test_a_small_file_that_claims_terabytes(tmp_path):
+    """One stored number, repeated by its strides; of a shape that no model here has."""
+    content = state(1) | {"3.weight": torch.zeros(1).expand(2**20, 2**20)}
+    with pytest.raises(WeightsError, match=r"misshaped: 3\.weight \(file \(1048576, 1048576\)"):
+        load_weights(network(0), save(content, tmp_path / "w.pt"))
+    content = state(1) | {"other": torch.zeros(1).expand(2**20, 2**20)}
+    model = load_weights(network(0), save(content, tmp_path / "w.pt"), strict=False)
+    assert weights_hash(model) == weights_hash(network(1))
+
+
+@pytest.mark.parametrize("name", ["a\0b.pt", "/dev/zero", "."])
+def test_paths_that_are_no_files(name):
+    with pytest.raises(WeightsError, match=r"does not exist|is no regular file"):
+        load_weights(network(0), name)
+
+
+def test_file_names_that_are_not_utf_8(tmp_path):
+    path = save(state(1), tmp_path / os.fsdecode(b"\xff\xfe.pt"))
+    assert weights_hash(load_weights(network(0), path)) == weights_hash(network(1))
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match="corrupt"):
+        load_weights(network(0), path)
 
 
 def test_the_hash_follows_names_and_values():

@@ -22,13 +22,23 @@ from torch import nn
 
 from randprune.artifact.file import pack, unpack
 from randprune.artifact.header import ArtifactHeader
+from randprune.artifact.proof import Check, Difference, check
 from randprune.artifact.rebuild import ModelSource, rebuild
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.program import in_mode
 from randprune.lineage import Shapes, named_tensors, plan_of, tensor_shapes
 
-__all__ = ["ArtifactHeader", "ModelSource", "load", "read_header", "save"]
+__all__ = [
+    "ArtifactHeader",
+    "Check",
+    "Difference",
+    "ModelSource",
+    "check",
+    "load",
+    "read_header",
+    "save",
+]
 
 
 def save(

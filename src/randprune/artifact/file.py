@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from randprune.artifact import documents
 from randprune.artifact.header import FORMAT, ArtifactHeader
 from randprune.errors import ArtifactError, InvalidInputError
+from randprune.tensor_file import digest, metadata_of
 
 _KEY = "randprune"
 
@@ -58,8 +58,7 @@ def unpack(path: Path) -> tuple[ArtifactHeader, dict[str, torch.Tensor]]:
     content = _content(path)
     try:
         tensors = safetensors.torch.load(content)
-        size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+        metadata = metadata_of(content)
     except Exception as error:  # safetensors and torch raise many kinds for damaged files
         raise ArtifactError(
             f"The file {path} is no .safetensors file, or corrupt or truncated: {error}. "
@@ -77,15 +76,15 @@ def unpack(path: Path) -> tuple[ArtifactHeader, dict[str, torch.Tensor]]:
                 f"The file {path} has format {document.get('format')!r}, this version of randprune "
                 f"reads {FORMAT}. Use the version that wrote it: {document.get('versions')!r}."
             )
-        digest = document.pop("digest", None)
-        if digest != _digest(document, tensors):
+        stated = document.pop("digest", None)
+        if stated != _digest(document, tensors):
             raise _Complete(
                 f"The file {path} does not match its checksum: it was altered or damaged. "
                 "Save or fetch it again."
             )
         for name in tensors:
             documents.name(name, "the name of a tensor")
-        return ArtifactHeader.from_json({**document, "digest": digest}), tensors
+        return ArtifactHeader.from_json({**document, "digest": stated}), tensors
     except _Complete as error:
         raise ArtifactError(str(error)) from None
     except Exception as error:  # a forged document can break the parser itself (its depth)
@@ -114,9 +113,4 @@ def _content(path: Path) -> bytes:
 
 
 def _digest(document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest(tensors, json.dumps(document, sort_keys=True).encode())

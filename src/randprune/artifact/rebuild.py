@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import counting_layers
 from randprune.lineage import CutStep, Shapes, WidenStep, named_tensors, tensor_shapes
+from randprune.provenance import memory_bytes
 from randprune.space import ChannelGroup, Space
 from randprune.surgery import cut
 from randprune.widening import widen_again
@@ -69,10 +69,13 @@ def rebuild(
 def dense_network(header: ArtifactHeader, model: ModelSource | None, path: Path) -> nn.Module:
     """The dense network, a new one or a copy of the one given, with the tensors that the file says.
 
+    The global random state stays as it is.
+
     Raises:
         ArtifactError: the file does not name a known architecture, or the network is another one.
     """
-    network = _built(header, model, path)
+    with torch.random.fork_rng(devices=[]):
+        network = _built(header, model, path)
     _check_dense(header, network, path)
     return network
 
@@ -132,10 +135,7 @@ def _named(header: ArtifactHeader, name: str, path: Path) -> nn.Module:
 
 def most_bytes() -> int:
     """What a file may make of its own accord: half of this machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30
+    return (memory_bytes() or 16 << 30) // 2
 
 
 def _bytes(shapes: Shapes) -> int:
@@ -336,15 +336,19 @@ def _check_runs(header: ArtifactHeader, dense: nn.Module, small: nn.Module, path
         )
 
 
+def example_inputs(space: Space, device: str = "cpu") -> tuple[torch.Tensor, ...]:
+    """Zeros in the shapes and dtypes that the space was traced with."""
+    return tuple(
+        torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+        for shape, dtype in space.inputs
+    )
+
+
 def _output_shapes(network: nn.Module, space: Space) -> list[tuple[int, ...]] | Exception:
     """Shapes of all output tensors for the traced inputs, or why there are none."""
     try:
-        inputs = (
-            torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
-            for shape, dtype in space.inputs
-        )
         with torch.no_grad():
-            outputs = in_mode(_without_values(network))(*inputs)
+            outputs = in_mode(_without_values(network))(*example_inputs(space, "meta"))
         return [tuple(x.shape) for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
     except Exception as error:  # whatever a forward raises
         return error

@@ -1,5 +1,6 @@
 """The fair benchmark: every criterion and method beside the random baseline, under one protocol."""
 
+from randprune.bench.keys import ProposalKey, Row, TrainingKey
 from randprune.bench.methods.base import Method, Task
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import BenchRun, DenseRecord, MethodInfo, Protocol
@@ -13,10 +14,13 @@ __all__ = [
     "Method",
     "MethodInfo",
     "Proposal",
+    "ProposalKey",
     "Protocol",
     "Result",
+    "Row",
     "Spent",
     "Task",
     "Training",
+    "TrainingKey",
     "run_bench",
 ]

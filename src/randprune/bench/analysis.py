@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from randprune.bench.keys import Row
 from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun
 from randprune.bench.results import Proposal, Result, Spent
@@ -62,7 +63,7 @@ class RowSummary:
             very same network, as uniform widths do, are one configuration, trained several times.
     """
 
-    row: str
+    row: Row
     results: tuple[Result, ...]
     failed: int
     by_draw: Mapping[int, float]
@@ -92,10 +93,10 @@ class Length:
 
     epochs: int
     rows: tuple[RowSummary, ...]
-    comparisons: tuple[Comparison, ...]
-    dense: Comparison | None
+    comparisons: tuple[Comparison[Row], ...]
+    dense: Comparison[Row] | None
 
-    def of(self, row: str) -> RowSummary:
+    def of(self, row: Row) -> RowSummary:
         """The summary of a row."""
         return next(summary for summary in self.rows if summary.row == row)
 
@@ -123,7 +124,7 @@ class Pool:
         curve: how good the best of n of them is.
     """
 
-    row: str
+    row: Row
     values: tuple[float, ...]
     labels: tuple[str, ...]
     curve: BestOfN
@@ -146,8 +147,8 @@ class Analysis:
         return tuple(result for result in self.results if result.status == "failed")
 
     @cached_property
-    def _done(self) -> Mapping[tuple[str, int], tuple[Result, ...]]:
-        found: dict[tuple[str, int], list[Result]] = {}
+    def _done(self) -> Mapping[tuple[Row, int], tuple[Result, ...]]:
+        found: dict[tuple[Row, int], list[Result]] = {}
         for result in self.results:
             if result.status == "ok" and result.test is not None:
                 found.setdefault((result.row, result.epochs), []).append(result)
@@ -179,6 +180,12 @@ class Analysis:
         images = [r.test.images for rows in self._done.values() for r in rows if r.test]
         return 1 / max(images) if images else 0.0
 
+    @cached_property
+    def dense_interval(self) -> tuple[float, float] | None:
+        """Wilson's interval of the dense network as it was given."""
+        test = self.run.dense.test
+        return None if test is None else test.interval()
+
     # -- rows ----------------------------------------------------------------------------------
 
     @cached_property
@@ -198,7 +205,7 @@ class Analysis:
             next(iter(dense), None),
         )
 
-    def _summary(self, row: str, epochs: int) -> RowSummary:
+    def _summary(self, row: Row, epochs: int) -> RowSummary:
         results = self._done.get((row, epochs), ())
         confidence = self.run.protocol.confidence
         before = "test_before" if self.run.protocol.setting == "pretrained" else "search"
@@ -237,9 +244,9 @@ class Analysis:
         values = list(by_draw.values())
         return _share(mean_interval(values, self.run.protocol.confidence, self.resolution))
 
-    def _compared(self, epochs: int, rows: Sequence[str]) -> tuple[Comparison, ...]:
+    def _compared(self, epochs: int, rows: Sequence[Row]) -> tuple[Comparison[Row], ...]:
         protocol = self.run.protocol
-        scores: dict[str, dict[Pair, float]] = {
+        scores: dict[Row, dict[Pair, float]] = {
             row: {
                 (r.draw, r.training): r.test.share
                 for r in self._done.get((row, epochs), ())
@@ -269,7 +276,7 @@ class Analysis:
         return (self.lengths[0] if first == last else first), last
 
     @cached_property
-    def gains(self) -> Mapping[str, Estimate]:
+    def gains(self) -> Mapping[Row, Estimate]:
         """What the longest training brings a row over the shortest: mean paired difference."""
         first, last = (self.at[epochs] for epochs in self.span)
         step = self.resolution * 2**0.5
@@ -300,7 +307,7 @@ class Analysis:
         return {epochs: macs for epochs, macs in found.items() if macs}
 
     @cached_property
-    def at_equal_compute(self) -> Mapping[int, Mapping[str, Estimate | None]]:
+    def at_equal_compute(self) -> Mapping[int, Mapping[Row, Estimate | None]]:
         """Accuracy of every row for the compute of each level (and 5 % more), by length.
 
         None where a row costs more than that.
@@ -311,7 +318,7 @@ class Analysis:
             for epochs, macs in self.compute_levels.items()
         }
 
-    def for_compute(self, row: str, macs: float) -> Estimate | None:
+    def for_compute(self, row: Row, macs: float) -> Estimate | None:
         """A row's accuracy for this total compute (and 5 % more); None where it costs more."""
         curves: dict[int, tuple[list[float], list[float]]] = {}
         for length in self.at.values():
@@ -339,7 +346,7 @@ class Analysis:
     def pool(self) -> Pool | None:
         """The largest pool of three candidates or more; one of the reference's method first."""
         reference = self.run.protocol.reference
-        found: dict[str, list[tuple[float, str]]] = {row: [] for row in self.run.protocol.rows}
+        found: dict[Row, list[tuple[float, str]]] = {row: [] for row in self.run.protocol.rows}
         for proposal in self.run.proposals:
             found.setdefault(proposal.row, []).extend(
                 (c.scores[SEARCH_TOP1], f"draw {proposal.draw}, candidate {c.index}")
@@ -347,7 +354,7 @@ class Analysis:
                 if SEARCH_TOP1 in c.scores
             )
 
-        def order(row: str) -> tuple[bool, int, bool]:
+        def order(row: Row) -> tuple[bool, int, bool]:
             own = self.method(row) == self.method(reference)
             return not own, -len(found[row]), row != reference
 
@@ -357,18 +364,17 @@ class Analysis:
         values = tuple(value for value, _ in found[row])
         return Pool(row, values, tuple(label for _, label in found[row]), best_of_n(values))
 
-    def method(self, row: str) -> str:
+    def method(self, row: Row) -> str:
         """The registered method of a row."""
-        label = row.partition("/")[0]
-        found = (m.method for m in self.run.protocol.methods if m.label == label)
-        return next(found, label)
+        found = (m.method for m in self.run.protocol.methods if m.label == row.label)
+        return next(found, row.label)
 
     @cached_property
     def agreements(self) -> tuple[RankAgreement, ...]:
         """Kendall's tau among proposed networks, and among the candidates of one search."""
         networks = [p for p in self.run.proposals if p.status == "ok"]
         names = ("proxy", "minus_kl", "search", "test_before")
-        columns: dict[str, dict[tuple[str, int], float]] = {
+        columns: dict[str, dict[tuple[Row, int], float]] = {
             name: {
                 (p.row, p.draw): value
                 for p in networks

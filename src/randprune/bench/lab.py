@@ -21,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from randprune.atomic import write_file
+from randprune.bench.keys import ProposalKey
 from randprune.bench.recipe import BenchRecipe
+from randprune.bench.units import Prepared
 from randprune.cost import Budget
 from randprune.evaluate import Engine, Evaluator
+from randprune.executors import Tell
 from randprune.graph.program import in_mode
 from randprune.graph.trace import trace
 from randprune.jobs.judge import Judge
@@ -40,7 +43,6 @@ from randprune.zoo.weights import load_weights
 
 if TYPE_CHECKING:
     from randprune.bench.propose import Bench
-    from randprune.bench.units import Outcome, Tell, Unit
 
 
 class Lab(ABC):
@@ -69,7 +71,7 @@ class Lab(ABC):
         words = "/".join(map(str, ("bench", self.recipe.seed, *purpose)))
         return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "little") >> 1
 
-    def file(self, kind: str, key: str) -> str:
+    def file(self, kind: str, key: object) -> str:
         """The name under which the thing of this kind and key is kept."""
         return f"{kind}-{content_hash(key)}"
 
@@ -106,11 +108,11 @@ class Lab(ABC):
         return ()
 
     @abstractmethod
-    def prepare(self, tell: Tell) -> Outcome:
+    def prepare(self, tell: Tell) -> Prepared:
         """Make and keep what all other units read; what an earlier process kept stays."""
 
     @abstractmethod
-    def bench(self, unit: Unit, tell: Tell) -> Bench[Any]:
+    def bench(self, key: ProposalKey, tell: Tell) -> Bench[Any]:
         """Where one proposal is made."""
 
     def start(self, network: nn.Module, seed: int) -> nn.Module:
@@ -126,8 +128,7 @@ class Lab(ABC):
     @cached_property
     def data(self) -> Data:
         """The images; the test set is opened by `test_evaluator` alone."""
-        asked = self.recipe.data
-        assert asked is not None
+        asked = self.recipe.images
         return load_data(
             asked.spec,
             calibration=asked.calibration,
@@ -148,8 +149,7 @@ class Lab(ABC):
 
     def build(self) -> nn.Module:
         """The dense network: with the recipe's weights, or to be trained first."""
-        asked = self.recipe.model
-        assert asked is not None
+        asked = self.recipe.network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed("initial weights"))
             model = build_model(asked.spec, asked.num_classes, asked.in_channels, **asked.options)
@@ -169,8 +169,7 @@ class Lab(ABC):
 
     def trace(self, model: nn.Module) -> Space:
         """The channel groups of the dense network, or of one cut from it."""
-        asked = self.recipe.model
-        assert asked is not None
+        asked = self.recipe.network
         return trace(model, self.example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from torch import nn
 
 from randprune.bench.lab import Lab
-from randprune.bench.units import Tell
+from randprune.executors import Tell
 from randprune.jobs.ledger import entry
 from randprune.jobs.trained import epoch_rows
 from randprune.store import CostEntry, EpochRow

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from randprune.bench.lab import Lab
-from randprune.bench.pool import workers_of
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import DENSE
-from randprune.bench.run import check_complete
+from randprune.bench.run import workers_of
 from randprune.bench.settings import make_lab
 from randprune.bench.settings.scratch import ScratchLab
-from randprune.bench.units import Unit, proposals, trainings
+from randprune.bench.units import Propose, Train, evaluations, proposals, trainings
 from randprune.evaluate import Evaluator
 from randprune.search import RandomSearch
 from randprune.supernet import first_channels
@@ -49,8 +48,8 @@ class Plan:
     """
 
     recipe: BenchRecipe
-    proposals: tuple[Unit, ...]
-    trainings: tuple[Unit, ...]
+    proposals: tuple[Propose, ...]
+    trainings: tuple[Train, ...]
     candidates: int
     workers: int
     train_images: int
@@ -69,14 +68,13 @@ class Plan:
         Raises:
             RandpruneError: whatever would stop the benchmark at its start.
         """
-        check_complete(recipe, recipe.output.folder)
+        recipe.check_complete(recipe.output.folder)
         with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
             lab = make_lab(recipe, Path(folder), device)
             lab.check_reachable()
             asked = tuple(proposals(recipe))
-            every = tuple(unit for made in asked for unit in trainings(recipe, made))
-            looked = (u for u in asked if u.label != DENSE)
-            candidates = sum(getattr(recipe.method(u.label), "candidates", 0) for u in looked)
+            every = tuple(unit for made in asked for unit in trainings(recipe, made.key))
+            candidates = sum(evaluations(recipe, unit.key) for unit in asked)
             images = len(lab.data.full_train)
             shared_images, shared_macs = 0, 0.0
             seen = len(lab.search)
@@ -96,7 +94,7 @@ class Plan:
             shared_images,
             speed,
             seconds * seen / len(lab.search),
-            3 * images * sum(u.epochs * (lab.macs if u.label == DENSE else half) for u in every),
+            3 * images * sum(_epochs_times_macs(unit, lab.macs, half) for unit in every),
             half * candidates * seen,
             shared_macs,
             half,
@@ -127,11 +125,11 @@ class Plan:
         """A JSON-ready dict."""
         return {
             "recipe": self.recipe.document(),
-            "rows": list(dict.fromkeys(unit.row for unit in self.proposals)),
+            "rows": list(dict.fromkeys(str(unit.key.row) for unit in self.proposals)),
             "proposals": len(self.proposals),
             "trainings": len(self.trainings),
             "candidates": self.candidates,
-            "epochs": sum(unit.epochs for unit in self.trainings),
+            "epochs": sum(unit.key.epochs for unit in self.trainings),
             "workers": self.workers,
             "images_per_second_and_worker": self.images_per_second,
             "macs": self.macs,
@@ -142,22 +140,21 @@ class Plan:
         """The plan in words."""
         recipe = self.recipe
         scratch = recipe.setting == "scratch"
-        rows = dict.fromkeys(unit.label if scratch else unit.row for unit in self.proposals)
-        epochs = sum(unit.epochs for unit in self.trainings)
+        keys = [unit.key for unit in self.proposals]
+        rows = dict.fromkeys(key.row.label if scratch else str(key.row) for key in keys)
+        epochs = sum(unit.key.epochs for unit in self.trainings)
         takes = {phase: _duration(seconds) for phase, seconds in self.seconds.items()}
-        assert recipe.model is not None
-        assert recipe.data is not None
         shared, kind = [], ""
         if scratch:
-            assert recipe.supernet is not None
-            each = self.shared_images // recipe.supernet.epochs
+            length = recipe.shared_by.epochs
+            each = self.shared_images // length
             kind = " from random weights"
             shared = [
-                f"shared      weights of all widths, {recipe.supernet.epochs} epochs of {each:,} "
+                f"shared      weights of all widths, {length} epochs of {each:,} "
                 f"images: {takes['prepare']}"
             ]
         return [
-            f"benchmark   {recipe.title}: {recipe.model.spec} on {recipe.data.spec}, "
+            f"benchmark   {recipe.title}: {recipe.network.spec} on {recipe.images.spec}, "
             f"{recipe.budget.ratio:.0%} of the {recipe.budget.metric}",
             f"rows        {len(rows)}: {', '.join(rows)}",
             *shared,
@@ -170,6 +167,11 @@ class Plan:
             f"compute     {self.macs:.3g} multiply-adds",
             f"output      {recipe.output.folder}",
         ]
+
+
+def _epochs_times_macs(unit: Train, dense: float, half: float) -> float:
+    macs = dense if unit.key.proposal.row.label == DENSE else half
+    return unit.key.epochs * macs
 
 
 def _duration(seconds: float) -> str:

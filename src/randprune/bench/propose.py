@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ import numpy as np
 from torch import Tensor, nn
 
 from randprune.artifact import save
+from randprune.bench.keys import ProposalKey
 from randprune.bench.lab import Lab
 from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Task
 from randprune.bench.results import PROPOSE, Proposal, Spent
-from randprune.bench.units import Outcome, Tell, Unit
+from randprune.bench.units import Propose, Proposed, step_of, work_of
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
+from randprune.executors import Tell
 from randprune.graph.program import private_copy
 from randprune.jobs.candidates import MINUS_KL, MINUS_LOSS, scores_of, selection_hash, value_of
 from randprune.jobs.finalists import TOLERANCE
@@ -50,12 +53,13 @@ class Made:
 class Bench(ABC, Generic[L]):
     """Builds the task of one proposal, and counts what is done with it."""
 
-    def __init__(self, lab: L, unit: Unit, tell: Tell) -> None:
+    def __init__(self, lab: L, key: ProposalKey, tell: Tell) -> None:
         self.lab = lab
-        self.unit = unit
+        self.key = key
         self.tell = tell
         self.meter = Meter(lab.device)
         self.candidates: list[Candidate] = []
+        self._work = work_of(lab.recipe, Propose(key))
 
     # -- what a setting decides ----------------------------------------------------------------
 
@@ -66,6 +70,11 @@ class Bench(ABC, Generic[L]):
     @abstractmethod
     def random_scores(self) -> Sequence[Tensor]:
         """See `Task.random_scores`."""
+
+    @property
+    def step(self) -> str:
+        """The key of its costs in the ledger."""
+        return step_of(Propose(self.key))
 
     @abstractmethod
     def candidate(self, widths: IntArray, index: int) -> Candidate:
@@ -95,7 +104,7 @@ class Bench(ABC, Generic[L]):
         Raises:
             InvalidInputError: it is outside the budget, or no selection of the space.
         """
-        selection = self.lab.recipe.method(self.unit.label).propose(self.task())
+        selection = self.lab.recipe.method(self.key.row.label).propose(self.task())
         _check_budget(self.lab, selection)
         return selection
 
@@ -113,9 +122,9 @@ class Bench(ABC, Generic[L]):
             budget=lab.budget,
             limits=Limits(*lab.limits),
             scores=self.scores(),
-            criterion=self.unit.criterion,
+            criterion=self.key.row.criterion,
             # All rows of a draw get the same numbers, so the same configurations.
-            rng=np.random.default_rng(lab.seed("draw", self.unit.draw)),
+            rng=np.random.default_rng(lab.seed("draw", self.key.draw)),
             fit=CountedSplit(data.fit, self.meter, macs),
             calibration=CountedSplit(data.calibration, self.meter, macs),
             search=CountedSplit(lab.search, self.meter, macs),
@@ -129,30 +138,32 @@ class Bench(ABC, Generic[L]):
     def evaluate(self, widths: IntArray) -> float:
         """Quality of one configuration, higher = better; recorded as a candidate."""
         widths = self.lab.space.check_widths(widths)
-        found = self.candidate(widths, len(self.candidates))
+        found = dataclasses.replace(
+            self.candidate(widths, len(self.candidates)),
+            method=self.key.row.label,
+            criterion=self.key.row.criterion,
+            draw=self.key.draw,
+        )
         self.meter.candidates += 1
         self.candidates.append(found)
-        self.tell(min(1.0, len(self.candidates) / self.unit.work))
+        self.tell(min(1.0, len(self.candidates) / self._work))
         return value_of(found, self.lab.recipe.proposals.rank_by)
 
 
-def propose(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
+def propose(lab: Lab, key: ProposalKey, tell: Tell) -> Proposed:
     """The proposal of one row at one draw; its network is kept for training and for the test."""
-    bench = lab.bench(unit, tell)
+    bench = lab.bench(key, tell)
     selection = bench.propose()
     small = cut(lab.base, lab.space, selection)
     if not lab.space.inexact:
         verify(lab.base, small, lab.space, selection, lab.example, tolerance=TOLERANCE)
     made = bench.finish(small, selection)
-    save(made.network, lab.kept.file(lab.file("proposal", unit.key)))
+    save(made.network, lab.kept.file(lab.file("proposal", key)))
     widths = tuple(selection.widths.tolist())
     scores = {} if made.quality is None else scores_of(made.quality)
     proposal = Proposal(
-        row=unit.row,
-        label=unit.label,
-        method=lab.recipe.method_name(unit.label),
-        criterion=unit.criterion,
-        draw=unit.draw,
+        key=key,
+        method=lab.recipe.method_name(key.row.label),
         widths=widths,
         selection=selection_hash(selection),
         chosen=_chosen(bench.candidates, widths),
@@ -165,11 +176,7 @@ def propose(lab: Lab, unit: Unit, tell: Tell) -> Outcome:
         minus_loss=scores.get(MINUS_LOSS),
         spent={**made.charged, PROPOSE: bench.meter.spent(made.cost)},
     )
-    return Outcome(
-        proposal=proposal,
-        candidates=tuple(bench.candidates),
-        ledger=(made.cost,),
-    )
+    return Proposed(proposal=proposal, candidates=tuple(bench.candidates), ledger=(made.cost,))
 
 
 def _check_budget(lab: Lab, selection: Selection) -> None:

@@ -4,11 +4,11 @@ run = BenchRun.load("runs/f1")
 for result in run.results:
     print(result.row, result.draw, result.training, result.epochs, result.test)
 
-A *row* is what a table compares: a method with its criterion, such as "random_search/l1". For each
-row and each *draw* (a seed of configurations, shared by all rows) there is one `Proposal`: a cut,
-repaired, verified network. For each proposal, each fine-tuning length and each *training* (a seed
-of order and augmentation) there is one `Result`. Accuracies on the test set are those of the last
-epoch, in float32.
+A *row* is what a table compares: a method with its criterion, `Row("random_search", "l1")`. For
+each row and each *draw* (a seed of configurations, shared by all rows) there is one `Proposal`: a
+cut, repaired, verified network. For each proposal, each fine-tuning length and each *training* (a
+seed of order and augmentation) there is one `Result`. Accuracies on the test set are those of the
+last epoch, in float32.
 """
 
 from __future__ import annotations
@@ -18,15 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from randprune.bench.results import (
-    Proposal,
-    Result,
-    Training,
-    row_of,
-    trained,
-    training_key,
-    untrained,
-)
+from randprune.bench.keys import ProposalKey, Row, TrainingKey
+from randprune.bench.results import Proposal, Result, Training, trained, untrained
 from randprune.errors import StorageError
 from randprune.store import (
     Accuracy,
@@ -64,7 +57,7 @@ class MethodInfo:
     """One method of the recipe, under the name that its rows carry.
 
     Attributes:
-        label: the name in the recipe, the first part of its rows.
+        label: the name in the recipe, which its rows go by.
         method: the registered method, such as "random_search".
         options: what its constructor got.
         criteria: the criteria that it was run with, one row each; one that chooses channels by
@@ -79,6 +72,11 @@ class MethodInfo:
     criteria: tuple[str, ...]
     epochs: tuple[int, ...]
     words: str = ""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Its rows of the table."""
+        return tuple(Row(self.label, criterion) for criterion in self.criteria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ class Protocol(Milestone):
     setting: Setting
     weights_hash: str
     methods: tuple[MethodInfo, ...]
-    reference: str
+    reference: Row
     draw_seeds: tuple[int, ...]
     training_seeds: tuple[int, ...]
     recovery: str
@@ -129,20 +127,20 @@ class Protocol(Milestone):
     notes: tuple[str, ...] = ()
 
     @property
-    def dense_row(self) -> str:
-        """The row of the dense network where it is trained like the others, else ""."""
-        found = (row_of(m.label, m.criteria[0]) for m in self.methods if m.method == DENSE)
-        return next(found, "")
+    def dense_row(self) -> Row | None:
+        """The row of the dense network where it is trained like the others."""
+        found = (row for m in self.methods if m.method == DENSE for row in m.rows)
+        return next(found, None)
 
     @property
-    def compared(self) -> tuple[str, ...]:
+    def compared(self) -> tuple[Row, ...]:
         """The rows that meet the budget: all but the dense network's."""
         return tuple(row for row in self.rows if row != self.dense_row)
 
     @property
-    def rows(self) -> tuple[str, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """The rows of the table, in the order of the recipe."""
-        return tuple(row_of(m.label, criterion) for m in self.methods for criterion in m.criteria)
+        return tuple(row for method in self.methods for row in method.rows)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -181,10 +179,10 @@ class BenchRun:
     dense: DenseRecord
     proposals: tuple[Proposal, ...] = ()
     trainings: tuple[Training, ...] = ()
-    candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    candidates: Mapping[ProposalKey, tuple[Candidate, ...]] = field(default_factory=dict)
     """By `Proposal.key`, in the order in which they were evaluated."""
-    epochs: Mapping[str, tuple[EpochRow, ...]] = field(default_factory=dict)
-    """By `Result.key`, from the first epoch to the last."""
+    preparation: tuple[EpochRow, ...] = ()
+    """Epochs of what was trained for all rows; those of a `Training` are its `history`."""
     ledger: tuple[CostEntry, ...] = ()
     """What the run really spent; passes that criteria share are here once."""
     sessions: tuple[Session, ...] = ()
@@ -213,13 +211,10 @@ class BenchRun:
         """The records of an open run; `live`: whether a process works on it."""
         with run.store.snapshot():
             info = run.info
-            milestones = run.milestones()
-            candidates: dict[str, list[Candidate]] = {}
+            candidates: dict[ProposalKey, list[Candidate]] = {}
             for candidate in run.candidates():
-                candidates.setdefault(candidate.method, []).append(candidate)
-            epochs: dict[str, list[EpochRow]] = {}
-            for epoch in run.epochs():
-                epochs.setdefault(epoch.network, []).append(epoch)
+                row = Row(candidate.method, candidate.criterion)
+                candidates.setdefault(ProposalKey(row, candidate.draw), []).append(candidate)
             return cls(
                 info=info,
                 status="interrupted" if info.status == "running" and not live else info.status,
@@ -228,14 +223,10 @@ class BenchRun:
                 space=_required(run, SpaceInfo),
                 budget=_required(run, BudgetInfo),
                 dense=_required(run, DenseRecord),
-                proposals=tuple(
-                    run.get_typed(Proposal, key) for key in milestones if key.startswith(_PROPOSAL)
-                ),
-                trainings=tuple(
-                    run.get_typed(Training, key) for key in milestones if key.startswith(_TRAINING)
-                ),
-                candidates={key: tuple(rows) for key, rows in candidates.items()},
-                epochs={key: tuple(rows) for key, rows in epochs.items()},
+                proposals=run.items(Proposal),
+                trainings=run.items(Training),
+                candidates={key: tuple(found) for key, found in candidates.items()},
+                preparation=run.epochs(),
                 ledger=run.ledger(),
                 sessions=run.sessions(),
                 test_set=run.read(UseOfTestSet) or _UNOPENED,
@@ -256,12 +247,12 @@ class BenchRun:
         for proposal in sorted(
             self.proposals, key=lambda p: (order.get(p.row, len(order)), p.draw)
         ):
-            for epochs in lengths.get(proposal.label, ()):
+            for epochs in lengths.get(proposal.row.label, ()):
                 if proposal.status == "failed" or epochs == 0:
                     found.append(untrained(proposal, epochs))
                     continue
                 for number in range(len(self.protocol.training_seeds)):
-                    key = training_key(proposal.row, proposal.draw, epochs, number)
+                    key = TrainingKey(proposal.key, epochs, number)
                     if key in trainings:
                         found.append(trained(proposal, trainings[key]))
         return tuple(found)
@@ -270,20 +261,6 @@ class BenchRun:
     def failures(self) -> tuple[Result, ...]:
         """The results that could not be had, with their errors."""
         return tuple(result for result in self.results if result.status == "failed")
-
-
-_PROPOSAL = "proposal/"
-_TRAINING = "training/"
-
-
-def record_proposal(run: Run, proposal: Proposal) -> None:
-    """Record a proposal; the same key again replaces it."""
-    run.put(_PROPOSAL + proposal.key, proposal)
-
-
-def record_training(run: Run, training: Training) -> None:
-    """Record a training; the same key again replaces it."""
-    run.put(_TRAINING + training.key, training)
 
 
 def _required(run: Run, kind: type[M]) -> M:

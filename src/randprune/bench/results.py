@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from randprune.store import Accuracy, CandidateStatus
+from randprune.bench.keys import ProposalKey, Row, TrainingKey
+from randprune.store import Accuracy, CandidateStatus, Item
 
 # Stages of a result's costs.
 SCORES = "scores"
@@ -39,28 +41,13 @@ class Spent:
         )
 
 
-def row_of(label: str, criterion: str) -> str:
-    """The name of a row: "random_search/l1"."""
-    return f"{label}/{criterion}"
-
-
-def proposal_key(row: str, draw: int) -> str:
-    """The key of a proposal: "random_search/l1/draw-0"."""
-    return f"{row}/draw-{draw}"
-
-
-def training_key(row: str, draw: int, epochs: int, training: int) -> str:
-    """The key of a training: "random_search/l1/draw-0/epochs-2/training-0"."""
-    return f"{proposal_key(row, draw)}/epochs-{epochs}/training-{training}"
-
-
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Item):
     """What one row proposed at one draw: a configuration and its network before training.
 
     Attributes:
-        row: "label/criterion". label, criterion: its parts. method: the registered method.
-        draw: number of the draw, from 0.
+        key: its row and its draw.
+        method: the registered method of the row.
         status: "failed" with `error`: it is listed, and has no results.
         widths: the configuration. selection: hash of the channels kept.
         chosen: index of the winner among its candidates; None where none were evaluated.
@@ -75,11 +62,10 @@ class Proposal:
             weights, as if it were alone) and `PROPOSE`.
     """
 
-    row: str
-    label: str
+    KIND: ClassVar[str] = "proposal"
+
+    key: ProposalKey
     method: str
-    criterion: str
-    draw: int
     status: CandidateStatus = "ok"
     error: str = ""
     widths: tuple[int, ...] = ()
@@ -96,9 +82,14 @@ class Proposal:
     spent: Mapping[str, Spent] = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
-        """Identifies it within the run; its candidates are recorded under this name."""
-        return proposal_key(self.row, self.draw)
+    def row(self) -> Row:
+        """The row of the table."""
+        return self.key.row
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw, from 0."""
+        return self.key.draw
 
     @property
     def candidates(self) -> int:
@@ -107,31 +98,41 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class Training(Item):
     """One fine-tuning of a proposed network.
 
     Attributes:
-        row, draw: of the proposal. training: number of the training seed, from 0.
-        epochs: its length.
+        key: its proposal, its length, and the number of its training seed.
         test: accuracy on the test set after the last epoch, in float32.
         seed: of order and augmentation, the same for all rows of a draw.
         spent: on the training.
+        history: metrics of each epoch, from the first to the last.
     """
 
-    row: str
-    draw: int
-    epochs: int
-    training: int
+    KIND: ClassVar[str] = "training"
+
+    key: TrainingKey
     status: CandidateStatus = "ok"
     error: str = ""
     test: Accuracy | None = None
     seed: int | None = None
     spent: Spent = Spent()
+    history: tuple[Mapping[str, float], ...] = ()
 
     @property
-    def key(self) -> str:
-        """Identifies it within the run; its epochs are recorded under this name."""
-        return training_key(self.row, self.draw, self.epochs, self.training)
+    def row(self) -> Row:
+        """The row of the table."""
+        return self.key.proposal.row
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw, from 0."""
+        return self.key.proposal.draw
+
+    @property
+    def epochs(self) -> int:
+        """Its length."""
+        return self.key.epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +152,9 @@ class Result:
     spent: Mapping[str, Spent] = field(default_factory=dict)
 
     @property
-    def row(self) -> str:
+    def row(self) -> Row:
         """The row of the table."""
         return self.proposal.row
-
-    @property
-    def label(self) -> str:
-        """The method's name in the recipe."""
-        return self.proposal.label
-
-    @property
-    def criterion(self) -> str:
-        """What ranked the channels."""
-        return self.proposal.criterion
 
     @property
     def draw(self) -> int:
@@ -189,9 +180,9 @@ class Result:
         return total
 
     @property
-    def key(self) -> str:
-        """Identifies it within the run; its epochs are recorded under this name."""
-        return training_key(self.row, self.draw, self.epochs, self.training)
+    def key(self) -> TrainingKey:
+        """Identifies it within the run; without training, it is length 0 of training 0."""
+        return TrainingKey(self.proposal.key, self.epochs, self.training)
 
 
 def untrained(proposal: Proposal, epochs: int) -> Result:
@@ -212,8 +203,8 @@ def trained(proposal: Proposal, training: Training) -> Result:
     spent = {**proposal.spent, TRAIN: training.spent}
     return Result(
         proposal,
-        training.epochs,
-        training.training,
+        training.key.epochs,
+        training.key.training,
         training.status,
         training.error,
         training.test,

@@ -11,61 +11,46 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import assert_never
 
+import torch
+
+from randprune.bench.describe import key_of, milestones_of, protocol_of
+from randprune.bench.execute import WORK, execute, opening
+from randprune.bench.finish import network_file
+from randprune.bench.keys import NetworkKey
 from randprune.bench.lab import Lab
-from randprune.bench.pool import Failure, Pool, make_pool
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.records import (
-    DENSE,
-    SCRATCH,
-    BenchRun,
-    DenseRecord,
-    MethodInfo,
-    Protocol,
-    record_proposal,
-    record_training,
-)
+from randprune.bench.records import BenchRun, DenseRecord
 from randprune.bench.results import Proposal, Training
 from randprune.bench.settings import make_lab
 from randprune.bench.units import (
-    PREPARE,
-    TEST_DENSE,
     Outcome,
+    Prepare,
+    Prepared,
+    Propose,
+    Proposed,
+    Test,
+    TestDense,
+    Tested,
+    TestedDense,
+    Train,
+    Trained,
     Unit,
     proposals,
-    test_of,
+    total_work,
     trainings,
+    work_of,
 )
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError
+from randprune.executors import Executor, Failure, InProcess, Processes
 from randprune.jobs.progress import Progress, Silent, phase
-from randprune.store import (
-    BudgetInfo,
-    ModelInfo,
-    Reproduce,
-    Run,
-    RunKey,
-    SpaceInfo,
-    Store,
-    UseOfTestSet,
-    content_hash,
-)
-from randprune.zoo.weights import weights_hash
+from randprune.store import Run, Store, UseOfTestSet
 
 RECIPE_FILE = "bench.toml"
-
-# What does not decide any result, or counts by its content wherever it lies.
-_NOT_DECISIVE = ("output", "model", "data", "title", "study")
-_DATA_PARTS = (
-    "train_fingerprint",
-    "test_fingerprint",
-    "split_seed",
-    "calibration_images",
-    "search_images",
-)
 
 
 def run_bench(
@@ -92,308 +77,198 @@ def run_bench(
         StorageError: the folder cannot be written, or is in use.
     """
     folder = Path(out or recipe.output.folder)
-    check_complete(recipe, str(out or recipe.output.folder))
+    recipe.check_complete(str(out or recipe.output.folder))
     with Store.open(folder) as store:
         lab = make_lab(recipe, folder / "work", device)
         with phase(progress or Silent(), "trace", "Tracing the network"):
             lab.check_reachable()
-        run = store.run(_key(lab))
+        run = store.run(key_of(lab))
         if not run.finished:
             lab.work_in(folder / "work" / f"run-{run.id}")
-            with run, contextlib.closing(make_pool(lab, device)) as pool:
-                _Runner(lab, run, pool, progress or Silent()).work()
+            with run, contextlib.closing(_executor(lab, device)) as executor:
+                _Runner(lab, run, executor, progress or Silent()).work()
             shutil.rmtree(lab.work, ignore_errors=True)
             with contextlib.suppress(OSError):  # another run of this folder is not finished
                 lab.work.parent.rmdir()
         return BenchRun.of(run)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Runner:
-    """One run at work."""
+    """One run at work; `recorded`: its proposals and trainings as the records have them now."""
 
-    lab: Lab
-    run: Run
-    pool: Pool
-    progress: Progress
+    def __init__(
+        self, lab: Lab, run: Run, executor: Executor[Unit, Outcome], progress: Progress
+    ) -> None:
+        self.lab = lab
+        self.run = run
+        self.executor = executor
+        self.progress = progress
+        self.recorded: dict[NetworkKey, Proposal | Training] = {
+            **{proposal.key: proposal for proposal in run.items(Proposal)},
+            **{training.key: training for training in run.items(Training)},
+        }
 
     def work(self) -> None:
         """All phases."""
         recipe = self.lab.recipe
         self._describe()
-        with self._phase("prepare", self.lab.preparing, [PREPARE], 0) as done:
-            for _, outcome in done:
-                if isinstance(outcome, Failure):
-                    raise DataError(f"The preparation of the benchmark failed: {outcome.error}")
-                self._prepared(outcome)
+        self._do("prepare", self.lab.preparing, [Prepare()])
+
         asked = list(proposals(recipe))
-        self._propose(asked)
-        proposed = {p.key: p for p in self._proposals()}
-        sound = [unit for unit in asked if proposed[unit.key].status == "ok"]
-        every = [training for unit in sound for training in trainings(recipe, unit)]
-        self._train(every)
-        self._test(sound, every)
+        self._do("propose", f"{len(asked)} proposals", asked)
+        sound = [unit.key for unit in asked if self.recorded[unit.key].status == "ok"]
 
-    # -- phases --------------------------------------------------------------------------------
+        every = [training for key in sound for training in trainings(recipe, key)]
+        self._do("train", f"{len(every)} {self.lab.trainings}", every)
+        trained = [unit.key for unit in every if self.recorded[unit.key].status == "ok"]
 
-    def _propose(self, asked: Sequence[Unit]) -> None:
-        known = {p.key: p for p in self._proposals()}
-        left = [
-            unit
-            for unit in asked
-            if unit.key not in known
-            or (known[unit.key].status == "ok" and not self._has("proposal", unit))
-        ]
-        text = f"{len(asked)} proposals"
-        with self._phase("propose", text, left, _work(asked) - _work(left)) as done:
-            for unit, outcome in done:
-                if isinstance(outcome, Failure):
-                    method = self.lab.recipe.method_name(unit.label)
-                    proposal = Proposal(
-                        row=unit.row, label=unit.label, method=method, criterion=unit.criterion,
-                        draw=unit.draw, status="failed", error=outcome.error,
-                    )  # fmt: skip
-                    outcome = Outcome(proposal=proposal)
-                assert outcome.proposal is not None
-                with self.run.transaction():
-                    record_proposal(self.run, outcome.proposal)
-                    self.run.record_candidates(outcome.candidates)
-                    self._book(outcome)
-
-    def _train(self, every: Sequence[Unit]) -> None:
-        known = {t.key: t for t in self._trainings()}
-        left = [
-            unit
-            for unit in every
-            if unit.key not in known
-            or (known[unit.key].status == "ok" and not self._has("trained", unit))
-        ]
-        text = f"{len(every)} {self.lab.trainings}"
-        with self._phase("train", text, left, _work(every) - _work(left)) as done:
-            for unit, outcome in done:
-                if isinstance(outcome, Failure):
-                    training = Training(
-                        unit.row, unit.draw, unit.epochs, unit.training, "failed", outcome.error
-                    )
-                    outcome = Outcome(training=training)
-                assert outcome.training is not None
-                with self.run.transaction():
-                    record_training(self.run, outcome.training)
-                    for row in outcome.epochs:
-                        self.run.record_epoch(row.network, row.epoch, row.metrics)
-                    self._book(outcome)
-
-    def _test(self, proposed: Sequence[Unit], trained: Sequence[Unit]) -> None:
-        """The final evaluation: the test set is opened here, and nowhere else."""
-        by_key: dict[str, Proposal | Training] = {p.key: p for p in self._proposals()}
-        by_key |= {t.key: t for t in self._trainings() if t.status == "ok"}
-        untrained = self.lab.tests_untrained
-        asked = (*proposed, *trained) if untrained else trained
-        every = [test_of(unit) for unit in asked if unit.key in by_key]
-        left = [unit for unit in every if by_key[_tested(unit)].test is None]
-        dense = self.run.get_typed(DenseRecord, DenseRecord.KEY)
-        if untrained:
-            every = [TEST_DENSE, *every]
-            left = ([TEST_DENSE] if dense.test is None else []) + left
-        text = "Test accuracy"
-        with self._phase("test", text, left, _work(every) - _work(left)) as done:
-            for unit, outcome in done:
-                if isinstance(outcome, Failure):
-                    self._failed_test(unit, outcome, by_key)
-                    continue
-                with self.run.transaction():
-                    if unit == TEST_DENSE:
-                        self.run.write(dataclasses.replace(dense, test=outcome.test))
-                    else:
-                        found = by_key[_tested(unit)]
-                        self._record(dataclasses.replace(found, test=outcome.test))
-                    self._book(outcome, final=True)
-
-    def _failed_test(
-        self, unit: Unit, failure: Failure, by_key: dict[str, Proposal | Training]
-    ) -> None:
-        if unit == TEST_DENSE:
-            raise DataError(f"The dense network could not be tested: {failure.error}")
-        found = by_key[_tested(unit)]
-        self._record(dataclasses.replace(found, status="failed", error=failure.error))
-
-    # -- records -------------------------------------------------------------------------------
+        # The final evaluation: the test set is opened here, and nowhere else.
+        tests: list[Unit] = [Test(key) for key in trained]
+        if self.lab.tests_untrained:
+            tests = [TestDense(), *(Test(key) for key in sound), *tests]
+        self._do("test", "Test accuracy", tests)
 
     def _describe(self) -> None:
-        """Record what is compared, on which network and images, and write the recipe."""
-        lab, recipe, run = self.lab, self.lab.recipe, self.run
-        assert recipe.model is not None
-        sizes = lab.data.describe()
-        images = {
-            part: sizes[f"{part}_images"] for part in ("fit", "calibration", "search", "test")
-        }
-        file = RECIPE_FILE if run.id == 1 else f"bench-{run.id}.toml"
-        with run.transaction():
-            run.write(
-                ModelInfo(
-                    title=recipe.model.spec.rpartition(":")[2],
-                    name=recipe.model.spec,
-                    weights=Path(recipe.model.weights).name,
-                    data=lab.data.name,
-                    classes=lab.data.num_classes,
-                    input_shape=lab.data.image_shape,
-                    images=images,
-                )
-            )
-            run.write(SpaceInfo.from_space(lab.original, lab.reachable()))
-            budget = recipe.budget
-            run.write(BudgetInfo(budget.metric, budget.ratio, budget.tolerance))
-            run.write(Reproduce(f"randprune bench {file}", recipe.to_toml(), file))
-            if run.read(UseOfTestSet) is None:
-                run.write(UseOfTestSet(0, 0))
-        recipe.save(run.store.folder / file)
-
-    def _prepared(self, outcome: Outcome) -> None:
-        assert outcome.dense is not None
+        """Record on which network and images the run is, and write the recipe."""
+        file = RECIPE_FILE if self.run.id == 1 else f"bench-{self.run.id}.toml"
         with self.run.transaction():
-            known = self.run.read(DenseRecord)
-            self.run.write(known or outcome.dense)
-            self.run.write(protocol_of(self.lab, outcome.weights_hash))
-            for row in outcome.epochs:
-                self.run.record_epoch(row.network, row.epoch, row.metrics)
-            self._book(outcome)
+            for milestone in milestones_of(self.lab, file):
+                self.run.write(milestone)
+            if self.run.read(UseOfTestSet) is None:
+                self.run.write(UseOfTestSet(0, 0))
+        self.lab.recipe.save(self.run.store.folder / file)
 
-    def _book(self, outcome: Outcome, *, final: bool = False) -> None:
-        """Record the costs of a unit, and what it means for the count of test-set openings."""
-        for cost in outcome.ledger:
-            self.run.add_cost(cost)
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
-        if final:
-            use = UseOfTestSet(use.before_final, use.final + outcome.opened)
-        else:
-            # A proposal or training that ends after a final evaluation could have been chosen by
-            # it: then the test set was open before.
-            use = UseOfTestSet(max(use.before_final, use.final) + outcome.opened, use.final)
-        self.run.write(use)
+    # -- one phase -----------------------------------------------------------------------------
 
-    def _record(self, found: Proposal | Training) -> None:
-        if isinstance(found, Proposal):
-            record_proposal(self.run, found)
-        else:
-            record_training(self.run, found)
-
-    def _proposals(self) -> tuple[Proposal, ...]:
-        return BenchRun.of(self.run).proposals
-
-    def _trainings(self) -> tuple[Training, ...]:
-        return BenchRun.of(self.run).trainings
-
-    def _has(self, kind: str, unit: Unit) -> bool:
-        """Whether the network that a recorded unit left is still there."""
-        return self.lab.kept.file(self.lab.file(kind, unit.key)).exists()
-
-    @contextmanager
-    def _phase(
-        self, name: str, text: str, units: Sequence[Unit], done: int
-    ) -> Iterator[Iterator[tuple[Unit, Outcome | Failure]]]:
-        """Announce a phase of these units; gives what comes of each, as they finish."""
-        total = done + _work(units)
+    def _do(self, name: str, text: str, units: Sequence[Unit]) -> None:
+        """Do those units that are not recorded yet, and record each as it finishes."""
+        recipe = self.lab.recipe
+        left = [unit for unit in units if not self._is_done(unit)]
+        work = {unit: work_of(recipe, unit) for unit in left}
+        total = total_work(recipe, units)
+        before = total - sum(work.values())
         shares: dict[Unit, float] = {}
 
         def advance(unit: Unit, share: float) -> None:
             shares[unit] = max(share, shares.get(unit, 0.0))
-            now = done + int(sum(u.work * s for u, s in shares.items()))
+            now = before + int(sum(work[u] * s for u, s in shares.items()))
             running.at(max(running.done, min(now, total)))
 
-        def watched() -> Iterator[tuple[Unit, Outcome | Failure]]:
-            for unit, outcome in self.pool.run(units, advance):
-                yield unit, outcome
+        with phase(self.progress, name, text, total=total, done=before) as running:
+            for unit, outcome in self.executor.run(left, advance):
+                with self.run.transaction():
+                    if isinstance(outcome, Failure):
+                        self._record_failure(unit, outcome.error)
+                    else:
+                        self._record(outcome)
                 advance(unit, 1.0)
 
-        with phase(self.progress, name, text, total=total, done=done) as running:
-            yield watched()
+    def _is_done(self, unit: Unit) -> bool:
+        """Whether a unit is recorded, and the network that it left is still there."""
+        match unit:
+            case Prepare():
+                return False  # finds what it kept by itself
+            case Propose(key) | Train(key):
+                known = self.recorded.get(key)
+                if known is None:
+                    return False
+                return known.status == "failed" or network_file(self.lab, key).exists()
+            case Test(key):
+                return self.recorded[key].test is not None
+            case TestDense():
+                return self._dense.test is not None
+            case _:
+                assert_never(unit)
+
+    @property
+    def _dense(self) -> DenseRecord:
+        return self.run.get_typed(DenseRecord, DenseRecord.KEY)
+
+    # -- records -------------------------------------------------------------------------------
+
+    def _record(self, outcome: Outcome) -> None:
+        match outcome:
+            case Prepared():
+                self.run.write(self.run.read(DenseRecord) or outcome.dense)
+                self.run.write(protocol_of(self.lab, outcome.weights_hash))
+                for row in outcome.epochs:
+                    self.run.record_epoch(row.network, row.epoch, row.metrics)
+                self._count(before_final=outcome.opened)
+            case Proposed():
+                self._keep(outcome.proposal)
+                self.run.record_candidates(outcome.candidates)
+                self._count_choice(outcome.opened)
+            case Trained():
+                self._keep(outcome.training)
+                self._count_choice(outcome.opened)
+            case Tested():
+                self._keep(dataclasses.replace(self.recorded[outcome.key], test=outcome.test))
+                self._count(final=outcome.opened)
+            case TestedDense():
+                self.run.write(dataclasses.replace(self._dense, test=outcome.test))
+                self._count(final=outcome.opened)
+            case _:
+                assert_never(outcome)
+        for cost in outcome.ledger:
+            self.run.add_cost(cost)
+
+    def _record_failure(self, unit: Unit, error: str) -> None:
+        match unit:
+            case Prepare():
+                raise DataError(f"The preparation of the benchmark failed: {error}")
+            case Propose(key):
+                method = self.lab.recipe.method_name(key.row.label)
+                self._keep(Proposal(key, method, status="failed", error=error))
+                self._count_choice()
+            case Train(key):
+                self._keep(Training(key, status="failed", error=error))
+                self._count_choice()
+            case Test(key):
+                known = self.recorded[key]
+                self._keep(dataclasses.replace(known, status="failed", error=error))
+            case TestDense():
+                raise DataError(f"The dense network could not be tested: {error}")
+            case _:
+                assert_never(unit)
+
+    def _keep(self, item: Proposal | Training) -> None:
+        self.run.record_item(item)
+        self.recorded[item.key] = item
+
+    # -- the test set --------------------------------------------------------------------------
+
+    def _count_choice(self, opened: int = 0) -> None:
+        """Count for a proposal or a training.
+
+        One that ends after a final evaluation could have been chosen by it: then the test set was
+        open before.
+        """
+        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        self._count(before_final=max(0, use.final - use.before_final) + opened)
+
+    def _count(self, *, before_final: int = 0, final: int = 0) -> None:
+        """Count how often the test set was opened."""
+        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
 
 
-def protocol_of(lab: Lab, hash_of_weights: str) -> Protocol:
-    """The rules of a run in its records."""
-    recipe = lab.recipe
-    described = []
-    for label, section in recipe.methods.items():
-        method = recipe.method(label)
-        described.append(
-            MethodInfo(
-                label=label,
-                method=recipe.method_name(label),
-                options=section.options,
-                criteria=recipe.criteria_of(label),
-                epochs=recipe.epochs_of(label),
-                words=method.words,
-            )
-        )
-    if recipe.setting == "scratch":
-        words = "The dense network at full width, trained like all others: no method of the budget."
-        described.append(MethodInfo(DENSE, DENSE, {}, (SCRATCH,), recipe.epochs_of(DENSE), words))
-    design = recipe.design
-    return Protocol(
-        title=recipe.title,
-        setting=recipe.setting,
-        weights_hash=hash_of_weights,
-        methods=tuple(described),
-        reference=recipe.reference,
-        draw_seeds=tuple(lab.seed("draw", draw) for draw in range(design.draws)),
-        training_seeds=tuple(lab.seed("training", 0, n) for n in range(design.trainings)),
-        recovery=recipe.recovery,
-        study=recipe.study,
-        rank_by=recipe.proposals.rank_by,
-        min_keep=recipe.proposals.min_keep,
-        round_to=recipe.proposals.round_to,
-        finetune=recipe.trained_by.model_dump(),
-        margin=design.margin,
-        confidence=design.confidence,
-        widen=recipe.widen.model_dump() if recipe.widen else {},
-        supernet=recipe.supernet.model_dump(exclude_none=True) if recipe.supernet else {},
-        notes=lab.notes,
-    )
+def _executor(lab: Lab, device: str | None) -> Executor[Unit, Outcome]:
+    """Who does the units, as the recipe asks."""
+    count = workers_of(lab.recipe, lab.device)
+    if count == 0:
+        return InProcess(partial(execute, lab))
+    return Processes(WORK, opening(lab, device), count, lab.work)
 
 
-def _key(lab: Lab) -> RunKey:
-    """What makes two calls the same benchmark: all that decides a result, by content."""
-    recipe = lab.recipe
-    document = recipe.document()
-    model = document.get("model", {})
-    traced = {k: v for k, v in model.items() if k in ("freeze", "allow", "as_graph")}
-    decisive = {k: v for k, v in document.items() if k not in _NOT_DECISIVE}
-    described = lab.data.describe()
-    return RunKey(
-        kind="bench",
-        recipe={**decisive, "trace": traced},
-        seed=recipe.seed,
-        fingerprint=lab.original.fingerprint,
-        weights_hash=weights_hash(lab.untrained),
-        data_fingerprint=content_hash({part: described[part] for part in _DATA_PARTS}),
-    )
+def workers_of(recipe: BenchRecipe, device: str) -> int:
+    """How many processes work side by side; 0: none but this one."""
+    if recipe.output.workers is not None:
+        return recipe.output.workers
+    return 1 if device.startswith("cuda") else _cores()
 
 
-def check_complete(recipe: BenchRecipe, folder: str) -> None:
-    """Raise where a recipe lacks what a run needs: network, weights, images, or a folder."""
-    for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
-        if getattr(recipe, section) is None:
-            raise InvalidInputError(
-                f"The recipe has no [{section}] section. Add one, e.g. [{section}] with "
-                f'spec = "{example}".'
-            )
-    if not folder:
-        raise InvalidInputError(
-            "A benchmark keeps its records in a folder. Give one, as the recipe's output.folder "
-            "or the parameter 'out'."
-        )
-    assert recipe.model is not None
-    if recipe.setting == "pretrained" and not recipe.model.weights and recipe.pretrain is None:
-        raise InvalidInputError(
-            "The recipe's network has no trained weights, so there is nothing to compare. Give "
-            "model.weights, or a section [pretrain] that trains it first. To search widths "
-            'without trained weights, set setting = "scratch".'
-        )
-
-
-def _work(units: Sequence[Unit]) -> int:
-    return sum(unit.work for unit in units)
-
-
-def _tested(unit: Unit) -> str:
-    return unit.key.removeprefix("test/")
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return torch.get_num_threads()

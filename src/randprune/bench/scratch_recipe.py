@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from randprune.bench.records import DENSE
-
-if TYPE_CHECKING:
-    from randprune.bench.recipe import BenchRecipe
+from randprune.bench.sections import BenchKeys
 
 
 def scratch_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def scratch_document(document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_scratch(recipe: BenchRecipe) -> None:
+def check_scratch(recipe: BenchKeys) -> None:
     """Refuse keys that mean nothing without a trained network.
 
     Raises:
@@ -42,7 +40,7 @@ def check_scratch(recipe: BenchRecipe) -> None:
         raise ValueError(f'{what} means nothing with setting = "scratch": {why}')
 
 
-def _meaningless(recipe: BenchRecipe) -> Iterator[tuple[str, str]]:
+def _meaningless(recipe: BenchKeys) -> Iterator[tuple[str, str]]:
     """What a recipe from scratch gives and must not, and what to do about it."""
     unranked = (
         "no criterion ranks channels, every network keeps the first ones of each group. "
@@ -65,8 +63,9 @@ def _meaningless(recipe: BenchRecipe) -> Iterator[tuple[str, str]]:
             'proposals.rank_by = "kl"',
             "there are no outputs of a trained network to diverge from. Give accuracy or loss.",
         )
-    for name in ("supernet", "training"):
-        if getattr(recipe, name).distill_weight > 0:
+    trained = {"supernet": recipe.supernet, "training": recipe.training}
+    for name, how in trained.items():
+        if how is not None and how.distill_weight > 0:
             yield f"{name}.distill_weight", "there is no trained teacher. Leave it out."
     if 0 in recipe.design.epochs:
         yield "0 in design.epochs", "networks need training. Give lengths of 1 and more."
@@ -80,8 +79,8 @@ def _meaningless(recipe: BenchRecipe) -> Iterator[tuple[str, str]]:
             yield f"methods.{label}.criteria", unranked
         if 0 in (section.epochs or ()):
             yield f"0 in methods.{label}.epochs", "networks need training. Leave it out."
-    assert recipe.supernet is not None
-    if recipe.supernet.distill and not recipe.supernet.sandwich:
+    shared = recipe.supernet
+    if shared is not None and shared.distill and not shared.sandwich:
         yield (
             "supernet.distill without supernet.sandwich",
             "only the sandwich rule trains the widest network, which the others learn from. "

@@ -4,6 +4,7 @@ Results go to standard output (one JSON document with `--json`), everything else
 Exit codes: 0 done, 1 unexpected, 2 to 9 by the kind of error (`randprune.errors`), 130 interrupted.
 """
 
+import randprune.cli.waiting  # noqa: F401 - first, before torch
 from randprune.cli.app import main
 
 __all__ = ["main"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli.bench import bench
+from randprune.cli.check import check
 from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
 from randprune.cli.export import export
@@ -22,7 +22,8 @@ from randprune.cli.interrupt import kept_interrupts
 from randprune.cli.prune import prune
 from randprune.cli.report import report
 from randprune.cli.scratch import scratch
-from randprune.errors import RandpruneError
+from randprune.cli.streams import lenient_streams
+from randprune.errors import RandpruneError, StorageError
 
 INTERRUPTED = 130
 UNEXPECTED = 1
@@ -66,27 +67,41 @@ app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(export)
+app.command()(check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code.
+
+    A job does not end because its output cannot be written: see `randprune.cli.streams`. Where
+    standard output fails (a full disk), a job that is done returns `StorageError.exit_code`.
 
     Args:
         arguments: without the program's name; default: `sys.argv`.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _silence_libraries()
+    with lenient_streams() as out:
+        code = _run(argv)
+        out.flush()
+        if out.reader_gone or out.problem is None:
+            # The reader of a pipe that has gone (`randprune ... | head`) wants to know no more.
+            return code
+        if code == 0:
+            code = StorageError.exit_code
+        problem = out.problem.strerror or str(out.problem)
+        print_error(f"Standard output could not be written: {problem}. Files are not affected.")
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run one command line; the exit code."""
     try:
         with kept_interrupts():
-            result = app(args=argv, prog_name="randprune", standalone_mode=False)
+            result = app(args=list(argv), prog_name="randprune", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`randprune ... | head`): nothing is left to say, also not
-        # by the interpreter when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNEXPECTED
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:

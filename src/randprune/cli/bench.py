@@ -92,7 +92,7 @@ def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
                 **made.summary,
                 "results": [
                     {
-                        "row": r.row,
+                        "row": str(r.row),
                         "draw": r.draw,
                         "epochs": r.epochs,
                         "training": r.training,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,8 @@ from torch import Tensor
 from randprune.criteria.base import Need, ScoringContext, criteria
 from randprune.criteria.passes import collected, request
 from randprune.errors import UnsupportedModelError
+from randprune.graph.layers import CONVOLUTIONS, geometry
 from randprune.graph.observers import Observer
-from randprune.graph.rules import arguments
 from randprune.graph.sites import Site
 from randprune.space import Space
 
@@ -169,21 +169,20 @@ def _columns(site: Site, values: Tensor, weight: Tensor) -> Iterator[tuple[Tenso
     """The layer as products: columns (parts, inputs, taps, positions), one sign at a time, and
     kernels (parts, inputs, taps, outputs). Parts are the groups of a grouped convolution, which
     have pre-activations of their own."""
-    bound = arguments(site.node)
-    if site.operator in ("conv1d", "conv2d") or (
-        site.operator == "convolution" and weight.ndim <= 4 and not bound["transposed"]
-    ):
-        groups = int(bound["groups"])
-        taps = weight[0, 0].numel()
-        kernels = weight.reshape(groups, -1, weight.shape[1], taps).permute(0, 2, 3, 1)
-        if values.ndim == 3:
-            values, weight = values[:, :, None], weight[:, :, None]
-        step, spread = (_pair(bound[key], values.ndim) for key in ("stride", "dilation"))
-        padded = F.pad(values, _margins(bound["padding"], weight.shape[2:], spread))
+    lie = None if site.operator not in CONVOLUTIONS else geometry(site.step, weight.shape[2:])
+    if lie is not None and len(lie.kernel) <= 2 and not lie.transposed:
+        kernels = weight.reshape(lie.groups, -1, weight.shape[1], lie.taps).permute(0, 2, 3, 1)
+        # A map with one axis gets a first axis of size one.
+        first = (1,) * (2 - len(lie.kernel))
+        if first:
+            values = values[:, :, None]
+        kernel, step, spread = (first + n for n in (lie.kernel, lie.stride, lie.dilation))
+        groups, taps = lie.groups, lie.taps
+        padded = F.pad(values, lie.padding)
         at_once = max(1, _COLUMNS // (taps * padded[0].numel()))
         for piece in torch.split(padded, at_once):
             for some in _signs(piece):
-                rows = F.unfold(some, tuple(weight.shape[2:]), dilation=spread, stride=step)
+                rows = F.unfold(some, kernel, dilation=spread, stride=step)
                 windows = torch.unflatten(rows, 1, (groups, -1, taps))
                 yield windows.permute(1, 2, 3, 0, 4).flatten(3), kernels
         return
@@ -197,21 +196,3 @@ def _columns(site: Site, values: Tensor, weight: Tensor) -> Iterator[tuple[Tenso
         "convolutions along one or two axes, linear layers and products with a matrix. Use "
         "another criterion, or freeze that layer."
     )
-
-
-def _pair(value: Any, ndim: int) -> tuple[int, int]:
-    """One number for both axes of a map; a map with one axis gets a first axis of size one."""
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1]))
-
-
-def _margins(padding: Any, kernel: Any, dilation: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Zeros added (left, right, top, bottom), the order of `torch.nn.functional.pad`."""
-    if padding == "valid":
-        return (0, 0, 0, 0)
-    if padding == "same":
-        high, wide = (d * (int(k) - 1) for d, k in zip(dilation, kernel, strict=True))
-        return (wide // 2, wide - wide // 2, high // 2, high - high // 2)
-    numbers = [int(padding)] if isinstance(padding, int) else [int(p) for p in padding]
-    high = numbers[0] if len(numbers) == 2 else 0
-    return (numbers[-1], numbers[-1], high, high)

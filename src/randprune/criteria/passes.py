@@ -88,7 +88,7 @@ def _run(context: ScoringContext, observers: list[Observer]) -> dict[int, Randpr
                     observer.gradients({name: found[name] for name in observer.tensors})
         else:
             with torch.no_grad():
-                logits, _ = graph.run(images, visit=partial(feed, slice(0, len(images))))
+                logits = graph.run(images, visit=partial(feed, slice(0, len(images))))
             check_outputs(logits, where)
     if not count:
         raise DataError(
@@ -167,7 +167,7 @@ def _backward(
     for start in range(0, len(images), size):
         piece = slice(start, min(start + size, len(images)))
         with torch.enable_grad():
-            logits, _ = graph.run(
+            logits = graph.run(
                 images[piece],
                 tensors=leaves,
                 visit=partial(feed, piece),

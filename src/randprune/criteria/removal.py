@@ -13,9 +13,9 @@ axis. `Removal` does not prove that: compare with `Masked` before relying on it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,12 @@ from torch.utils._pytree import tree_leaves
 
 from randprune.errors import UnsupportedModelError
 from randprune.graph.emit import emit
+from randprune.graph.execute import Run
+from randprune.graph.layers import CONVOLUTIONS, Norm, norm_behind
 from randprune.graph.program import in_mode, private_copy
-from randprune.graph.rules import arguments, concrete_shape, operator_name
-from randprune.graph.sites import CONVOLUTIONS, ChannelGraph, Site, Step, batch_axis
+from randprune.graph.rules import concrete_shape
+from randprune.graph.sites import ChannelGraph, Site, batch_axis
+from randprune.graph.steps import Step, Steps, step
 from randprune.lineage import named_tensors
 from randprune.space import Space
 
@@ -73,17 +76,20 @@ class _Plan:
     """What depends on the channels of one group.
 
     Attributes:
-        steps: to run again, in order.
-        border: values of the dense run that these steps read.
-        less: steps whose dense output is kept, because a contribution is subtracted from it.
-        last: source -> the last step that needs it.
+        steps: to run again; those of `border`, `sizes` and `less` have no sources, since their
+            values come from elsewhere.
+        border: values of the dense run that the others read.
+        sizes: numbers in the graph that depend on the batch size.
+        less: whose dense output is kept, because a contribution is subtracted from it.
+        cleared: values that have the channel set to zero -> the site that reads them first.
         bytes: of the largest value of one image.
     """
 
-    steps: tuple[Step, ...]
+    steps: Steps
     border: frozenset[Node]
+    sizes: frozenset[Node]
     less: frozenset[Node]
-    last: Mapping[Node, Node]
+    cleared: Mapping[Node, Site]
     bytes: int
 
 
@@ -109,11 +115,12 @@ class Removal:
         self.graph = graph
         self._symbol = graph.input.meta["val"].shape[0].node.expr
         self._site_at: dict[Node, Site] = {site.node: site for site in graph.sites}
-        self.steps = tuple(self._folded())
+        self.steps = Steps(self._folded(), [graph.output])
         self._plans = [self._plan(number) for number in range(len(graph.space.groups))]
-        self._kept = frozenset(node for p in self._plans for node in p.border | p.less)
-        kept = sum(map(_bytes_per_image, self._kept))
-        self.images_at_once = max(1, min(_IMAGES, _KEPT_BYTES // max(1, kept)))
+        kept = (plan for plan in self._plans if plan is not None)
+        self._kept = frozenset(node for plan in kept for node in plan.border | plan.less)
+        size = sum(map(_bytes_per_image, self._kept))
+        self.images_at_once = max(1, min(_IMAGES, _KEPT_BYTES // max(1, size)))
         self._values: dict[Node, Any] = {}
         self._images, self._device = 0, "cpu"
 
@@ -122,30 +129,22 @@ class Removal:
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         self._images, self._device = len(images), images.device.type
-        last = {source: step.node for step in self.steps for source in step.sources}
-        values: dict[Node, Any] = {self.graph.input: images}
-
-        def value(node: Node) -> Any:
-            return values[node] if node in values else self.graph.constant(node)
-
-        for step in self.steps:
-            values[step.node] = step.call(value)
-            for source in step.sources:
-                done = last[source] is step.node and source not in self._kept
-                if done and source is not self.graph.output:
-                    values.pop(source, None)
-        self._values = {node: values[node] for node in self._kept}
-        outputs: Tensor = values[self.graph.output]
+        run = self._run(self.steps, {self.graph.input: images})
+        run.pin(*self._kept)
+        outputs: Tensor = run.finish()
+        self._values = {node: run.values[node] for node in self._kept}
         return outputs
 
     def reaches(self, group: int) -> bool:
         """Whether the network's output depends on the channels of a group."""
-        return bool(self._plans[group].steps)
+        return self._plans[group] is not None
 
     def pieces(self, group: int) -> Iterator[Tensor]:
         """The channels of a group, int64 (V,), as many at once as fit into memory."""
+        plan = self._plans[group]
+        each = 0 if plan is None else plan.bytes
         limit = _CPU_BYTES if self._device == "cpu" else _GPU_BYTES
-        at_once = max(1, limit // max(1, self._plans[group].bytes * self._images))
+        at_once = max(1, limit // max(1, each * self._images))
         yield from torch.split(torch.arange(self.graph.space.groups[group].width), at_once)
 
     def outputs(self, group: int, channels: Tensor) -> Tensor:
@@ -157,49 +156,34 @@ class Removal:
             UnsupportedModelError: values that cannot be computed for several batches at once.
         """
         plan = self._plans[group]
-        if not plan.last:
+        if plan is None or any(step.joint for step in plan.steps.order):
             raise UnsupportedModelError(
-                "What depends on these channels is written in place, through views."
+                "Nothing depends on these channels, or what does is written in place through views."
             )
         count = len(channels)
-        values: dict[Node, Any] = {}
-        stacked: dict[Node, Any] = {}
-        cleared: set[Node] = set()
-
-        def value(node: Node) -> Any:
-            if node in values:
-                return values[node]
-            if isinstance(node.meta.get("val"), torch.SymInt):
-                return self._size(node, count)
-            if node not in plan.border:
-                return self.graph.constant(node)
-            if node not in stacked:
-                stacked[node] = _stack(self._values[node], node, count)
-            return stacked[node]
-
-        for step in plan.steps:
-            site = self._site_at.get(step.node)
-            places = None if site is None else site.members.get(group)
-            if step.node in plan.less:
-                assert site is not None
-                assert places is not None
-                dense, source = self._values[step.node], self._values[site.source]
-                values[step.node] = _less(step, site, dense, source, places[channels.numpy()])
-            else:
-                if site is not None and places is not None and site.source not in cleared:
-                    # Others may read the cleared value too: whatever they make of these channels
-                    # only reaches layers that do not look at them either.
-                    read = _writable(value(site.source), site.source in plan.border)
-                    (values if site.source in values else stacked)[site.source] = read
-                    _clear(read, site, places[channels.numpy()])
-                    cleared.add(site.source)
-                values[step.node] = step.call(value)
-            for source_node in step.sources:
-                if plan.last[source_node] is step.node and source_node is not self.graph.output:
-                    values.pop(source_node, None)
-                    stacked.pop(source_node, None)
-        result: Tensor = values[self.graph.output]
+        instead: dict[Node, Callable[[], Any]] = {
+            **{n: partial(_stack, self._values[n], n, count) for n in plan.border},
+            **{n: partial(self._size, n, count) for n in plan.sizes},
+        }
+        for node in plan.less:
+            site = self._site_at[node]
+            dense, source = self._values[node], self._values[site.source]
+            places = site.members[group][channels.numpy()]
+            instead[node] = partial(_less, self.steps.at[node], site, dense, source, places)
+        run = self._run(plan.steps, {}, instead)
+        for node, site in plan.cleared.items():
+            places = site.members[group][channels.numpy()]
+            run.amend[node] = partial(_cleared, site, places, node in plan.border)
+        result: Tensor = run.finish()
         return torch.unflatten(result, 0, (count, self._images))
+
+    def _run(
+        self,
+        steps: Steps,
+        values: Mapping[Node, Any],
+        instead: Mapping[Node, Callable[[], Any]] | None = None,
+    ) -> Run:
+        return Run(self.graph.graph, steps, self.graph.tensors, values, instead=instead)
 
     def _size(self, node: Node, count: int) -> int:
         """A size in the graph that depends on the batch size, for `count` stacked batches."""
@@ -209,125 +193,106 @@ class Removal:
 
     def _folded(self) -> Iterator[Step]:
         """The graph's steps, weights in place, each batch norm merged into the layer before it."""
-        readers = Counter(source for step in self.graph.steps for source in step.sources)
-        layers: dict[Node, Step] = {}
-        for step in self.graph.steps:
-            name = operator_name(step.node)
-            if name in (*CONVOLUTIONS, "linear") and self._constant(step.node):
-                ready = self._with_tensors(step)
-                only = readers[step.node] == 1 and step.node is not self.graph.output
-                if only and _normed(step.node):
-                    layers[step.node] = ready
+        graph = self.graph.graph
+        layers: dict[Node, tuple[Step, Norm]] = {}
+        for each in graph.steps.order:
+            if each.operator in (*CONVOLUTIONS, "linear") and self._constant(each):
+                ready = self._with_tensors(each)
+                behind = norm_behind(graph, each)
+                if behind and behind[0].operator == "batch_norm" and behind[1].mean:
+                    layers[behind[0].node] = ready, behind[1]
                 else:
                     yield ready
-            elif step.args and step.args[0] in layers:
-                layer = layers[step.args[0]]
+            elif each.node in layers:
+                layer, norm = layers[each.node]
                 site = self._site_at.pop(layer.node, None)
                 if site is not None:
-                    self._site_at[step.node] = site
-                yield self._merged(layer, step)
+                    self._site_at[each.node] = site
+                yield self._merged(layer, norm, each.node)
             else:
-                yield step
+                yield each
 
-    def _constant(self, layer: Node) -> bool:
+    def _constant(self, layer: Step) -> bool:
         """Whether a layer's weight and bias are tensors of the network as they stand."""
-        bound = arguments(layer)
+        bound = layer.bound()
         found = [bound[key] for key in ("weight", "bias") if bound[key] is not None]
-        return all(self.graph.tensor_name(node) for node in found)
+        return all(self.graph.graph.tensor_name(node) for node in found)
 
-    def _with_tensors(self, step: Step) -> Step:
+    def _with_tensors(self, layer: Step) -> Step:
         """A layer with its weight and bias in its arguments, by name."""
-        source = step.args[0]
-        bound = {**arguments(step.node), "input": source}
+        bound = layer.bound()
         for key in ("weight", "bias"):
             if bound[key] is not None:
                 bound[key] = self.graph.constant(bound[key])
         if bound["weight"].ndim == 4:
             bound["weight"] = bound["weight"].contiguous(memory_format=torch.channels_last)
-        return Step(step.node, step.target, (), bound, (source,))
+        return step(layer.node, layer.target, (), bound)
 
-    def _merged(self, layer: Step, norm: Step) -> Step:
-        """One layer that does what the layer and the batch norm behind it do."""
+    def _merged(self, layer: Step, norm: Norm, node: Node) -> Step:
+        """One layer that gives the value of the batch norm behind it."""
         bound = dict(layer.kwargs)
-        weight: Tensor = bound["weight"]
-        told = arguments(norm.node)
-        mean, variance = (
-            self.graph.constant(told[key]).double() for key in ("running_mean", "running_var")
-        )
-        slope = torch.rsqrt(variance + told["eps"])
-        if told["weight"] is not None:
-            slope = slope * self.graph.constant(told["weight"]).double()
-        bias = (-mean if bound["bias"] is None else bound["bias"].double() - mean) * slope
-        if told["bias"] is not None:
-            bias = bias + self.graph.constant(told["bias"]).double()
-        scale = slope.reshape(-1, *[1] * (weight.ndim - 1))
-        bound["weight"] = (weight.double() * scale).to(weight.dtype)
-        bound["bias"] = bias.to(weight.dtype)
-        return Step(norm.node, layer.target, (), bound, layer.sources)
+        values = norm.values(self.graph.tensors)
+        bound["weight"], bound["bias"] = values.folded(bound["weight"], bound["bias"])
+        return step(node, layer.target, (), bound, name=layer.operator)
 
-    def _plan(self, group: int) -> _Plan:
+    def _plan(self, group: int) -> _Plan | None:
+        """What to run again without channels of a group; None where that changes no output."""
         dirty: set[Node] = set()
-        steps: list[Step] = []
-        for step in self.steps:
-            site = self._site_at.get(step.node)
+        again: list[Step] = []
+        for each in self.steps.order:
+            site = self._site_at.get(each.node)
             reads = site is not None and group in site.members
-            if reads or any(source in dirty for source in step.sources):
-                dirty.add(step.node)
-                steps.append(step)
+            if reads or any(source in dirty for source in each.sources):
+                dirty.add(each.node)
+                again.append(each)
         if self.graph.output not in dirty:
-            return _Plan((), frozenset(), frozenset(), {}, 0)
-        made = {step.node for step in self.steps} | {self.graph.input}
-        border = {
-            source
-            for step in steps
-            for source in step.sources
-            if source in made
-            and source not in dirty
-            and not isinstance(source.meta.get("val"), torch.SymInt)
-        }
-        less = {
-            step.node
-            for step in steps
-            if (site := self._site_at.get(step.node)) is not None
-            and group in site.members
-            and site.source in border
-            and _subtractable(step, site)
-        }
-        if any(step.writes for step in steps):
-            return _Plan(tuple(steps), frozenset(), frozenset(), {}, 0)
-        last = {source: step.node for step in steps for source in step.sources}
-        largest = max(_bytes_per_image(step.node) for step in steps)
-        return _Plan(tuple(steps), frozenset(border), frozenset(less), last, largest)
+            return None
+        made = {*self.steps.at, self.graph.input}
+        clean = {n for each in again for n in each.sources if n in made and n not in dirty}
+        sizes = frozenset(n for n in clean if isinstance(n.meta.get("val"), torch.SymInt))
+        border = frozenset(clean - sizes)
+        less: set[Node] = set()
+        cleared: dict[Node, Site] = {}
+        for each in again:
+            site = self._site_at.get(each.node)
+            if site is None or group not in site.members:
+                continue
+            if site.source in border and _subtractable(each, site):
+                less.add(each.node)
+            else:
+                # Others may read the cleared value too: whatever they make of these channels only
+                # reaches layers that do not look at them either.
+                cleared.setdefault(site.source, site)
+        given = [step(node, _elsewhere) for node in clean]
+        rest = (step(e.node, _elsewhere) if e.node in less else e for e in again)
+        largest = max(_bytes_per_image(each.node) for each in again)
+        steps = Steps([*given, *rest], [self.graph.output])
+        return _Plan(steps, border, sizes, frozenset(less), cleared, largest)
 
 
-def _normed(node: Node) -> bool:
-    """Whether a layer's only reader is a batch norm with statistics of its own."""
-    user = next(iter(node.users))
-    if operator_name(user) != "batch_norm" or user.args[0] is not node:
-        return False
-    bound = arguments(user)
-    return not bound["training"] and bound["running_mean"] is not None
+def _elsewhere() -> Any:
+    raise AssertionError("the value of this step is given")
 
 
-def _subtractable(step: Step, site: Site) -> bool:
+def _subtractable(layer: Step, site: Site) -> bool:
     """Whether `_less` knows the layer."""
-    weight = step.kwargs.get("weight")
-    if not isinstance(weight, Tensor) or site.batch_axis != 0 or batch_axis(step.node) != 0:
+    weight = layer.kwargs.get("weight")
+    if not isinstance(weight, Tensor) or site.batch_axis != 0 or batch_axis(layer.node) != 0:
         return False
     if site.operator == "linear":
         return True
-    plain = site.operator in ("conv1d", "conv2d", "conv3d") and int(step.kwargs["groups"]) == 1
+    plain = site.operator in ("conv1d", "conv2d", "conv3d") and int(layer.kwargs["groups"]) == 1
     return plain and site.axis == 1
 
 
 def _less(
-    step: Step, site: Site, dense: Tensor, source: Tensor, places: np.ndarray[Any, Any]
+    layer: Step, site: Site, dense: Tensor, source: Tensor, places: np.ndarray[Any, Any]
 ) -> Tensor:
     """The layer's dense output less the contribution of each channel, (V * B, ...).
 
     `places` (V, multiplicity): where the channels are in what the layer reads.
     """
-    weight: Tensor = step.kwargs["weight"]
+    weight: Tensor = layer.kwargs["weight"]
     count, multiplicity = places.shape
     index = torch.from_numpy(places.reshape(-1)).to(source.device)
     read = source.index_select(site.axis, index)
@@ -337,8 +302,8 @@ def _less(
         rows = torch.unflatten(read, -1, (count, multiplicity))
         part = torch.einsum("b...vm,vom->vb...o", rows, columns)
         return (dense - part).flatten(0, 1)
-    call = {**step.kwargs, "input": read, "weight": columns.flatten(0, 1), "bias": None}
-    stacked = step.target(**{**call, "groups": count})
+    call = {**layer.kwargs, "input": read, "weight": columns.flatten(0, 1), "bias": None}
+    stacked = layer.target(**{**call, "groups": count})
     part = torch.unflatten(stacked, 1, (count, -1)).transpose(0, 1)
     if dense.ndim == 4:
         # Written in the order in which the next convolution reads it.
@@ -348,19 +313,19 @@ def _less(
     return (dense - part).flatten(0, 1)
 
 
-def _clear(stacked: Tensor, site: Site, places: np.ndarray[Any, Any]) -> None:
-    """Zero, in place, variant v's channel: positions places[v] along the site's axis."""
+def _cleared(site: Site, places: np.ndarray[Any, Any], shared: bool, stacked: Tensor) -> Tensor:
+    """The value with variant v's channel zero: positions places[v] along the site's axis.
+
+    In place, but for values that others hold (`shared`), or whose positions share memory.
+    """
+    overlap = any(s == 0 and n > 1 for s, n in zip(stacked.stride(), stacked.shape, strict=True))
+    stacked = stacked.clone() if shared or overlap else stacked
     axis = site.axis + (site.axis > site.batch_axis)
     view = torch.unflatten(stacked, site.batch_axis, (len(places), -1))
     view = view.movedim((site.batch_axis, axis), (0, 1))
     variants = torch.arange(len(places), device=stacked.device)[:, None]
     view[variants, torch.from_numpy(places).to(stacked.device)] = 0.0
-
-
-def _writable(value: Tensor, shared: bool) -> Tensor:
-    """The value, copied where others hold it or where positions share memory."""
-    overlap = any(s == 0 and n > 1 for s, n in zip(value.stride(), value.shape, strict=True))
-    return value.clone() if shared or overlap else value
+    return stacked
 
 
 def _stack(value: Any, node: Node, count: int) -> Any:

@@ -44,6 +44,17 @@ def score(
             of another network.
         DataError: the criterion needs data and none was given, or it is empty or unsound.
         UnsupportedModelError: a criterion that looks at data cannot look into this network.
+
+    Examples:
+        >>> from torch import nn
+        >>> from randprune import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> space = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [scores.shape for scores in score(net, space, "l1")]
+        [torch.Size([4])]
+        >>> images, labels = torch.randn(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64)
+        >>> [scores.shape for scores in score(net, space, "reconstruction", (images, labels))]
+        [torch.Size([4])]
     """
     model = plain_module(model, "score")
     chosen = criteria.named_or_given(criterion, Criterion, "criterion")

@@ -1,16 +1,18 @@
-"""Accuracy of many candidates, fast: one prepared data set, one measured engine, folded networks.
+"""Accuracy of many candidates, fast: one prepared data set, one engine, folded networks.
 
-evaluator = Evaluator(data.search)                      # ranks: the fastest engine here
+evaluator = Evaluator(data.search)                      # ranks: bfloat16 where that is fast
 evaluator.accuracy(small).top1
 Evaluator(test, precision="float32").accuracy(small)    # for numbers that are reported
 """
 
-from randprune.evaluate.engine import Engine, Precision, choose_engine
+from randprune.evaluate.choose import choose_engine
+from randprune.evaluate.engine import Choice, Engine, Precision
 from randprune.evaluate.evaluator import Accuracy, Evaluator
 from randprune.evaluate.inference import InferenceCopy, inference_copy
 
 __all__ = [
     "Accuracy",
+    "Choice",
     "Engine",
     "Evaluator",
     "InferenceCopy",

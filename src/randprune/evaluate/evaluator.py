@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.evaluate.allocator import keep_freed_memory
-from randprune.evaluate.engine import Engine, Precision, choose_engine, pick_device, synchronize
+from randprune.evaluate.choose import choose_engine
+from randprune.evaluate.engine import Choice, Engine, Precision, pick_device, synchronize
 from randprune.evaluate.inference import inference_copy, logits_of
 from randprune.zoo.splits import Batch, Split
 
@@ -62,15 +63,17 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluator:
-    """Evaluates networks on one split: data prepared once, folded networks, a measured engine.
+    """Evaluates networks on one split: data prepared once, folded networks, one engine.
 
     Args:
         split: the images; read at the first evaluation, kept where they fit.
         precision: "auto" is for ranking (bfloat16 where it is clearly faster here), "float32" for
             every number that is reported.
         device: default: the GPU if there is one.
-        engine: how to run; default: measured with the first network, then kept.
+        engine: how to run; default: chosen with the first network, then kept.
         batch_size: images a batch where no engine is given; see `choose_engine`.
+        choice: by rules, which give the same bits on every machine of a kind, or by measuring;
+            see `choose_engine`.
         memory_bytes: images are kept prepared up to this size, and read anew for each network
             above it.
 
@@ -84,6 +87,7 @@ class Evaluator:
     device: str | None = None
     engine: Engine | None = None
     batch_size: int | None = None
+    choice: Choice = "rules"
     memory_bytes: int = 2 << 30
     _held: dict[str, Engine | _Prepared] = field(default_factory=dict, repr=False)
 
@@ -104,7 +108,7 @@ class Evaluator:
                 )
 
     def engine_for(self, model: nn.Module) -> Engine:
-        """The engine in use: the given one, or the one measured with the first network."""
+        """The engine in use: the given one, or the one chosen with the first network."""
         if self.engine is not None:
             return self.engine
         held = self._held.get("engine")
@@ -115,6 +119,7 @@ class Evaluator:
                 precision=self.precision,
                 device=self.device,
                 batch_size=self.batch_size,
+                choice=self.choice,
             )
             self._held["engine"] = held
         return held

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, RandpruneError
 from randprune.graph.entrance import plain_module
+from randprune.graph.layers import NormValues
 from randprune.graph.program import in_mode, private_copy
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -263,18 +264,11 @@ def _fold_pair(network: nn.Module, layer_name: str, norm_name: str) -> Callable[
     """Fold one batch norm into its layer, in float64; returns what undoes it."""
     layer: Any = network.get_submodule(layer_name)
     norm: Any = network.get_submodule(norm_name)
-    # y = (x - mean) * scale + beta with x = W a + b is (scale W) a + (b - mean) * scale + beta.
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    beta = 0.0 if norm.bias is None else norm.bias.double()
+    values = NormValues(norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
     old_weight, old_bias = layer.weight, layer.bias
-    bias = 0.0 if old_bias is None else old_bias.double()
-    bias = (bias - norm.running_mean.double()) * scale + beta
-    weight = old_weight.double() * scale.view(-1, *[1] * (old_weight.ndim - 1))
-    # mul keeps the memory order of the weight (channels_last).
-    layer.weight = nn.Parameter(weight.to(old_weight.dtype), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(old_weight.dtype), requires_grad=False)
+    weight, bias = values.folded(old_weight, old_bias)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = nn.Parameter(bias, requires_grad=False)
     follows: nn.Module = nn.Identity()
     if type(norm).__name__ == _NORM_WITH_ACTIVATION:
         follows = nn.Sequential(norm.drop, norm.act)

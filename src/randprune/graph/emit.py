@@ -29,6 +29,7 @@ from randprune.graph.propagate import Propagation, propagate
 from randprune.graph.rewrites import Scaled, Survivors, rewritten
 from randprune.graph.rules import operator_name
 from randprune.graph.slicing import kept_positions, narrow_tensor
+from randprune.lineage import named_tensors
 from randprune.space import Selection, Space
 
 
@@ -102,14 +103,6 @@ def _has_free_batch(program: Program) -> bool:
         and isinstance(node.meta.get("val"), torch.Tensor)
         and node.meta["val"].ndim
     )
-
-
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers under all their names."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
 
 
 _Key = tuple[Any, ...]

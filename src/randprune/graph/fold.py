@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
+from randprune.graph.execute import ExecutableGraph, Run
 from randprune.graph.program import Program
 from randprune.graph.rules import operator_name, rule_for
 
@@ -50,7 +51,10 @@ def fold_weights(program: Program, state: Mapping[str, torch.Tensor]) -> Program
     ]
     if not roots:
         return program
-    values = _evaluate(program, constant, state)
+    run = Run(graph := ExecutableGraph(program), graph.steps, state, {})
+    run.pin(*roots)
+    with torch.no_grad():
+        values = {root: run.value(root) for root in roots}
     first = next(iter(program.graph.nodes))
     tensors, folded = dict(program.tensors), dict(program.folded)
     for root in roots:
@@ -78,24 +82,6 @@ def _constant_nodes(program: Program) -> set[Node]:
             if inputs and not writes and all(n in constant for n in inputs):
                 constant.add(node)
     return constant
-
-
-def _evaluate(
-    program: Program, constant: set[Node], state: Mapping[str, torch.Tensor]
-) -> dict[Node, torch.Tensor]:
-    values: dict[Node, torch.Tensor] = {}
-    with torch.no_grad():
-        for node in program.graph.nodes:
-            if node not in constant:
-                continue
-            if node.op == "placeholder":
-                held = program.constants.get(node.name)
-                values[node] = state[program.tensors[node.name]] if held is None else held
-            else:
-                args = torch.fx.map_arg(node.args, lambda n: values[n])
-                kwargs = torch.fx.map_arg(node.kwargs, lambda n: values[n])
-                values[node] = node.target(*args, **kwargs)
-    return values
 
 
 def _name(program: Program, root: Node, folded: Mapping[str, torch.Tensor]) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from randprune.graph.execute import ExecutableGraph
 from randprune.graph.steps import Step
@@ -165,16 +164,20 @@ class Norm:
         return self.values(tensors).affine()
 
 
-def norm_behind(graph: ExecutableGraph, node: Node) -> tuple[Step, Norm] | None:
-    """The step and the names of the batch norm that alone reads a node's value.
+def norm_behind(graph: ExecutableGraph, layer: Step) -> tuple[Step, Norm] | None:
+    """The step and the names of the batch norm that alone reads a layer's output.
 
-    None where there is none, or where one of its tensors is no parameter or buffer.
+    None where there is none, where it normalises another axis than the layer's channels, or where
+    one of its tensors is no parameter or buffer.
     """
-    reader = graph.steps.only_reader(node)
+    reader = graph.steps.only_reader(layer.node)
     if reader is None or reader.operator not in BATCH_NORMS:
         return None
+    # A linear layer's channels are last, a batch norm's second: one axis only if there are two.
+    if layer.operator == "linear" and layer.node.meta["val"].ndim != 2:
+        return None
     bound = reader.bound()
-    if bound["input"] is not node:
+    if bound["input"] is not layer.node:
         return None
     tensors = [bound[key] for key in ("weight", "bias", "running_mean", "running_var")]
     names = [graph.tensor_name(tensor) for tensor in tensors]

@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_map_only
 
 from randprune.graph.labels import IntArray
 from randprune.graph.slicing import kept_positions, narrow_tensor
+from randprune.lineage import named_tensors
 from randprune.space import Selection, Space
 
 
 def mask_consumers(model: nn.Module, space: Space, selection: Selection) -> None:
     """Zero, in place, the weights through which the cut channels act."""
-    tensors = _state(model)
+    tensors = named_tensors(model)
     with torch.no_grad():
         for group, kept in zip(space.groups, selection, strict=True):
             gone = np.setdiff1d(np.arange(group.width), kept, assume_unique=True)
@@ -48,7 +49,7 @@ def randomise_scales(
     names.update(n for n, p in dense.named_parameters() if p.numel() == max(p.shape, default=1))
     # A weight that starts at zero (the last layer of a branch, a fresh head) would hide all else.
     names.update(n for n, p in dense.named_parameters() if not p.any())
-    big, cut = _state(dense), _state(small)
+    big, cut = named_tensors(dense), named_tensors(small)
     with torch.no_grad():
         for name in sorted(names):
             tensor = big.get(name)
@@ -109,13 +110,6 @@ def random_like(
 
     drawn: tuple[Any, ...] = tree_map_only(torch.Tensor, draw, inputs)
     return drawn
-
-
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
 
 
 def _flatten(outputs: Any) -> list[torch.Tensor]:

@@ -13,13 +13,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
-from randprune.graph.emit import doubled, export_for_emission, named_tensors
+from randprune.graph.emit import doubled, export_for_emission
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
 from randprune.graph.slicing import counting_layers
 from randprune.graph.trial import failing_groups, failing_in_graph
+from randprune.lineage import named_tensors
 from randprune.space import FrozenChannels, Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
@@ -59,6 +60,18 @@ def trace(
             no layer.
         UnsupportedModelError: it cannot be exported, or `strict` and an operator has no rule.
         WeightsError: a parameter holds NaN or infinity, or has no values.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3))
+        >>> space = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [(group.name, group.width) for group in space.groups]
+        [('0', 8)]
+        >>> [frozen.layer for frozen in space.frozen]
+        ['2']
+        >>> [(slot.tensor, slot.dim, slot.role) for slot in space.groups[0].slots]
+        [('0.weight', 0, 'out'), ('2.weight', 1, 'in'), ('0.bias', 0, 'pass')]
     """
     model = plain_module(model, "trace")
     check_network(model)

@@ -10,14 +10,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from randprune.atomic import checked_path
 from randprune.cost import Budget
-from randprune.criteria import Criterion
+from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
+from randprune.evaluate.threads import decide, using
+from randprune.jobs.arguments import (
+    as_budget,
+    as_network,
+    as_training,
+    check_batches,
+    check_example,
+    check_settings,
+)
 from randprune.jobs.phases import prune_network
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.recipe import CUSTOM, PruneRecipe
-from randprune.search import Strategy
+from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
 from randprune.zoo.data import Data, as_data, load_data
 from randprune.zoo.models import build_model
@@ -84,7 +94,13 @@ def prune(
         StorageError: `out` cannot be written, or is in use.
         VerificationError: the cut is not exact.
     """
-    asked = budget if isinstance(budget, Budget) else Budget("macs", float(budget))
+    model, asked = as_network(model, "prune"), as_budget(budget)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(criterion, str):
+        criteria.named_or_given(criterion, Criterion, "criterion")
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
     document: dict[str, Any] = {
         "seed": seed,
         "criterion": criterion if isinstance(criterion, str) else f"{CUSTOM}{criterion!r}",
@@ -98,11 +114,12 @@ def prune(
             "round_to": round_to,
         },
     }
-    if (training := _training(finetune)) is not None:
+    if (training := as_training(finetune)) is not None:
         document["finetune"] = training
     merge_settings(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
     images = as_data(data)
+    check_batches(model, next(images.calibration.batches(1))[0])
     return in_folder(
         out,
         lambda folder: prune_network(
@@ -192,25 +209,10 @@ def load_recipe_data(recipe: JobRecipes) -> Data:
     )
 
 
-def _training(finetune: Finetune) -> dict[str, Any] | None:
-    """The [finetune] section that the parameter stands for."""
-    if finetune is None or finetune is False:
-        return None
-    if isinstance(finetune, bool):
-        raise InvalidInputError(
-            "The 'finetune' parameter of prune must be a number of epochs, a TrainRecipe, a "
-            "mapping of its fields, or None. Got True instead."
-        )
-    if isinstance(finetune, int):
-        return {"epochs": finetune} if finetune else None
-    if isinstance(finetune, TrainRecipe):
-        return finetune.model_dump()
-    return dict(finetune)
-
-
 def in_folder(out: Folder | None, job: Callable[[Path], PruneResult]) -> PruneResult:
     """Do a job in the folder asked for, or in one that goes away with all but the network."""
-    if out is not None:
-        return job(Path(out))
-    with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-        return job(Path(folder)).without_folder()
+    with using(decide().count):
+        if out is not None:
+            return job(checked_path(out, "out"))
+        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+            return job(Path(folder)).without_folder()

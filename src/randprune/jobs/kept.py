@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from randprune.artifact import load, save
-from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.program import in_mode
+from randprune.tensor_file import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +25,10 @@ class Kept:
         path = self.file(name)
         if path.exists():
             try:
-                return safetensors.torch.load_file(path)
-            except (SafetensorError, OSError, ValueError):
+                return read_tensors(path)
+            except ArtifactError:
                 path.unlink(missing_ok=True)  # damaged: make them again
-        made = {key: tensor.detach().cpu().contiguous() for key, tensor in make().items()}
-        write_file(path, safetensors.torch.save(made))
-        return made
+        return write_tensors(path, make())
 
     def network(self, name: str, dense: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
         """The network kept under `name`, made and written first where there is none.

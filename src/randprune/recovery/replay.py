@@ -153,7 +153,7 @@ def _find_layers(graph: ExecutableGraph) -> dict[Node, Layer]:
         if found is None or uses[found.weight] != 1:
             continue
         site = sites.setdefault((step.args[0], found.geometry), found.weight)
-        behind = norm_behind(graph, step.node)
+        behind = norm_behind(graph, step)
         norm = behind[1] if behind else None
         # Statistics that another layer's outputs go through too cannot be moved for this one.
         if norm is not None and not (norm.mean and norm.variance and uses[norm.mean] == 1):

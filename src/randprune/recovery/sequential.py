@@ -310,7 +310,7 @@ class _Pass:
     def _tail(self, node: Node, layer: Layer) -> _Tail:
         end, shortcut = node, None
         if layer.norm is not None:
-            behind = norm_behind(self.replay.graph, node)
+            behind = norm_behind(self.replay.graph, self.steps.at[node])
             assert behind is not None
             end = self._first_item(behind[0].node)
         if self.options.residual:

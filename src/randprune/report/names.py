@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from randprune.bench.keys import RANDOM_CRITERION, Row
 from randprune.bench.records import BenchRun, Setting
 from randprune.bench.stats import Verdict
 from randprune.report.chart import SERIES
 from randprune.store import DENSE, RANDOM_CHANNELS, SEARCHED, UNIFORM, Stage
 
-METRIC_NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+METRIC_NAMES = {
+    "macs": "MACs",
+    "params": "parameters",
+    "activations": "activations",
+    "attention_macs": "MACs in attention",
+}
+IMAGE_NAMES = {
+    "fit": "Training images",
+    "calibration": "Calibration images",
+    "search": "Search images",
+    "test": "Test images",
+}
 
 ROLES = (DENSE, SEARCHED, UNIFORM, RANDOM_CHANNELS)
 """Networks that have a colour of their own, which is named like them."""
@@ -173,38 +185,41 @@ class Names:
         self.ranked = run.protocol.setting == "pretrained"
         self.reference = run.protocol.reference
         self.dense = run.protocol.dense_row
-        self.reference_label = self.reference.partition("/")[0]
-        labels = [row.partition("/")[0] for row in rows]
+        labels = [row.label for row in rows]
         short = {}
-        for row, label in zip(rows, labels, strict=True):
-            criterion = row.partition("/")[2]
+        for row in rows:
+            label, criterion = row.label, row.criterion
             if row == self.dense:
                 short[row] = "dense network"
             elif labels.count(label) == 1:
                 short[row] = spaced(label)
-            elif label == self.reference_label:
-                short[row] = "random ranking" if criterion == "random" else spaced(criterion)
+            elif label == self.reference.label:
+                short[row] = (
+                    "random ranking" if criterion == RANDOM_CRITERION else spaced(criterion)
+                )
             else:
                 short[row] = f"{spaced(label)} with {spaced(criterion)}"
         taken = list(short.values())
-        self._short = {row: name if taken.count(name) == 1 else row for row, name in short.items()}
+        self._short = {
+            row: name if taken.count(name) == 1 else str(row) for row, name in short.items()
+        }
         methods = {info.label: info.method for info in run.protocol.methods}
         others = [
             label
             for label in dict.fromkeys(labels)
-            if label != self.reference_label
+            if label != self.reference.label
             and methods.get(label) not in (UNIFORM, RANDOM_CHANNELS, DENSE)
         ]
-        self._looks: dict[str, Look] = {}
-        for row, label in zip(rows, labels, strict=True):
-            method = methods.get(label)
+        self._looks: dict[Row, Look] = {}
+        for row in rows:
+            label, method = row.label, methods.get(row.label)
             if row == self.reference:
                 look = Look(
                     f"reference: {self.reference_name}", SEARCHED, "star", is_reference=True
                 )
             elif method == DENSE:
                 look = Look("dense network", DENSE, "square")
-            elif label == self.reference_label:
+            elif label == self.reference.label:
                 look = Look(f"{spaced(label)}, other criteria", "candidate", "circle")
             elif method == UNIFORM:
                 look = Look(spaced(label), UNIFORM, "diamond")
@@ -214,25 +229,21 @@ class Names:
                 look = Look(spaced(label), SERIES[others.index(label) % len(SERIES)], "square")
             self._looks[row] = look
 
-    def of(self, row: str) -> str:
+    def of(self, row: Row) -> str:
         """The short name of a row."""
-        return self._short.get(row, row)
+        return self._short.get(row, str(row))
 
-    def criterion(self, row: str) -> str:
-        """What ranked the channels of a row."""
-        return row.partition("/")[2]
-
-    def is_same_method(self, row: str) -> bool:
+    def is_same_method(self, row: Row) -> bool:
         """Whether a row differs from the reference by its criterion only."""
-        return row.partition("/")[0] == self.reference_label
+        return row.label == self.reference.label
 
-    def is_random_control(self, row: str) -> bool:
+    def is_random_control(self, row: Row) -> bool:
         """Whether a row is the reference's method with channels ranked at random."""
-        return self.is_same_method(row) and self.criterion(row) == "random"
+        return self.is_same_method(row) and row.criterion == RANDOM_CRITERION
 
-    def detail(self, row: str) -> str:
+    def detail(self, row: Row) -> str:
         """The part of a row's full name that its short name leaves out."""
-        label, criterion = (spaced(part) for part in row.split("/", 1))
+        label, criterion = spaced(row.label), spaced(row.criterion)
         short = self.of(row)
         if not self.ranked:
             return "full width" if row == self.dense else ""
@@ -243,12 +254,12 @@ class Names:
     @property
     def reference_name(self) -> str:
         """The reference in full: "random search with l1"; from scratch: "random search"."""
-        label, _, criterion = self.reference.partition("/")
+        label, criterion = self.reference.label, self.reference.criterion
         if not self.ranked:
             return spaced(label)
         return f"{spaced(label)} with {spaced(criterion)}"
 
-    def look(self, row: str) -> Look:
+    def look(self, row: Row) -> Look:
         """How a row is drawn."""
         return self._looks[row]
 

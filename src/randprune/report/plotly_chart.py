@@ -38,8 +38,8 @@ def to_plotly(chart: Chart) -> Json:
             data.extend(_traces(mark, chart))
     layout: Json = {
         "height": chart.height,
-        "xaxis": _axis(chart.x, _extent(chart, "x")),
-        "yaxis": _axis(chart.y, _extent(chart, "y")),
+        "xaxis": _axis(chart.x, _values(chart, "x")),
+        "yaxis": _axis(chart.y, _values(chart, "y")),
         "barmode": "overlay",
         "hovermode": "closest",
         "showlegend": len(chart.marks) > 1,
@@ -56,14 +56,14 @@ def to_plotly(chart: Chart) -> Json:
     return {"data": data, "layout": layout}
 
 
-def _extent(chart: Chart, letter: str) -> float:
-    """Highest minus lowest number along an axis, over all points, lines and bars."""
+def _values(chart: Chart, letter: str) -> list[float]:
+    """All numbers along an axis, of points, lines and bars."""
     marks = [mark for mark in chart.marks if isinstance(mark, (Points, Line, Bars))]
-    numbers = [v for mark in marks for v in getattr(mark, letter) if not isinstance(v, str)]
-    return float(max(numbers) - min(numbers)) if numbers else 0.0
+    return [float(v) for mark in marks for v in getattr(mark, letter) if not isinstance(v, str)]
 
 
-def _axis(axis: Axis, extent: float) -> Json:
+def _axis(axis: Axis, values: Sequence[float]) -> Json:
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
     layout: Json = {
         "title": {"text": _text(axis.title), "standoff": 8, "font": {"size": 13}},
         "type": axis.kind,
@@ -87,11 +87,12 @@ def _axis(axis: Axis, extent: float) -> Json:
         layout["tickformat"] = ".3~%"
     elif axis.kind == "log":
         layout.update(tickformat="~s", tickangle=0, nticks=6)
-        layout.update({"dtick": "D2"} if axis.whole else {})
+        # Of few decades 1, 2 and 5 are labelled: all nine digits run into each other.
+        layout.update({"dtick": "D2"} if axis.whole or high < 50 * low else {})
     elif axis.large:
         layout["tickformat"] = "~s"
     elif axis.whole:
-        layout.update(tickformat=",d", **({"dtick": 1} if extent <= 12 else {}))
+        layout.update(tickformat=",d", **({"dtick": 1} if high - low <= 12 else {}))
     if axis.span is not None:
         layout["range"] = list(axis.span)
     return layout

@@ -85,6 +85,21 @@ class RandomSearch:
             otherwise shifted. `resolve` names the one that `auto` takes.
         max_draws: give up when more than this many draws per accepted configuration were in vain;
             a hundredth of it under the shifted law, which moves each draw dozens of times first.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from randprune import Budget, trace
+        >>> layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3), nn.Conv2d(24, 2, 1)
+        >>> net = nn.Sequential(*layers)
+        >>> space = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> budget = Budget("macs", 0.5, tolerance=0.02)
+        >>> widths = RandomSearch().ask(space, budget, 4, np.random.default_rng(0))
+        >>> widths.shape
+        (4, 2)
+        >>> cost = space.cost("macs")
+        >>> bool((abs(cost(widths) / cost.dense - 0.5) <= 0.02).all())
+        True
     """
 
     min_keep: float = 0.1

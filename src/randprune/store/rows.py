@@ -145,9 +145,10 @@ class Candidate:
     """One configuration that a method proposed, and what is known of it.
 
     Attributes:
-        index: 0, 1, ... within its method; (method, index) identifies the row.
+        index: 0, 1, ... within what proposed it; (method, criterion, draw, index) identifies it.
         widths: channels kept per group; any integer sequence or array is accepted.
         method: "searched", "uniform", "random_channels", ...
+        criterion, draw: of a benchmark, where one method proposes several times.
         seed: of the draws that belong to this candidate alone.
         costs: by name, such as {"macs": 62.9e6, "params": 430_000}.
         scores: by name, higher is better; see `SEARCH_TOP1`, `FINALIST_TOP1`, `PROXY`.
@@ -159,6 +160,8 @@ class Candidate:
     index: int
     widths: tuple[int, ...]
     method: str = SEARCHED
+    criterion: str = ""
+    draw: int = 0
     seed: int | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -175,9 +178,9 @@ class Candidate:
 class CostEntry:
     """Compute spent on one step of a run.
 
-    `key` names the step ("random/17", "finetune/uniform/epoch 2"; default: the phase). A step that
-    is done again after an interruption replaces its entry, so nothing counts twice. `macs_spent`:
-    a training step counts three times its forward pass.
+    `key` identifies the step; default: the phase. Nothing takes it apart. A step that is done again
+    after an interruption replaces its entry, so nothing counts twice. `macs_spent`: a training step
+    counts three times its forward pass.
     """
 
     phase: str
@@ -208,6 +211,14 @@ class Milestone:
 
     __slots__ = ()
     KEY: ClassVar[str]
+
+
+class Item:
+    """Base of the dataclasses of which a run holds many; a field `key` tells those of a `KIND`."""
+
+    __slots__ = ()
+    KIND: ClassVar[str]
+    key: Any
 
 
 @dataclass(frozen=True, slots=True)

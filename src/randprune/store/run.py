@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +19,7 @@ from randprune.store.rows import (
     Candidate,
     CostEntry,
     EpochRow,
+    Item,
     Milestone,
     NetworkRow,
     RunInfo,
@@ -25,14 +28,45 @@ from randprune.store.rows import (
 )
 from randprune.store.schema import now
 
-if TYPE_CHECKING:
-    from randprune.store.database import Store
-
 M = TypeVar("M", bound=Milestone)
+ItemT = TypeVar("ItemT", bound=Item)
 T = TypeVar("T")
 
 _INT64 = 1 << 63
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+class Tables(Protocol):
+    """What a run needs of the store that holds it; see `Store`, which is one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the records are."""
+        ...
+
+    def runs(self) -> tuple[Run, ...]:
+        """All runs of the store."""
+        ...
+
+    def is_live(self) -> bool | None:
+        """Whether a process is writing to it now."""
+        ...
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """Several writes as one."""
+        ...
+
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        """Reads of one moment."""
+        ...
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Run one writing statement."""
+        ...
+
+    def rows(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """The rows that one statement reads."""
+        ...
 
 
 class Run:
@@ -42,7 +76,7 @@ class Run:
     with the error's text otherwise. The exception goes on.
     """
 
-    def __init__(self, store: Store, run_id: int, *, resumed: bool) -> None:
+    def __init__(self, store: Tables, run_id: int, *, resumed: bool) -> None:
         self.store = store
         self.id = run_id
         self.resumed = resumed
@@ -132,14 +166,18 @@ class Run:
     def record_candidate(self, candidate: Candidate, ledger: Iterable[CostEntry] = ()) -> None:
         """Record a candidate with what it cost, on the disk when this returns.
 
-        The same (method, index) again replaces it.
+        The same (method, criterion, draw, index) again replaces it.
         """
         with self.store.transaction():
             self.store.execute(
-                "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO candidates (run, method, criterion, draw, idx, widths, "
+                "seed, costs, scores, seconds, selection, status, error) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self.id,
                     candidate.method,
+                    candidate.criterion,
+                    candidate.draw,
                     candidate.index,
                     pack_widths(candidate.widths),
                     None if candidate.seed is None else str(candidate.seed),
@@ -162,8 +200,9 @@ class Run:
 
     def _candidate_rows(self, where: str, values: tuple[object, ...]) -> tuple[Candidate, ...]:
         rows = self.store.rows(
-            "SELECT idx, widths, method, seed, costs, scores, seconds, selection, status, error "
-            f"FROM candidates WHERE run = ? {where} ORDER BY method, idx",
+            "SELECT idx, widths, method, criterion, draw, seed, costs, scores, seconds, selection, "
+            f"status, error FROM candidates WHERE run = ? {where} "
+            "ORDER BY method, criterion, draw, idx",
             (self.id, *values),
         )
         return tuple(
@@ -171,13 +210,15 @@ class Run:
                 index=row[0],
                 widths=unpack_widths(row[1]),
                 method=row[2],
-                seed=None if row[3] is None else int(row[3]),
-                costs=decode(row[4]),
-                scores=decode(row[5]),
-                seconds=decode(row[6]),
-                selection=row[7],
-                status=row[8],
-                error=row[9],
+                criterion=row[3],
+                draw=row[4],
+                seed=None if row[5] is None else int(row[5]),
+                costs=decode(row[6]),
+                scores=decode(row[7]),
+                seconds=decode(row[8]),
+                selection=row[9],
+                status=row[10],
+                error=row[11],
             )
             for row in rows
         )
@@ -268,6 +309,23 @@ class Run:
             StorageError: nothing is there, or it does not fit.
         """
         return _typed(kind, self.get(key))
+
+    # -- items ---------------------------------------------------------------------------------
+
+    def record_item(self, item: Item) -> None:
+        """Record one of many; the same key of its kind again replaces it."""
+        self.store.execute(
+            "INSERT INTO items (run, kind, key, value) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET value = excluded.value",
+            (self.id, item.KIND, encode(item.key, "key"), encode(item, item.KIND)),
+        )
+
+    def items(self, kind: type[ItemT]) -> tuple[ItemT, ...]:
+        """All items of this class, in the order in which they were first recorded."""
+        rows = self.store.rows(
+            "SELECT value FROM items WHERE run = ? AND kind = ? ORDER BY id", (self.id, kind.KIND)
+        )
+        return tuple(_typed(kind, decode(row[0])) for row in rows)
 
     # -- ledger --------------------------------------------------------------------------------
 

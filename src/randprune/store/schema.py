@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from randprune.errors import StorageError
+from randprune.store.upgrade import upgrade
 
 FILE_NAME = "records.sqlite"
 LOCK_NAME = "records.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x52505231  # "RPR1"
 _BUSY_SECONDS = 10.0
 
@@ -48,6 +49,8 @@ CREATE TABLE sessions (
 CREATE TABLE candidates (
     run INTEGER NOT NULL REFERENCES runs (id),
     method TEXT NOT NULL,
+    criterion TEXT NOT NULL,
+    draw INTEGER NOT NULL,
     idx INTEGER NOT NULL,
     widths BLOB NOT NULL,
     seed TEXT,
@@ -57,7 +60,7 @@ CREATE TABLE candidates (
     selection TEXT NOT NULL,
     status TEXT NOT NULL,
     error TEXT NOT NULL,
-    PRIMARY KEY (run, method, idx)
+    PRIMARY KEY (run, method, criterion, draw, idx)
 ) WITHOUT ROWID;
 CREATE TABLE networks (
     id INTEGER PRIMARY KEY,
@@ -83,6 +86,14 @@ CREATE TABLE milestones (
     value TEXT NOT NULL,
     time TEXT NOT NULL,
     UNIQUE (run, key)
+);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (id),
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    UNIQUE (run, kind, key)
 );
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY,
@@ -149,6 +160,12 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection = _connect(f"{path.absolute().as_uri()}?mode=rwc")
         try:
             empty = _check_version(connection, path)
+            if not empty and (version := _version(connection)) < SCHEMA_VERSION:
+                raise StorageError(
+                    f"{path.name} in {path.parent} has record format {version} of an earlier "
+                    "version of randprune. It can be read, by randprune report, but not continued. "
+                    "Choose another output folder."
+                )
             # WAL: readers never wait for the writer. FULL: a commit is on the disk when it returns,
             # also where the power fails.
             connection.execute("PRAGMA journal_mode = WAL")
@@ -192,6 +209,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
                     f"No records in {path.parent} yet: the run has only just begun. "
                     "Try again in a moment."
                 )
+            if _version(connection) < SCHEMA_VERSION:
+                connection = _upgraded(connection)
         except BaseException:
             connection.close()
             raise
@@ -205,6 +224,23 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    version: int
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return version
+
+
+def _upgraded(old: sqlite3.Connection) -> sqlite3.Connection:
+    """The records of an earlier format in today's tables, in memory; closes the old connection."""
+    new = _connect("file::memory:")
+    with contextlib.closing(old):
+        new.executescript(_TABLES)
+        old.execute("BEGIN")  # the records of one moment
+        upgrade(old, new)
+    new.execute("PRAGMA query_only = ON")
+    return new
+
+
 def _has_log(path: Path) -> bool:
     log = path.with_name(path.name + "-wal")
     return log.exists() and log.stat().st_size > 0
@@ -214,7 +250,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> bool:
     """True for a database without tables; raises where the tables are not ours or too new."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version(connection)
     if not tables and not application:
         return True
     if application != _APPLICATION_ID:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from randprune.bench.keys import ProposalKey, Row, TrainingKey
 from randprune.bench.records import (
     BenchRun,
     DenseRecord,
     MethodInfo,
     Protocol,
-    record_proposal,
-    record_training,
 )
 from randprune.bench.results import PROPOSE, SCORES, Proposal, Spent, Training
 from randprune.jobs.candidates import MINUS_KL
@@ -40,7 +39,7 @@ _DENSE_MACS = 40.8e6
 
 def write_bench_run(
     folder: str | Path,
-    effects: Mapping[str, float],
+    effects: Mapping[Row, float],
     *,
     epochs: Sequence[int] = (2,),
     draws: int = 3,
@@ -48,7 +47,7 @@ def write_bench_run(
     candidates: int = 10,
     draw_sd: float = 0.004,
     training_sd: float = 0.002,
-    failed: Sequence[str] = (),
+    failed: Sequence[Row] = (),
     seed: int = 0,
 ) -> BenchRun:
     """Write a made-up finished benchmark of ResNet-20 to `folder`, and read it back.
@@ -59,7 +58,7 @@ def write_bench_run(
 
     Args:
         folder: an empty output folder.
-        effects: by row, such as {"random_search/l1": 0.0, "uniform/l1": -0.01}.
+        effects: by row, such as {Row("random_search", "l1"): 0.0, Row("uniform", "l1"): -0.01}.
         epochs: fine-tuning lengths of all methods.
         draws, trainings: how many seeds.
         candidates: recorded for rows of random search; other rows have one.
@@ -69,13 +68,13 @@ def write_bench_run(
     """
     rng = np.random.default_rng(seed)
     by_draw = rng.normal(0.0, draw_sd, draws)
-    labels = dict.fromkeys(row.partition("/")[0] for row in effects)
+    labels = dict.fromkeys(row.label for row in effects)
     methods = tuple(
         MethodInfo(
             label=label,
             method=label,
             options={},
-            criteria=tuple(r.partition("/")[2] for r in effects if r.partition("/")[0] == label),
+            criteria=tuple(row.criterion for row in effects if row.label == label),
             epochs=tuple(epochs),
             words=f"Made-up numbers of {label}.",
         )
@@ -122,7 +121,7 @@ def write_bench_run(
                             search=None,
                         )
                     with run.transaction():
-                        record_proposal(run, made)
+                        run.record_item(made)
                         run.record_candidates(_candidates(made, rng))
                     if made.status == "failed":
                         continue
@@ -130,28 +129,20 @@ def write_bench_run(
                         for training in range(trainings):
                             chance = rng.normal(0.0, training_sd)
                             done = _training(made, length, training, level + chance)
-                            record_training(run, done)
-                            for epoch in range(1, length + 1):
-                                run.record_epoch(
-                                    done.key, epoch, {"train_loss": 0.5 / epoch, "seconds": 30.0}
-                                )
+                            run.record_item(done)
     return BenchRun.load(folder)
 
 
 def _proposal(
-    row: str, draw: int, level: float, candidates: int, rng: np.random.Generator
+    row: Row, draw: int, level: float, candidates: int, rng: np.random.Generator
 ) -> Proposal:
-    label, _, criterion = row.partition("/")
-    count = candidates if label == "random_search" else 1
+    count = candidates if row.label == "random_search" else 1
     widths = tuple(int(rng.integers(1, group.width + 1)) for group in _GROUPS)
     before = level + rng.normal(0.0, 0.01)
     macs = 0.5 * _DENSE_MACS
     return Proposal(
-        row=row,
-        label=label,
-        method=label,
-        criterion=criterion,
-        draw=draw,
+        key=ProposalKey(row, draw),
+        method=row.label,
         widths=widths,
         selection=f"{draw:016x}",
         chosen=0,
@@ -175,24 +166,25 @@ def _training(made: Proposal, epochs: int, training: int, level: float) -> Train
     reached = level + 0.01 * float(np.log2(1 + epochs))
     images = 50_000 * epochs
     return Training(
-        row=made.row,
-        draw=made.draw,
-        epochs=epochs,
-        training=training,
+        key=TrainingKey(made.key, epochs, training),
         test=_accuracy(reached, _TEST),
         seed=1000 * made.draw + training,
         spent=Spent(0, images, images, 3 * images * macs, 30.0 * epochs, "cpu"),
+        history=tuple(
+            {"train_loss": 0.5 / epoch, "seconds": 30.0} for epoch in range(1, epochs + 1)
+        ),
     )
 
 
 def _candidates(made: Proposal, rng: np.random.Generator) -> list[Candidate]:
-    assert made.minus_kl is not None
-    best = made.minus_kl
+    best = made.minus_kl or 0.0
     return [
         Candidate(
             index,
             made.widths,
-            made.key,
+            made.row.label,
+            made.row.criterion,
+            made.draw,
             costs={"macs": made.macs or 0.0},
             scores={
                 SEARCH_TOP1: float(np.clip(0.45 + rng.normal(0.0, 0.05), 0.0, 1.0)),

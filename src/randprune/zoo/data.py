@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.zoo.dataset import Data, holdout, make_data
+from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
 from randprune.zoo.sources import SOURCES
 from randprune.zoo.splits import Batch, ImageShape, Split, TensorSplit
@@ -85,7 +85,7 @@ def load_data(
     source = SOURCES[kind](folder, **options)
     # The folder's own name, not where it lies: records must not depend on the machine.
     return make_data(
-        f"{kind}:{Path(folder).resolve().name}" if folder else kind,
+        f"{kind}:{printable(Path(folder).resolve().name)}" if folder else kind,
         source.train,
         source.test,
         source.class_names,
@@ -210,7 +210,8 @@ def _as_split(
     if len(images) != len(labels):
         raise DataError(f"The {part} data has {len(images)} images but {len(labels)} labels.")
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 0
+        highest = int(labels.max()) if len(labels) else -1
+        num_classes = count_classes(highest, f"the {part} data")
         present = torch.bincount(labels.clamp(min=0), minlength=num_classes) > 0
         absent = [] if bool(present.all()) else (~present).nonzero()[:, 0].tolist()
         if absent:
@@ -261,7 +262,16 @@ def _as_labels(obj: Any, part: str) -> Tensor:
             f"The {part} labels must be integers of shape (N,), one class index an image. "
             f"Got {labels.dtype} of shape {tuple(labels.shape)} instead."
         )
+    if labels.dtype == torch.uint64 and labels.numel():
+        count_classes(int(labels.numpy().max()), f"the {part} data")
     return labels.to(torch.int64)
+
+
+def _class_index(label: Any, where: str) -> int:
+    """A label of a sample as an integer, or a `DataError` where it is none."""
+    index = int(label)
+    count_classes(index, where)
+    return index
 
 
 def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
@@ -295,7 +305,7 @@ def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
                 "Use load_data('imagefolder:DIR'), which decodes files when needed."
             )
         images.append(image)
-        labels.append(int(label))
+        labels.append(_class_index(label, f"sample {position} of the {part} Dataset"))
     if not images:
         raise DataError(f"The {part} Dataset is empty.")
     return _as_images(torch.stack(images), part), torch.tensor(labels, dtype=torch.int64)

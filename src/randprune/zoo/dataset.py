@@ -15,6 +15,8 @@ from randprune.zoo.splits import ImageShape, Split
 
 IntArray = npt.NDArray[np.int64]
 
+# Far above any network's; a label beyond it is no class index.
+MOST_CLASSES = 1 << 20
 CALIBRATION_LIMIT = 2_000
 SEARCH_LIMIT = 5_000
 
@@ -151,11 +153,27 @@ def make_data(
             f"Training and test images of {name!r} differ: shapes {train.image_shape} and "
             f"{test.image_shape}, {train.num_classes} and {test.num_classes} classes."
         )
+    count_classes(train.num_classes - 1, name)
     names = class_names or tuple(str(index) for index in range(train.num_classes))
     if len(names) != train.num_classes:
         raise DataError(f"{name!r} has {train.num_classes} classes but {len(names)} class names.")
     fit, calibration, search = partition(train.labels, *sizes, seed=seed)
     return Data(name, names, train, fit, calibration, search, seed, dict(provenance or {}), test)
+
+
+def count_classes(highest: int, where: str) -> int:
+    """How many classes labels up to `highest` mean, or a `DataError` for what is no class index."""
+    if highest >= MOST_CLASSES:
+        raise DataError(
+            f"The highest label of {where} is {highest}; labels are class indices from 0, below "
+            f"{MOST_CLASSES:,}. Number the classes anew."
+        )
+    return highest + 1
+
+
+def printable(name: str) -> str:
+    """A file's name as text that every terminal, record and page can hold."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def partition(

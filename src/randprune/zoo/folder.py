@@ -34,6 +34,8 @@ Pixels = npt.NDArray[np.uint8]
 CACHE_BYTES = 1 << 30
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
+# Formats whose images in Pillow's mode "I" have the range of 16 bits.
+_SIXTEEN_BIT = ("PNG", "PPM")
 # Batches that are decoded ahead of the one in use.
 _AHEAD = 2
 
@@ -133,7 +135,8 @@ class FolderSplit:
             digest = hashlib.sha256(repr(head).encode())
             for file, label in zip(self.files, self.targets.tolist(), strict=True):
                 size_bytes = (self.root / file).stat().st_size
-                digest.update(f"{file}\0{size_bytes}\0{label}\n".encode())
+                # A file's name need not be UTF-8.
+                digest.update(f"{file}\0{size_bytes}\0{label}\n".encode("utf-8", "surrogateescape"))
             self._cache["fingerprint"] = digest.hexdigest()[:16]
         return self._cache["fingerprint"]
 
@@ -251,12 +254,20 @@ class FolderSplit:
 def decode(path: Path) -> Pixels:
     """The RGB image in `path`, uint8 (H, W, 3).
 
+    16-bit images are scaled from 0..65535, images of floats from 0..1.
+
     Raises:
-        DataError: the file is missing, truncated or no image.
+        DataError: the file is missing, truncated or no image; or its values have no known range,
+            as 32-bit integers and floats beyond 0..1.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                grey = _eight_bits(image, path)
+                return np.repeat(grey[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
+    except DataError:
+        raise
     # Pillow reports damage by many kinds: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise DataError(
@@ -264,13 +275,38 @@ def decode(path: Path) -> Pixels:
         ) from error
 
 
+def _eight_bits(image: Image.Image, path: Path) -> Pixels:
+    """A grey image of 16 or 32 bits scaled by its range, uint8 (H, W).
+
+    Pillow's own conversion clips at 255 instead, so that most of such an image becomes white.
+    """
+    values = np.asarray(image)
+    # Pillow holds the 16 bits of some formats in 32; their range is that of the format.
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT)
+    if sixteen:
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    low, high = values.min(), values.max()
+    if image.mode == "F" and low >= 0.0 and high <= 1.0:
+        return np.rint(values * 255.0).astype(np.uint8)
+    kind = "floats" if image.mode == "F" else "32-bit integers"
+    raise DataError(
+        f"Image {path} holds {kind} from {low:g} to {high:g}, whose range is not known. Convert it "
+        "to 8 or 16 bits, or to floats within 0..1."
+    )
+
+
 def list_images(folder: Path) -> list[Path]:
-    """The image files below `folder`, sorted by path; hidden files are left out."""
+    """The image files below `folder`, sorted by path.
+
+    Hidden files are left out, and so are folders below it that are hidden.
+    """
     known = Image.registered_extensions()
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in known
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
     )
 
 

@@ -7,8 +7,8 @@ the training images is `make_data`'s job. Adding a source is one function and on
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.zoo.dataset import holdout
+from randprune.provenance import memory_bytes
+from randprune.zoo.dataset import count_classes, holdout, printable
 from randprune.zoo.folder import CACHE_BYTES, FolderSplit, ImageCache, common_size, list_images
 from randprune.zoo.splits import Split, TensorSplit
 from randprune.zoo.vision import torchvision
@@ -31,6 +32,12 @@ Numbers = Sequence[float]
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the embedded digits, over all pixels.
 DIGITS_MEAN, DIGITS_STD = (0.305,), (0.376,)
+
+# Readers of an array's header by the version of its format.
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 # Height and width that ImageNet's networks were trained with.
 _USUAL_SIZE = 224
@@ -116,7 +123,8 @@ def npz(folder: str, *, mean: Numbers | None = None, std: Numbers | None = None)
         raise DataError(f"The .npz files in {root} hold images of different shapes: {shapes}.")
     images = np.concatenate([images for images, _, _ in shards])
     labels = np.concatenate([labels for _, labels, _ in shards])
-    names = names or tuple(str(index) for index in range(int(labels.max()) + 1))
+    if not names:
+        names = tuple(map(str, range(count_classes(int(labels.max()), str(root)))))
 
     channels = images.shape[3]
     default = (RGB_MEAN, RGB_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
@@ -188,7 +196,7 @@ def imagefolder(
                 f"{len(unknown)} class folders of {root} are not in {classes}: {unknown[:5]}. "
                 "The folders must be named as there."
             )
-    num_classes = max(labels.values()) + 1
+    num_classes = count_classes(max(labels.values()), str(classes or root))
     cache = ImageCache(cache_bytes)
     options: dict[str, Any] = {} if workers is None else {"workers": workers}
     splits = [
@@ -206,7 +214,7 @@ def imagefolder(
         )
         for folders in found.values()
     ]
-    names = {label: name for name, label in labels.items()}
+    names = {label: printable(name) for name, label in labels.items()}
     class_names = tuple(names.get(label, str(label)) for label in range(num_classes))
     provenance = {
         "size": size,
@@ -269,8 +277,8 @@ def _folder(folder: str, kind: str) -> Path:
     if not folder:
         raise InvalidInputError(f"The source {kind!r} needs a folder: '{kind}:DIR'.")
     root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise DataError(f"The data folder {root} does not exist or is no folder.")
+    if "\0" in folder or not root.is_dir():
+        raise DataError(f"The data folder {str(root)!r} does not exist or is no folder.")
     return root
 
 
@@ -279,10 +287,13 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
     if not path.is_file():
         raise DataError(f"The file {path} does not exist.")
     try:
+        _check_claims(path)
         # allow_pickle stays off: an array file must not be able to run code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy and zipfile report damage by many kinds
         raise DataError(
             f"The file {path} cannot be read: {error}. It may be truncated; fetch it again."
         ) from error
@@ -301,7 +312,13 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
             f"'labels' in {path} must be {len(images)} integers, one an image. "
             f"Got {labels.dtype} of shape {labels.shape} instead."
         )
-    names = tuple(str(name) for name in arrays.get("classes", ()))
+    classes = arrays.get("classes", np.zeros(0, dtype=str))
+    if classes.ndim != 1 or classes.dtype.kind not in "USiu":
+        raise DataError(
+            f"'classes' in {path} must be a list of names in label order. "
+            f"Got {classes.dtype} of shape {classes.shape} instead."
+        )
+    names = tuple(map(str, classes))
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (names and high >= len(names)):
         raise DataError(
@@ -309,6 +326,35 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
             f"Got {low}..{high} instead."
         )
     return images, labels, names
+
+
+def _check_claims(path: Path) -> None:
+    """Raise where an array claims more than its file holds, or all of them more than fits here."""
+    total, limit = 0, memory_bytes()
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            total += entry.file_size
+            if not entry.filename.endswith(".npy"):
+                continue
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                read = _NPY_HEADERS.get(version)
+                if read is None:
+                    raise DataError(
+                        f"{entry.filename} in {path} has the unknown version {version}."
+                    )
+                shape, _, dtype = read(member)
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed > entry.file_size and not dtype.hasobject:
+                raise DataError(
+                    f"{entry.filename} in {path} claims {claimed:,} bytes (shape {shape}), the "
+                    f"file holds {entry.file_size:,}. It is damaged; fetch it again."
+                )
+    if limit is not None and total > limit:
+        raise DataError(
+            f"The arrays in {path} take {total / 2**30:,.1f} GiB, this machine has "
+            f"{limit / 2**30:,.1f}. Use an image folder, which is decoded when needed."
+        )
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -337,7 +383,7 @@ def _class_labels(path: Path) -> dict[str, int]:
     """Folder name -> label from a JSON list of names or a JSON mapping."""
     try:
         document = json.loads(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"The class list {path} cannot be read: {error}.") from error
     if isinstance(document, list):
         document = {name: index for index, name in enumerate(document)}

@@ -256,7 +256,10 @@ def check_images(images: Tensor) -> None:
             "add the missing axis, e.g. images[:, None] for grey images."
         )
     if images.dtype not in (torch.uint8, torch.float32):
-        raise DataError(f"Images must be uint8 or float32. Got {images.dtype} instead.")
+        raise DataError(
+            f"Images must be uint8 or float32. Got {images.dtype} instead; scale them by their "
+            "range, e.g. images.float() / 65535 for 16 bits."
+        )
     if images.numel() == 0:
         raise DataError(f"No images: the tensor is empty, shape {tuple(images.shape)}.")
     if images.dtype == torch.float32:

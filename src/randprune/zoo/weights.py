@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +16,8 @@ from randprune.errors import WeightsError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 _SHOWN = 5
+# A checkpoint may wrap its weights a few times; one that holds itself never ends.
+_DEEPEST = 8
 
 
 def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> nn.Module:
@@ -39,7 +40,6 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> nn.
     path = Path(path).expanduser()
     given = _unwrap(read_weights(path), path)
     own = model.state_dict()
-    _check_finite(given, path)
 
     problems = []
     wrong = [
@@ -62,7 +62,11 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> nn.
             f"The weights in {path} do not fit {type(model).__name__}: {'; '.join(problems)}. "
             "Check the model's name, its number of classes and its input channels."
         )
-    model.load_state_dict({k: v for k, v in given.items() if k in own}, strict=False)
+    # What is not the model's may be of any size and kind: it is never looked at.
+    wanted = {key: value for key, value in given.items() if key in own}
+    _check_kinds(wanted, own, path)
+    _check_finite(wanted, own, path)
+    model.load_state_dict(wanted, strict=False)
     return model
 
 
@@ -72,12 +76,14 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing, corrupt, of unknown kind, or holds pickled code.
     """
-    if not path.is_file():
-        raise WeightsError(f"The weights file {path} does not exist.")
+    if "\0" in str(path) or not path.exists():
+        raise WeightsError(f"The weights file {str(path).replace(chr(0), '?')} does not exist.")
+    if not path.is_file():  # a device or a pipe might never end
+        raise WeightsError(f"The weights file {path} is no regular file.")
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))
-        except (SafetensorError, OSError, ValueError) as error:
+        except Exception as error:  # safetensors and torch raise many kinds for damaged files
             raise WeightsError(
                 f"The weights file {path} is corrupt or truncated: {error}. Fetch it again."
             ) from error
@@ -120,9 +126,16 @@ def weights_hash(model: nn.Module) -> str:
 
 def _unwrap(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors by name, without wrappers and without the prefix "module."."""
-    for key in _WRAPPERS:
-        if isinstance(content.get(key), Mapping):
-            return _unwrap(content[key], path)
+    for _ in range(_DEEPEST):
+        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    else:
+        raise WeightsError(
+            f"The weights file {path} wraps its weights more than {_DEEPEST} times, or holds "
+            "itself. Save model.state_dict()."
+        )
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
@@ -134,11 +147,40 @@ def _unwrap(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_kinds(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise where a tensor has no plain values, or other numbers than the model's."""
+    bad = [
+        f"{key} ({problem})"
+        for key, value in tensors.items()
+        if (problem := _problem(value, own[key]))
+    ]
+    if bad:
+        raise WeightsError(
+            f"The weights in {path} cannot be taken as they are: {_listing('affected', bad)}. "
+            "Save model.state_dict() with plain dense tensors, on the CPU."
+        )
+
+
+def _problem(given: Tensor, own: Tensor) -> str:
+    if given.is_meta:
+        return "on the meta device, without values"
+    if given.layout is not torch.strided:
+        return str(given.layout).removeprefix("torch.")
+    if given.is_quantized:
+        return "quantized"
+    # Complex numbers would lose a part, integers are quantised weights without their scale.
+    loses = given.is_complex() and not own.is_complex()
+    if loses or (own.is_floating_point() and not given.is_floating_point()):
+        return f"{given.dtype}, the model has {own.dtype}".replace("torch.", "")
+    return ""
+
+
+def _check_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise where a value is not finite, also after the cast to the model's dtype."""
     bad = [
         key
         for key, value in tensors.items()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+        if value.is_floating_point() and not bool(torch.isfinite(value.to(own[key].dtype)).all())
     ]
     if bad:
         raise WeightsError(

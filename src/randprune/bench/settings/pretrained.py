@@ -11,15 +11,16 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor, nn
 
+from randprune.bench.keys import RANDOM_CRITERION, ProposalKey
 from randprune.bench.lab import Lab
 from randprune.bench.propose import Bench, Made
-from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.results import SCORES, Spent
 from randprune.bench.settings.scoring import prepare
-from randprune.bench.units import Outcome, Tell, Unit
+from randprune.bench.units import Prepared
 from randprune.cost import Budget, FloatArray
 from randprune.criteria import Random, criteria, score
 from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.executors import Tell
 from randprune.jobs.candidates import evaluate_candidate, make_candidate
 from randprune.jobs.judge import Judge
 from randprune.jobs.outputs import check_outputs
@@ -65,13 +66,13 @@ class PretrainedLab(Lab):
         """The recipe's."""
         return self.recipe.budget.budget()
 
-    def prepare(self, tell: Tell) -> Outcome:
+    def prepare(self, tell: Tell) -> Prepared:
         """See `Lab`."""
         return prepare(self, tell)
 
-    def bench(self, unit: Unit, tell: Tell) -> PretrainedBench:
+    def bench(self, key: ProposalKey, tell: Tell) -> PretrainedBench:
         """See `Lab`."""
-        return PretrainedBench(self, unit, tell)
+        return PretrainedBench(self, key, tell)
 
     def teacher(self, recipe: TrainRecipe) -> Teacher | None:
         """The dense network, where the recipe distils from it."""
@@ -137,9 +138,9 @@ class PretrainedLab(Lab):
 class PretrainedBench(Bench[PretrainedLab]):
     """Candidates are cut by the row's criterion and repaired."""
 
-    def __init__(self, lab: PretrainedLab, unit: Unit, tell: Tell) -> None:
-        super().__init__(lab, unit, tell)
-        self._scores = lab.scores(unit.criterion, unit.draw)
+    def __init__(self, lab: PretrainedLab, key: ProposalKey, tell: Tell) -> None:
+        super().__init__(lab, key, tell)
+        self._scores = lab.scores(key.row.criterion, key.draw)
         if needs_moments(lab.recipe.recovery):
             self._charge_moments()
 
@@ -149,7 +150,7 @@ class PretrainedBench(Bench[PretrainedLab]):
 
     def random_scores(self) -> Sequence[Tensor]:
         """Of the draw."""
-        return self.lab.scores(RANDOM_CRITERION, self.unit.draw)
+        return self.lab.scores(RANDOM_CRITERION, self.key.draw)
 
     def candidate(self, widths: IntArray, index: int) -> Candidate:
         """One configuration after the quick repair."""
@@ -161,7 +162,7 @@ class PretrainedBench(Bench[PretrainedLab]):
             lambda: make_candidate(lab.base, lab.space, self._scores, widths, repair),
             widths,
             index=index,
-            method=self.unit.key,
+            method=self.key.row.label,
         )
         if found.status != "ok":
             return found
@@ -193,12 +194,12 @@ class PretrainedBench(Bench[PretrainedLab]):
                 f"The network cut to {selection.widths.tolist()} has other channel groups than the "
                 "dense one, so its scores cannot be compared. Use a method that scores once."
             )
-        needs = criteria.create(self.unit.criterion).needs
+        needs = criteria.create(self.key.row.criterion).needs
         if needs - {"weights"}:
             images = len(lab.recoveries.calibration)
             macs = self.macs(selection.widths)
             self.meter.look(macs, images, backward="gradients" in needs)
-        return lab.scores_of(self.unit.criterion, small, space, self.unit.draw)
+        return lab.scores_of(self.key.row.criterion, small, space, self.key.draw)
 
     def finish(self, small: nn.Module, selection: Selection) -> Made:
         """The thorough repair."""
@@ -206,11 +207,11 @@ class PretrainedBench(Bench[PretrainedLab]):
         network = lab.recoveries.thorough(lab.recipe.recovery)(small, selection)
         images = images_forward(lab.recipe.recovery, len(lab.recoveries.calibration))
         self.meter.look(self.macs(selection.widths), images)
-        cost = self.meter.entry("propose", self.unit.key)
+        cost = self.meter.entry("propose", self.step)
         return Made(
             network,
             cost,
-            {SCORES: lab.criterion_cost(self.unit.criterion)},
-            lab.exact_judge.quality(network, self.unit.key),
+            {SCORES: lab.criterion_cost(self.key.row.criterion)},
+            lab.exact_judge.quality(network, str(self.key)),
             float(lab.proxy(selection.widths[None])[0]),
         )

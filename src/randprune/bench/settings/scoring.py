@@ -15,13 +15,14 @@ from torch import nn
 
 from randprune.atomic import write_file
 from randprune.bench.counting import MacCounter, cost_alone
+from randprune.bench.keys import RANDOM_CRITERION
 from randprune.bench.once import train_once
-from randprune.bench.recipe import RANDOM_CRITERION
 from randprune.bench.records import DenseRecord
 from randprune.bench.results import Spent
-from randprune.bench.units import Outcome, Tell
+from randprune.bench.units import Prepared
 from randprune.criteria import Criterion, criteria, score, score_all
 from randprune.errors import StorageError
+from randprune.executors import Tell
 from randprune.recovery import DenseStatistics, needs_moments
 from randprune.store import Accuracy, CostEntry
 from randprune.zoo.weights import weights_hash
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def prepare(lab: PretrainedLab, tell: Tell) -> Outcome:
+def prepare(lab: PretrainedLab, tell: Tell) -> Prepared:
     """Make and keep what all other units read; what an earlier process kept is not made again."""
     lab.ledger.clear()
     _pretrain(lab, tell)
@@ -51,7 +52,7 @@ def prepare(lab: PretrainedLab, tell: Tell) -> Outcome:
         params=int(lab.space.cost("params").dense),
         search=Accuracy(int(right.sum()), len(right)),
     )
-    return Outcome(
+    return Prepared(
         weights_hash=weights_hash(lab.base),
         dense=dense,
         ledger=tuple(lab.ledger),

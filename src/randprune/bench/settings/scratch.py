@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from randprune.artifact import load, save
+from randprune.bench.keys import ProposalKey
 from randprune.bench.lab import Lab
 from randprune.bench.meter import spent_of
 from randprune.bench.once import train_once
 from randprune.bench.propose import Bench, Made
 from randprune.bench.records import DENSE, DenseRecord
 from randprune.bench.results import SHARED, Spent
-from randprune.bench.units import Outcome, Tell, Unit
+from randprune.bench.units import Prepared
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
+from randprune.executors import Tell
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import evaluate_candidate
 from randprune.jobs.shared import SharedTraining, Slices, shared_of
@@ -50,8 +52,7 @@ class ScratchLab(Lab):
     @property
     def preparing(self) -> str:
         """Names the epochs."""
-        assert self.recipe.supernet is not None
-        epochs = self.recipe.supernet.epochs
+        epochs = self.recipe.shared_by.epochs
         return f"Training shared weights for {epochs} {'epoch' if epochs == 1 else 'epochs'}"
 
     def build(self) -> nn.Module:
@@ -61,8 +62,7 @@ class ScratchLab(Lab):
     @cached_property
     def base(self) -> nn.Module:
         """The widened network with random weights."""
-        section = self.recipe.widen
-        assert section is not None
+        section = self.recipe.widened_by
         return in_mode(widened(self.untrained, self.original, section, self.seed("wide")))
 
     @property
@@ -94,9 +94,8 @@ class ScratchLab(Lab):
     @cached_property
     def asked(self) -> SharedTraining:
         """How the shared weights are trained."""
-        assert self.recipe.supernet is not None
         return SharedTraining.of(
-            self.recipe.supernet, self.space, self.budget, self.limits, self.seed
+            self.recipe.shared_by, self.space, self.budget, self.limits, self.seed
         )
 
     @cached_property
@@ -110,7 +109,7 @@ class ScratchLab(Lab):
         """What the shared weights cost."""
         return spent_of(CostEntry(**self.document(_SUPERNET)["cost"]))
 
-    def prepare(self, tell: Tell) -> Outcome:
+    def prepare(self, tell: Tell) -> Prepared:
         """Train the shared weights."""
         file = self.kept.file(_SHARED)
         cost, epochs = train_once(
@@ -125,16 +124,16 @@ class ScratchLab(Lab):
             step=self.asked.step,
         )
         _ = self.exact_judge, self.quick_judge
-        return Outcome(
+        return Prepared(
             weights_hash=weights_hash(self.slices.shared),
             dense=DenseRecord(macs=self.macs, params=int(self.original.cost("params").dense)),
             epochs=epochs,
             ledger=(cost,),
         )
 
-    def bench(self, unit: Unit, tell: Tell) -> ScratchBench:
+    def bench(self, key: ProposalKey, tell: Tell) -> ScratchBench:
         """See `Lab`."""
-        return ScratchBench(self, unit, tell)
+        return ScratchBench(self, key, tell)
 
     def start(self, network: nn.Module, seed: int) -> nn.Module:
         """The same network with random weights of this seed."""
@@ -147,7 +146,7 @@ class ScratchBench(Bench[ScratchLab]):
     def propose(self) -> Selection:
         """The first channels at the widths that the method proposes, or at the dense network's."""
         space = self.lab.space
-        if self.unit.label == DENSE:
+        if self.key.row.label == DENSE:
             return first_channels(space, self.lab.original.widths)
         return first_channels(space, super().propose().widths)
 
@@ -172,7 +171,7 @@ class ScratchBench(Bench[ScratchLab]):
             lambda: lab.slices.make(widths),
             widths,
             index=index,
-            method=self.unit.key,
+            method=self.key.row.label,
         )
         if found.status == "ok":
             images = len(lab.slices.calibration) + len(lab.search)
@@ -200,9 +199,9 @@ class ScratchBench(Bench[ScratchLab]):
         what they say of a single one decides nothing.
         """
         lab = self.lab
-        cost = self.meter.entry("propose", self.unit.key)
-        if self.unit.label == DENSE:
+        cost = self.meter.entry("propose", self.step)
+        if self.key.row.label == DENSE:
             return Made(small, cost, {})
         charged = {SHARED: lab.shared_cost} if len(self.candidates) > 1 else {}
         alone = lab.slices.make(selection.widths).network
-        return Made(small, cost, charged, lab.exact_judge.quality(alone, self.unit.key))
+        return Made(small, cost, charged, lab.exact_judge.quality(alone, str(self.key)))

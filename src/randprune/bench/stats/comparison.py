@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -29,15 +29,18 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 Pair = tuple[Hashable, Hashable]
 """(configuration, seed): what two results have to share to be compared."""
 
+K = TypeVar("K", bound=Hashable)
+"""What methods go by: a name, or a row of a table."""
+
 ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Generic[K]):
     """One method against the baseline, in units of the values (shares, for accuracies).
 
     Attributes:
-        name: of the method.
+        name: what the method goes by.
         difference: mean of method - baseline, with its interval (1 - alpha, of this one
             comparison, without correction).
         pairs: results compared. units: independent ones among them (see `compare_with_baseline`).
@@ -51,7 +54,7 @@ class Comparison:
         note: what a reader has to know; "" where there is nothing.
     """
 
-    name: str
+    name: K
     difference: Estimate
     pairs: int
     units: int
@@ -90,13 +93,13 @@ def holm(p_values: Sequence[float]) -> FloatArray:
 
 
 def paired_difference(
-    name: str,
+    name: K,
     differences: Sequence[float] | FloatArray,
     *,
     margin: float,
     alpha: float = ALPHA,
     resolution: float = 0.0,
-) -> Comparison:
+) -> Comparison[K]:
     """Both tests of one method, not yet corrected for others and without a verdict.
 
     With mean d, standard error e and n - 1 degrees of freedom: difference
@@ -144,13 +147,13 @@ def paired_difference(
 
 
 def compare_with_baseline(
-    scores: Mapping[str, Mapping[Pair, float]],
-    baseline: str,
+    scores: Mapping[K, Mapping[Pair, float]],
+    baseline: K,
     *,
     margin: float,
     alpha: float = ALPHA,
     resolution: float = 0.0,
-) -> tuple[Comparison, ...]:
+) -> tuple[Comparison[K], ...]:
     """Every other method against the baseline, corrected over all of them, with a verdict each.
 
     Pairs that share a configuration are not independent: the criterion may suit just that one.
@@ -201,7 +204,7 @@ def compare_with_baseline(
     return _judged(found)
 
 
-def largest_difference(comparisons: Sequence[Comparison]) -> float | None:
+def largest_difference(comparisons: Sequence[Comparison[K]]) -> float | None:
     """The least margin within which all comparisons are equivalent at their alpha, jointly.
 
     Each one alone is equivalent for margins above the farther end of its 1 - 2·alpha interval; that
@@ -222,7 +225,7 @@ def largest_difference(comparisons: Sequence[Comparison]) -> float | None:
     return max(bounds, default=None)
 
 
-def detectable_difference(comparisons: Sequence[Comparison]) -> float | None:
+def detectable_difference(comparisons: Sequence[Comparison[K]]) -> float | None:
     """The least mean difference that Holm's correction over the family calls significant.
 
     For the row of median standard error e: ``t(units - 1, 1 - alpha / (2 m)) · e`` with the m tests
@@ -242,11 +245,11 @@ def _means(by_block: Mapping[Hashable, Sequence[float]]) -> list[float]:
     return [float(np.mean(values)) for values in by_block.values()]
 
 
-def _judged(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def _judged(found: Sequence[Comparison[K]]) -> tuple[Comparison[K], ...]:
     testable = [c for c in found if c.p_difference is not None and c.p_equivalence is not None]
     differ = holm([c.p_difference for c in testable if c.p_difference is not None])
     same = holm([c.p_equivalence for c in testable if c.p_equivalence is not None])
-    judged: dict[str, Comparison] = {}
+    judged: dict[K, Comparison[K]] = {}
     for c, p_differ, p_same in zip(testable, differ.tolist(), same.tolist(), strict=True):
         verdict: Verdict = "undecided"
         note = c.note

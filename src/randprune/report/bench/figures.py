@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.keys import Row
 from randprune.bench.stats import Estimate
 from randprune.report.chart import Axis, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.estimates import accuracy_text, difference_text, epochs_text, p_text
@@ -129,8 +130,8 @@ def accuracy_macs(analysis: Analysis, names: Names, data: Table | None) -> Chart
         return None
     marks = _cloud(entries, names)
     dense = analysis.run.dense
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         marks.append(
             Points(
                 "dense network",
@@ -163,7 +164,7 @@ def accuracy_macs(analysis: Analysis, names: Names, data: Table | None) -> Chart
 def accuracy_compute(analysis: Analysis, names: Names, data: Table | None) -> Chart | None:
     """Test accuracy against all the compute that it took, one point a length of training."""
     marks: list[Mark] = []
-    curves: dict[str, list[tuple[float, Estimate]]] = {}
+    curves: dict[Row, list[tuple[float, Estimate]]] = {}
     for epochs in analysis.trained:
         entries = []
         for summary in analysis.at[epochs].rows:
@@ -327,7 +328,7 @@ def grown(analysis: Analysis, names: Names) -> Chart | None:
     for summary in analysis.main.rows:
         if summary.accuracy is not None and summary.candidates >= 1:
             method = analysis.method(summary.row)
-            kind = names.criterion(summary.row) if names.ranked else spaced(method)
+            kind = summary.row.criterion if names.ranked else spaced(method)
             curves.setdefault((method, kind), []).append(summary)
     marks: list[Mark] = []
     for (_, kind), rows in curves.items():
@@ -375,7 +376,7 @@ def before(analysis: Analysis, names: Names, data: Table | None) -> Chart | None
     if analysis.main is None or not analysis.main.epochs:
         return None
     kinds: dict[str, list[tuple[float, float, str]]] = {}
-    rows: dict[str, str] = {}
+    rows: dict[str, Row] = {}
     for row in analysis.run.protocol.rows:
         look = names.look(row)
         rows[look.legend] = row

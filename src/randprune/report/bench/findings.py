@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import Row
 from randprune.bench.stats import (
     Comparison,
     Estimate,
@@ -122,7 +123,7 @@ def criteria(analysis: Analysis, names: Names) -> Finding | None:
     return Finding("F1: does the criterion matter under random configurations?", answer)
 
 
-def _clear_winner(family: Sequence[Comparison], names: Names) -> str:
+def _clear_winner(family: Sequence[Comparison[Row]], names: Names) -> str:
     by_verdict = {v: [names.of(c.name) for c in family if c.verdict == v] for v in VERDICT_COLORS}
     winners, losers, open_ = (by_verdict[v] for v in ("better", "worse", "undecided"))
     if winners:
@@ -141,7 +142,7 @@ def _clear_winner(family: Sequence[Comparison], names: Names) -> str:
     return " ".join(said)
 
 
-def _told(family: Sequence[Comparison], analysis: Analysis) -> str:
+def _told(family: Sequence[Comparison[Row]], analysis: Analysis) -> str:
     """What a difference has to be at least, to be told with so many draws and rows."""
     least = detectable_difference(family)
     if least is None:
@@ -320,7 +321,6 @@ def _after_training(analysis: Analysis, names: Names) -> str:
     """What more candidates bring after training, where rows differ by nothing else."""
     if analysis.main is None or not analysis.main.epochs:
         return ""
-    criterion = names.criterion(names.reference)
     counts = {s.row: s.candidates for s in analysis.main.rows}
     own, reference = analysis.method(names.reference), names.reference
     found = sorted(
@@ -328,7 +328,7 @@ def _after_training(analysis: Analysis, names: Names) -> str:
             c
             for c in _family(analysis)
             if analysis.method(c.name) == own
-            and names.criterion(c.name) == criterion
+            and c.name.criterion == reference.criterion
             and counts[c.name] != counts[reference]
         ),
         key=lambda c: counts[c.name],
@@ -422,18 +422,18 @@ def _together(analysis: Analysis, names: Names) -> str:
 # -- words -------------------------------------------------------------------------------------
 
 
-def _family(analysis: Analysis) -> tuple[Comparison, ...]:
+def _family(analysis: Analysis) -> tuple[Comparison[Row], ...]:
     return () if analysis.main is None else analysis.main.comparisons
 
 
-def _criteria(family: Sequence[Comparison], names: Names) -> list[Comparison]:
+def _criteria(family: Sequence[Comparison[Row]], names: Names) -> list[Comparison[Row]]:
     """Rows that differ from the reference by their criterion only, but for the random control."""
     return [
         c for c in family if names.is_same_method(c.name) and not names.is_random_control(c.name)
     ]
 
 
-def _verdicts(family: Sequence[Comparison], names: Names, what: str) -> str:
+def _verdicts(family: Sequence[Comparison[Row]], names: Names, what: str) -> str:
     parts = []
     for verdict in ("better", "equivalent", "undecided", "worse"):
         group = [c for c in family if c.verdict == verdict]
@@ -447,7 +447,7 @@ def _verdicts(family: Sequence[Comparison], names: Names, what: str) -> str:
     return f"Of {len(family)} {what}: {'; '.join(parts)}."
 
 
-def _numbers(comparison: Comparison) -> str:
+def _numbers(comparison: Comparison[Row]) -> str:
     """The difference, its interval, and the p-value behind the verdict."""
     value, span = difference_text(comparison.difference)
     p = {
@@ -473,6 +473,6 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
-def verdict_counts(comparisons: Sequence[Comparison]) -> dict[Verdict, int]:
+def verdict_counts(comparisons: Sequence[Comparison[Row]]) -> dict[Verdict, int]:
     """How many comparisons came to each verdict, in the order better to worse."""
     return {verdict: sum(c.verdict == verdict for c in comparisons) for verdict in VERDICT_COLORS}

@@ -119,13 +119,13 @@ def _summary(
         "status": run.status,
         "error": run.info.error,
         "run": run.info.id,
-        "reference": names.reference,
+        "reference": str(names.reference),
         "epochs": length.epochs if length else None,
         "margin": run.protocol.margin,
         "findings": [{"question": f.question, "answer": f.answer} for f in said],
         "rows": [
             {
-                "row": s.row,
+                "row": str(s.row),
                 "test_top1": s.accuracy.value if s.accuracy else None,
                 "interval": s.accuracy.interval if s.accuracy else None,
                 "results": len(s.results),
@@ -163,9 +163,9 @@ def _tiles(analysis: Analysis, names: Names, ledger: Ledger) -> tuple[Tile, ...]
             trained = length.of(names.dense).accuracy
             test = trained.value if trained else test
     if test is not None:
-        found.append(Tile("Dense network", percent(test, 2), f"{si(dense.macs)}MACs"))
+        found.append(Tile("Dense network", percent(test, 2), f"{si(dense.macs)} MACs"))
     if ledger.total.seconds:
-        spent = f"{si(ledger.total.macs_spent)}MACs"
+        spent = f"{si(ledger.total.macs_spent)} MACs"
         found.append(Tile("Spent", spent, seconds(ledger.total.seconds)))
     return tuple(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randprune.bench.analysis import Analysis
+from randprune.bench.keys import Row
 from randprune.bench.results import Result
 from randprune.report.format import seconds
 from randprune.report.names import Names
@@ -24,12 +25,12 @@ RECORDS = "results"
 """The table that every number links to."""
 
 
-def records_link(row: str, epochs: int) -> str:
+def records_link(row: Row, epochs: int) -> str:
     """The anchor of a row's results at a length."""
     return row_anchor(RECORDS, _group(row, epochs))
 
 
-def _group(row: str, epochs: int) -> str:
+def _group(row: Row, epochs: int) -> str:
     return f"{row}/epochs-{epochs}"
 
 
@@ -79,7 +80,7 @@ def _result(result: Result, names: Names, seeds: Sequence[int]) -> tuple[Cell, .
     seed = seeds[result.draw] if result.draw < len(seeds) else None
     return (
         Cell(names.of(result.row), names.of(result.row), tone=names.look(result.row).color),
-        Cell(result.row),
+        Cell(str(result.row)),
         plain(result.draw),
         plain(seed),
         plain(result.epochs),
@@ -118,13 +119,13 @@ def failures(analysis: Analysis, names: Names) -> Table | None:
         Column("epochs", "Epochs"),
         Column("error", "Error"),
     )
-    lengths: dict[tuple[str, int, str], list[int]] = {}
+    lengths: dict[tuple[Row, int, str], list[int]] = {}
     for result in failed:
         lengths.setdefault((result.row, result.draw, result.error), []).append(result.epochs)
     rows = tuple(
         (
             Cell(names.of(row), tone=names.look(row).color),
-            Cell(row),
+            Cell(str(row)),
             plain(draw),
             Cell(", ".join(map(str, dict.fromkeys(epochs)))),
             Cell(error),
@@ -152,7 +153,7 @@ def candidates(analysis: Analysis) -> Table:
     )
     rows = tuple(
         (
-            Cell(key),
+            Cell(str(key)),
             plain(c.index),
             *(plain(c.scores.get(score)) for score in keys),
             plain(c.costs.get("macs")),
@@ -169,17 +170,20 @@ def candidates(analysis: Analysis) -> Table:
 def training_epochs(analysis: Analysis) -> Table:
     """Every metric of every epoch, for CSV."""
     run = analysis.run
-    keys = list(
-        dict.fromkeys(k for rows in run.epochs.values() for row in rows for k in row.metrics)
-    )
+    epochs = [(row.network, row.epoch, row.metrics) for row in run.preparation]
+    epochs += [
+        (str(training.key), number, metrics)
+        for training in sorted(run.trainings, key=lambda training: training.key)
+        for number, metrics in enumerate(training.history, start=1)
+    ]
+    keys = list(dict.fromkeys(key for _, _, metrics in epochs for key in metrics))
     columns = (
         Column("training"),
         Column("epoch", numeric=True),
         *(Column(key, numeric=True) for key in keys),
     )
     rows = tuple(
-        (Cell(name), plain(row.epoch), *(plain(row.metrics.get(key)) for key in keys))
-        for name, epochs in run.epochs.items()
-        for row in epochs
+        (Cell(name), plain(number), *(plain(metrics.get(key)) for key in keys))
+        for name, number, metrics in epochs
     )
     return Table("epochs", "Epochs", columns, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.keys import Row
 from randprune.bench.stats import Comparison, Estimate
 from randprune.report.bench.records import records_link
 from randprune.report.estimates import (
@@ -15,9 +16,10 @@ from randprune.report.estimates import (
     p_number,
     p_text,
     signed,
+    span_of_points,
     tau_span,
 )
-from randprune.report.format import number, percent, si
+from randprune.report.format import number, percent, points, si
 from randprune.report.names import METRIC_NAMES, VERDICT_COLORS, Names
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said
 
@@ -34,7 +36,7 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
         Column("row", shown="csv"),
         Column("test_top1", "Test accuracy", True, hint=epochs_text(length.epochs)),
         *interval_columns("test"),
-        Column("difference", "To the reference", True, hint="95\u00a0% interval"),
+        Column("difference", "Points to the reference", True, hint="95\u00a0% interval"),
         *interval_columns("difference"),
         Column("verdict", "Verdict", hint=f"margin {magnitude(run.protocol.margin)}"),
         Column("before", names.words.before, True, hint=names.words.before_hint, minor=True),
@@ -61,15 +63,15 @@ def leaderboard(analysis: Analysis, names: Names) -> Table | None:
     return Table("leaderboard", "Leaderboard", columns, rows, note)
 
 
-def _named(row: str, names: Names, detail: str = "", link: str = "") -> tuple[Cell, Cell]:
+def _named(row: Row, names: Names, detail: str = "", link: str = "") -> tuple[Cell, Cell]:
     """A row's name for people, and for CSV files."""
-    return Cell(names.of(row), names.of(row), detail, names.look(row).color, link), Cell(row)
+    return Cell(names.of(row), names.of(row), detail, names.look(row).color, link), Cell(str(row))
 
 
 def _leader(
     summary: RowSummary,
     epochs: int,
-    comparison: Comparison | None,
+    comparison: Comparison[Row] | None,
     names: Names,
 ) -> tuple[Cell, ...]:
     look = names.look(summary.row)
@@ -82,7 +84,9 @@ def _leader(
     if look.is_reference:
         verdict = Cell("reference", "reference")
     elif comparison is not None:
-        value, span = difference_text(comparison.difference)
+        # The heading has the unit, so that the table fits on a phone.
+        value = points(comparison.difference.value, 2).partition("\u00a0")[0]
+        span = span_of_points(comparison.difference)
         difference = Cell(value, comparison.difference.value, span, link=link)
         bounds = ends(comparison.difference)
         verdict = Cell(
@@ -117,8 +121,8 @@ def _leader(
 def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     dense = analysis.run.dense
     test = EMPTY
-    if dense.test is not None:
-        low, high = dense.test.interval()
+    if dense.test is not None and analysis.dense_interval is not None:
+        low, high = analysis.dense_interval
         note = f"{100 * low:.2f} – {100 * high:.2f}\nover images"
         test = Cell(percent(dense.test.share, 2), dense.test.share, note)
     ratio = Cell(percent(1.0), 1.0, si(dense.macs))
@@ -136,7 +140,7 @@ def _dense_row(analysis: Analysis) -> tuple[Cell, ...]:
     )
 
 
-def _verdict_note(comparison: Comparison) -> str:
+def _verdict_note(comparison: Comparison[Row]) -> str:
     if comparison.verdict == "equivalent":
         return p_text(comparison.p_equivalence_holm)
     if comparison.verdict in ("better", "worse"):

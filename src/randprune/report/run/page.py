@@ -6,7 +6,7 @@ from randprune.provenance import portable
 from randprune.report.document import Facts, Folded, Page, Report, Section, Text, Tile, present
 from randprune.report.format import moment, number, often, percent, seconds, si, size, speed, tiny
 from randprune.report.ledger import ledger_chart, ledger_entries, ledger_table
-from randprune.report.names import METRIC_NAMES
+from randprune.report.names import IMAGE_NAMES, METRIC_NAMES
 from randprune.report.reproduce import footer, reproduce
 from randprune.report.run import figures, tables
 from randprune.report.run.analysis import RunAnalysis
@@ -228,7 +228,7 @@ def _search_facts(record: RunRecord) -> dict[str, str]:
         facts["Budget"] = f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}"
     if space is not None and space.reachable is not None:
         low, high = space.reachable
-        facts["Reachable"] = f"{percent(low)} – {percent(high)}"
+        facts["Budgets that can be met"] = f"{percent(low)} – {percent(high)}"
     if search is not None:
         done = sum(c.method == SEARCHED for c in record.candidates)
         facts["Candidates"] = f"{number(done)} of {number(search.planned)}"
@@ -237,14 +237,15 @@ def _search_facts(record: RunRecord) -> dict[str, str]:
             facts["Failed candidates"] = number(failed)
         facts["Strategy"] = search.strategy
         facts["Criterion"] = search.criterion
-        facts["Recovery"] = search.recovery
+        facts["Repair"] = search.recovery
         if search.images is not None:
             facts["Search images"] = number(search.images)
         if search.draws is not None:
-            rate = "" if search.acceptance is None else f", {percent(search.acceptance)} accepted"
+            met = search.acceptance
+            rate = "" if met is None else f", {percent(met)} of them within the budget"
             facts["Configurations drawn"] = f"{number(search.draws)}{rate}"
     if model is not None:
-        facts.update({f"Images, {name}": number(n) for name, n in model.images.items()})
+        facts.update({IMAGE_NAMES.get(k, k): number(n) for k, n in model.images.items()})
     return {name: value for name, value in facts.items() if value}
 
 
@@ -261,7 +262,7 @@ def _network_facts(record: RunRecord) -> dict[str, str]:
     if space is not None:
         facts["Channel groups"] = number(len(space.groups))
         for name, cost in space.dense.items():
-            facts[f"Dense {METRIC_NAMES.get(name, name)}"] = si(cost)
+            facts[f"Dense {METRIC_NAMES.get(name, name)}"] = si(cost) if cost else ""
     if artifact is not None:
         facts["Pruned network"] = f"{artifact.file}, {size(artifact.size_bytes)}"
         facts["SHA-256"] = artifact.sha256

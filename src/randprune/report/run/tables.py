@@ -128,7 +128,7 @@ def frozen(record: RunRecord) -> Table | None:
         return None
     columns = (
         Column("layer", "Layer"),
-        Column("channels", "Frozen channels", True),
+        Column("channels", "Channels that stay", True),
         Column("width", "of", True),
         Column("reason", "Why they stay"),
     )
@@ -141,7 +141,7 @@ def frozen(record: RunRecord) -> Table | None:
         )
         for part in space.frozen
     )
-    return Table("frozen", "Frozen parts", columns, rows)
+    return Table("frozen", "What cannot be cut", columns, rows)
 
 
 def epochs(record: RunRecord) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -16,11 +17,15 @@ import torch
 from PIL import Image
 
 import randprune as rp
+from randprune.bench.methods import methods
 from randprune.cli.progress import near_chance
 from randprune.cli.prune import doubts
 from randprune.cli.recipes import with_network_defaults
+from randprune.criteria import criteria
+from randprune.recovery import recoveries
+from randprune.search import strategies
 from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
-from randprune.zoo.models import build_model
+from randprune.zoo.models import OWN_MODELS, build_model
 
 OWN = """
 from torch import nn
@@ -182,3 +187,23 @@ def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:
         for expected in shown:
             assert expected in printed, printed
     assert (tmp_path / "small.onnx").stat().st_size > 1000
+
+
+def test_all_names_are_listed(run: Any) -> None:
+    code, out, err = run("list", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["models"] == [f"randprune:{name}" for name in OWN_MODELS]
+    assert "imagefolder:DIR" in found["data"]
+    for kind, registry in (
+        ("criteria", criteria), ("strategies", strategies), ("recoveries", recoveries),
+        ("methods", methods),
+    ):  # fmt: skip
+        assert found[kind] == list(registry)
+        assert found[kind]
+    assert "f1" in found["studies"]
+    code, out, _ = run("list", "torchvision")
+    assert "torchvision:resnet18" in out.splitlines()
+    code, _, err = run("list", "colours")
+    assert code == 2
+    assert "Got 'colours' instead" in err

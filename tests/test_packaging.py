@@ -165,7 +165,9 @@ def test_documented_commands_have_the_options_that_are_shown() -> None:
 
 
 def test_each_command_is_documented() -> None:
-    names = {getattr(info.callback, "__name__", "") for info in app.registered_commands}
+    names = {
+        info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands
+    }
     text = (ROOT / "docs" / "cli.md").read_text()
     assert {name for name in names if f"`randprune {name}" not in text} == set()
 

@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
-from randprune.bench.recipe import BenchRecipe, MethodSection
+from randprune.bench.recipe import BenchRecipe
+from randprune.bench.sections import MethodSection
 from randprune.cli.app import app
 from randprune.recipe import PruneRecipe, ScratchRecipe
 

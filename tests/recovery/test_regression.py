@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from randprune.recovery.regression import Regression, damped_cholesky
 
@@ -63,3 +64,41 @@ def test_indefinite_matrices_are_damped_until_they_are_not() -> None:
     matrix = torch.diag(torch.tensor([1.0, 1.0, -1e-6], dtype=torch.float64))
     factor = damped_cholesky(matrix, 0.0)
     assert bool(torch.isfinite(factor).all())
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_chosen_ridge_errs_least_on_rows_that_were_not_fitted(groups: int, free: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(groups, 60, 30, generator=generator) + 0.5
+    targets = torch.randn(60, groups * 2, generator=generator)
+    prior = 0.1 * torch.randn(groups, 2, 30, generator=generator)
+    importance = torch.rand(groups * 2, generator=generator) + 0.5
+    ridges = (1e-3, 0.1, 1.0, 10.0)
+
+    def error(ridge: float) -> float:
+        part = Regression(rows[:, :40].clone(), prior, ridge, free=free)
+        weights, constants = part.fit(targets[:40])
+        predicted = part.predict(weights, constants)  # on the fitted rows: only the shape is used
+        assert predicted.shape == (40, groups * 2)
+        outputs = torch.einsum("gnc,goc->ngo", rows[:, 40:].double(), weights).reshape(20, -1)
+        return float(((outputs + constants - targets[40:]).square() * importance).sum())
+
+    regression = Regression(rows.clone(), prior, 1e-3, free=free)
+    chosen = regression.choose(ridges, targets, importance, held=20)
+    assert chosen == min(ridges, key=error)
+    expected = Regression(rows.clone(), prior, chosen, free=free).fit(targets)
+    torch.testing.assert_close(regression.fit(targets), expected)
+
+
+def test_noise_is_shrunk_and_a_law_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 100, 20, generator=generator)
+    prior = torch.zeros(1, 1, 20)
+
+    def chosen(targets: Tensor) -> float:
+        regression = Regression(x.clone(), prior, 1e-3, free=True)
+        return regression.choose((1e-4, 1e-2, 1.0, 100.0), targets, torch.ones(1), held=20)
+
+    assert chosen(x[0] @ torch.randn(20, 1, generator=generator)) == 1e-4
+    assert chosen(torch.randn(100, 1, generator=generator)) >= 1.0

@@ -1,10 +1,14 @@
 """Ridge regression of many targets on the same rows, factorised once.
 
 Minimises E|x W' + b - y|^2 + ridge * mean variance * |W - W0|^2 for one or several groups of
-columns at a time. Products are float32, everything that is subtracted or solved is float64.
+columns at a time. The ridge is given, or chosen by the error on rows that were held out: a layer
+with many columns and few images needs a strong one, most layers hardly any. Products are float32,
+everything that is subtracted or solved is float64.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +36,56 @@ class Regression:
         self.mean = mean[:, 0].double()
         self.second = _products(rows.transpose(1, 2), rows).double() / count
         self._factor = damped_cholesky(self.second, ridge)
+
+    def choose(
+        self, ridges: Sequence[float], targets: Tensor, importance: Tensor, *, held: int
+    ) -> float:
+        """The ridge with the least error on the last `held` rows when the others are fitted.
+
+        It is used from then on, for fits of all rows. Needs only products of the rows.
+
+        Args:
+            ridges: what to choose from.
+            targets: (N, groups * outputs) float32.
+            importance: of the squared error of each output, (groups * outputs,).
+            held: how many rows are left out of the fits, at least 1 and fewer than all.
+        """
+        groups, count, _ = self.rows.shape
+        apart = targets.reshape(count, groups, -1).transpose(0, 1)
+        fitted, left = self.rows[:, :-held], self.rows[:, -held:]
+        inner, cross, centre = self._about(fitted, apart[:, :-held])
+        held_inner, held_cross, _ = self._about(left, apart[:, -held:], centre)
+        prior = self.prior.transpose(1, 2)
+        lacking, wanted = cross - inner @ prior, held_cross - held_inner @ prior
+        weight = importance.double().reshape(groups, 1, -1)
+        gains = []
+        for ridge in ridges:
+            change = torch.cholesky_solve(lacking, damped_cholesky(inner, ridge))
+            # The error less that of the prior: D' S D - 2 D' (c - S W0'), summed over outputs.
+            gain = change * (held_inner @ change - 2.0 * wanted)
+            gains.append(float((gain * weight).sum()))
+        best = ridges[gains.index(min(gains))]
+        self._factor = damped_cholesky(self.second, best)
+        return best
+
+    def _about(
+        self, rows: Tensor, targets: Tensor, centre: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Products of rows with rows and with targets about a centre, by default their means."""
+        count = rows.shape[1]
+        flipped = rows.transpose(1, 2)
+        inner = _products(flipped, rows).double() / count
+        cross = _products(flipped, targets).double() / count
+        ones = rows.new_ones(len(rows), 1, count)
+        x, y = (_products(ones, part).double() / count for part in (rows, targets))
+        if centre is None:
+            centre = (x, y) if self.free else (torch.zeros_like(x), torch.zeros_like(y))
+        at_x, at_y = centre
+        # E (x - a)(z - b)' = E xz' - E x b' - a E z' + a b', for z = x and for z = y.
+        far = (x - at_x).transpose(1, 2)
+        inner -= x.transpose(1, 2) @ at_x + at_x.transpose(1, 2) @ (x - at_x)
+        cross -= far @ at_y + at_x.transpose(1, 2) @ y
+        return inner, cross, centre
 
     def fit(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (groups, outputs, columns) and constants (groups * outputs,), both float64.

@@ -14,7 +14,10 @@ turn its actual inputs into what the dense network has at this place:
   Zhang et al., "Accelerating very deep convolutional networks", TPAMI 2016).
 
 Also layers that lost no inputs are refitted, since their inputs have changed. The ridge pulls
-towards the weights that were there before, e.g. those of `randprune.recovery.least_squares`.
+towards the weights that were there before, best those of `randprune.recovery.least_squares`. Each
+layer's ridge is the one with the least error on a fifth of the images, before all are fitted: late
+layers of a depthwise network read a thousand columns at 7 x 7 places that look alike, and a weak
+ridge leaves them worse than they were on images that were not fitted.
 
 Known shortcomings: all images are held in memory at once (`images_within` says how many fit);
 a layer with too few rows for its columns leans on the ridge; the last linear layer is refitted only
@@ -55,8 +58,10 @@ from randprune.recovery.statistics import (
 )
 from randprune.space import Selection, Space
 
-RIDGE = 1e-3
+RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 ROUNDS = 2
+HELD = 0.2
+"""Share of the images on which a layer's ridge is chosen; the last ones."""
 
 _FLOATS = 1 << 26
 """Most numbers in the matrix of a layer's inputs (256 MiB); wide layers sample fewer places."""
@@ -69,7 +74,8 @@ class Options:
 
     Args:
         positions: places per image and layer at which windows are sampled.
-        ridge: relative to the mean variance of a layer's inputs.
+        ridge: relative to the mean variance of a layer's inputs; None: chosen for each layer by
+            the error on images that were held out.
         rounds: solutions with rectified targets after the linear one; 0 leaves it linear.
         residual: aim at the sum with the shortcut instead of the layer's own output.
         seed: of the places.
@@ -77,14 +83,15 @@ class Options:
     """
 
     positions: int = POSITIONS
-    ridge: float = RIDGE
+    ridge: float | None = None
     rounds: int = ROUNDS
     residual: bool = True
     seed: int = 0
     full_columns: int = FULL_COLUMNS
 
     def __post_init__(self) -> None:
-        check_ridge(self.ridge)
+        if self.ridge is not None:
+            check_ridge(self.ridge)
         if self.positions < 1 or self.rounds < 0:
             raise InvalidInputError(
                 "Sequential repair needs at least 1 position and 0 rounds. Got "
@@ -179,6 +186,7 @@ class _Pass:
         self, repair: SequentialRepair, small: nn.Module, kept: Mapping[str, Kept]
     ) -> None:
         self.options = repair.options
+        self.images = repair.images
         self.small = small
         self.kept = kept
         self.module_tensors = named_tensors(small)
@@ -278,7 +286,12 @@ class _Pass:
         bias = self._bias(layer, len(slope))
         free = takes_bias(self.small, layer)
         prior = weight.reshape(layer.groups, -1, inputs.shape[2])
-        regression = Regression(inputs, prior, self.options.ridge, free=free)
+        ridge = self.options.ridge
+        regression = Regression(inputs, prior, RIDGES[1] if ridge is None else ridge, free=free)
+        held = int(HELD * len(self.images)) * (len(goal) // len(self.images))
+        if ridge is None and held:
+            importance = torch.where(usable, slope, torch.zeros_like(slope)).square()
+            regression.choose(RIDGES, target, importance, held=held)
         new, constant = regression.fit(target)
         if tail.clamped:
             for _ in range(self.options.rounds):

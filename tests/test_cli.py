@@ -61,7 +61,10 @@ def test_it_runs_as_a_module() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["inspet"], "No such command 'inspet'. Did you mean 'inspect'? See: randprune --help"),
+        (
+            ["inspet"],
+            "No such command 'inspet'. Did you mean 'inspect', 'list'? See: randprune --help",
+        ),
         (["inspect"], "Missing argument 'MODEL'. See: randprune inspect --help"),
         (["inspect", DIGITS, "--nonsense"], "No such option: --nonsense"),
         (

@@ -140,7 +140,7 @@ def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
         (["--data", "digits"], 2, "Which network? Name it first"),
         ([DIGITS], 2, "Which images? Give --data"),
         ([DIGITS, "--data", "digitz"], 2, "Did you mean 'digits'?"),
-        ([DIGITS, "--data", "npz:nowhere"], 6, "nowhere does not exist"),
+        ([DIGITS, "--data", "npz:nowhere"], 6, "'nowhere' does not exist"),
         ([DIGITS, "--data", "digits", "--budget", "1.5"], 2, "'budget.ratio'"),
         ([DIGITS, "--data", "digits", "--budget", "0.001"], 4, "reachable with min_keep 0.1"),
         ([DIGITS, "--data", "digits", "--criterion", "l3"], 2, "'l3'"),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +17,15 @@ import torch
 from PIL import Image
 
 import randprune as rp
+from randprune.bench.methods import methods
 from randprune.cli.progress import near_chance
 from randprune.cli.prune import doubts
 from randprune.cli.recipes import with_network_defaults
+from randprune.criteria import criteria
+from randprune.recovery import recoveries
+from randprune.search import strategies
 from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
-from randprune.zoo.models import build_model
+from randprune.zoo.models import OWN_MODELS, build_model
 
 OWN = """
 from torch import nn
@@ -154,3 +164,46 @@ def test_a_control_that_beats_the_winner_is_named() -> None:
         "the search did not pay here."
     ]
     assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []
+
+
+def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:
+    """Its file is written, its commands run, and each line that it shows is printed."""
+    text = (Path(__file__).parents[1] / "docs" / "getting-started.md").read_text()
+    section = text.partition("## A first hour\n")[2].partition("\n## ")[0]
+    source, session = re.findall(r"```(?:python|console)\n(.*?)```", section, re.S)
+    (tmp_path / "mynet.py").write_text(source)
+    commands = re.split(r"^\$ ", session, flags=re.M)[1:]
+    assert len(commands) == 5
+    for command in commands:
+        line, *shown = command.strip().splitlines()
+        program, *arguments = shlex.split(line)
+        start = [sys.executable] + (["-m", "randprune"] if program == "randprune" else [])
+        done = subprocess.run(
+            [*start, *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout.replace("\u00a0", " ")
+        for expected in shown:
+            assert expected in printed, printed
+    assert (tmp_path / "small.onnx").stat().st_size > 1000
+
+
+def test_all_names_are_listed(run: Any) -> None:
+    code, out, err = run("list", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["models"] == [f"randprune:{name}" for name in OWN_MODELS]
+    assert "imagefolder:DIR" in found["data"]
+    for kind, registry in (
+        ("criteria", criteria), ("strategies", strategies), ("recoveries", recoveries),
+        ("methods", methods),
+    ):  # fmt: skip
+        assert found[kind] == list(registry)
+        assert found[kind]
+    assert "f1" in found["studies"]
+    code, out, _ = run("list", "torchvision")
+    assert "torchvision:resnet18" in out.splitlines()
+    code, _, err = run("list", "colours")
+    assert code == 2
+    assert "Got 'colours' instead" in err

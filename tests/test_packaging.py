@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
-from randprune.bench.recipe import BenchRecipe, MethodSection
+from randprune.bench.recipe import BenchRecipe
+from randprune.bench.sections import MethodSection
 from randprune.cli.app import app
 from randprune.recipe import PruneRecipe, ScratchRecipe
 
@@ -165,7 +166,9 @@ def test_documented_commands_have_the_options_that_are_shown() -> None:
 
 
 def test_each_command_is_documented() -> None:
-    names = {getattr(info.callback, "__name__", "") for info in app.registered_commands}
+    names = {
+        info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands
+    }
     text = (ROOT / "docs" / "cli.md").read_text()
     assert {name for name in names if f"`randprune {name}" not in text} == set()
 

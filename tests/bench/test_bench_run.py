@@ -271,7 +271,7 @@ def test_what_ends_after_a_final_evaluation_counts_as_chosen_by_it(
     """A network that was lost is made again; by then, the test set was open."""
     again = tmp_path / "again"
     shutil.copytree(while_testing, again)
-    lost = sorted((again / "work").glob(f"run-1/{kind}-*"))
+    lost = sorted((again / "work").glob(f"run-1/{kind}-*.safetensors"))
     assert len(lost) == 4  # one a row
     for path in lost[:2]:
         path.unlink()

@@ -254,7 +254,8 @@ def test_progress_covers_every_phase() -> None:
 
 def test_the_summary_names_every_network(whole: PruneResult) -> None:
     text = whole.summary()
-    for word in ("dense", "best of lagrangian", "uniform", "random channels", "fine-tuned", "verified"):
+    words = "dense", "best of lagrangian", "uniform", "random channels", "fine-tuned", "verified"
+    for word in words:
         assert word in text
     assert f"{100 * whole.accuracy(DENSE):.2f} %" in text
     assert str(whole.artifact) in text

@@ -19,6 +19,7 @@ from randprune.cli.demo import demo
 from randprune.cli.export import export
 from randprune.cli.inspect import inspect
 from randprune.cli.interrupt import kept_interrupts
+from randprune.cli.listing import listing
 from randprune.cli.presets import presets
 from randprune.cli.prune import prune
 from randprune.cli.report import report
@@ -69,6 +70,7 @@ app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(export)
+app.command("list")(listing)
 app.command()(check)
 
 
@@ -139,6 +141,8 @@ def _silence_libraries() -> None:
 
 
 def _see_help(argv: Sequence[str]) -> str:
-    commands = {getattr(info.callback, "__name__", "") for info in app.registered_commands}
+    commands = {
+        info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands
+    }
     command = next((word for word in argv if not word.startswith("-")), "")
     return f"See: randprune {command} --help" if command in commands else "See: randprune --help"

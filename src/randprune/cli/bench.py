@@ -34,6 +34,7 @@ def bench(
         ),
     ],
     settings: options.Settings = None,
+    trust_plugins: options.TrustPlugins = False,
     device: options.Device = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -46,7 +47,7 @@ def bench(
     the same command again after an interruption: it continues where it stopped. Exit code 10: the
     benchmark is complete, but rows of it failed; they are listed with their errors.
     """
-    recipe = resolve(given, study, settings or ())
+    recipe = resolve(given, study, settings or (), trust_plugins)
     if dry_run:
         from randprune.bench.plan import Plan
 
@@ -65,7 +66,9 @@ def bench(
     return FAILED_ROWS if run.failures else 0
 
 
-def resolve(given: Mapping[str, Any], study: str, settings: Sequence[str] = ()) -> BenchRecipe:
+def resolve(
+    given: Mapping[str, Any], study: str, settings: Sequence[str] = (), trusted: bool = False
+) -> BenchRecipe:
     """The recipe that a study, flags and settings ask for, with an output folder.
 
     Raises:
@@ -75,7 +78,9 @@ def resolve(given: Mapping[str, Any], study: str, settings: Sequence[str] = ()) 
     from randprune.bench.studies import study_file
 
     file = study_file(study)
-    return job_recipe(BenchRecipe, recipe_document(file, given, settings), file, lambda _: None)
+    return job_recipe(
+        BenchRecipe, recipe_document(file, given, settings, trusted=trusted), file, lambda _: None
+    )
 
 
 def _print(run: BenchRun, folder: Path, *, json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from randprune.cli.options import MODEL_HELP, RUN
+from randprune.cli.trust import check_folder, check_trust
 from randprune.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -243,7 +244,11 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[.
 
 
 def recipe_document(
-    file: Path | None, given: Mapping[str, Any], settings: Iterable[str] = ()
+    file: Path | None,
+    given: Mapping[str, Any],
+    settings: Iterable[str] = (),
+    *,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """The recipe as plain data: the file's content, over it the flags, over them `--set`.
 
@@ -251,11 +256,19 @@ def recipe_document(
         file: a TOML recipe, or None.
         given: recipe key -> value, of the flags that were given.
         settings: texts such as "finetune.lr=0.02" or "data.options.size=128".
+        trusted: the file may name code: plug-ins, or a network of another package.
 
     Raises:
-        InvalidInputError: the file cannot be read, or a setting is malformed.
+        InvalidInputError: the file cannot be read, names code or a folder outside of the working
+            directory (see `randprune.cli.trust`), or a setting is malformed.
     """
     found = _read(file) if file is not None else {}
+    settings = list(settings)
+    if file is not None:
+        overridden = {*given, *(setting.partition("=")[0].strip() for setting in settings)}
+        if not trusted:
+            check_trust(found, file, overridden)
+        check_folder(found, file, overridden)
     for key, value in given.items():
         _put(found, key, value)
     for setting in settings:

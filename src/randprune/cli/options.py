@@ -97,6 +97,14 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+TrustPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--trust-plugins",
+        help="Let the recipe file import code: its plug-ins, and networks of other packages.",
+        rich_help_panel=RUN,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

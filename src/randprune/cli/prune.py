@@ -31,6 +31,7 @@ def prune(
     given: Mapping[str, Any],
     recipe: options.RecipeFile = None,
     settings: options.Settings = None,
+    trust_plugins: options.TrustPlugins = False,
     device: options.Device = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -41,7 +42,7 @@ def prune(
 
     Give the same command again after an interruption: it continues where it stopped.
     """
-    asked = resolve(given, recipe, settings or ())
+    asked = resolve(given, recipe, settings or (), trust_plugins)
     if dry_run:
         with messages().status("Looking at the network and the images ..."):
             plan = Plan.of(asked)
@@ -56,7 +57,7 @@ def prune(
 
 
 def resolve(
-    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = ()
+    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = (), trusted: bool = False
 ) -> PruneRecipe:
     """The recipe that flags, file and settings ask for, with an output folder.
 
@@ -65,7 +66,7 @@ def resolve(
     """
     from randprune.recipe import PruneRecipe
 
-    document = with_network_defaults(recipe_document(file, given, settings))
+    document = with_network_defaults(recipe_document(file, given, settings, trusted=trusted))
     return job_recipe(PruneRecipe, document, file, check_named)
 
 

@@ -23,6 +23,7 @@ def scratch(
     given: Mapping[str, Any],
     recipe: options.RecipeFile = None,
     settings: options.Settings = None,
+    trust_plugins: options.TrustPlugins = False,
     device: options.Device = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -35,7 +36,7 @@ def scratch(
     """
     from randprune.jobs import run_scratch_recipe
 
-    asked = resolve(given, recipe, settings or ())
+    asked = resolve(given, recipe, settings or (), trust_plugins)
     if dry_run:
         with messages().status("Looking at the network and the images ..."):
             plan = ScratchPlan.of(asked, device)
@@ -51,7 +52,7 @@ def scratch(
 
 
 def resolve(
-    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = ()
+    given: Mapping[str, Any], file: Path | None, settings: Sequence[str] = (), trusted: bool = False
 ) -> ScratchRecipe:
     """The recipe that flags, file and settings ask for, with an output folder.
 
@@ -60,5 +61,5 @@ def resolve(
     """
     from randprune.recipe import ScratchRecipe
 
-    document = with_network_defaults(recipe_document(file, given, settings))
+    document = with_network_defaults(recipe_document(file, given, settings, trusted=trusted))
     return job_recipe(ScratchRecipe, document, file, check_named)

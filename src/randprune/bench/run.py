@@ -48,6 +48,7 @@ from randprune.executors import Executor, Failure, InProcess, Processes
 from randprune.jobs.identity import describe, run_key
 from randprune.jobs.progress import Progress, Silent, phase
 from randprune.jobs.work_folder import WorkFolder
+from randprune.provenance import portable
 from randprune.store import Run, Store, UseOfTestSet
 
 RECIPE_FILE = "bench.toml"
@@ -212,6 +213,7 @@ class _Runner:
             self.run.add_cost(cost)
 
     def _record_failure(self, unit: Unit, error: str) -> None:
+        error = portable(error)
         match unit:
             case Prepare():
                 raise DataError(f"The preparation of the benchmark failed: {error}")

@@ -29,6 +29,7 @@ from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.work_folder import WorkFolder
+from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
 from randprune.search import Strategy
@@ -123,7 +124,7 @@ def prune_network(
             # Save the winner, and what a reader must know of it.
             failed = [c.error for c in controls.values() if c.status == "failed"]
             if notes := failed + ([] if verification.passed else [verification.message]):
-                run.write(Notes(tuple(notes)))
+                run.write(Notes(tuple(map(portable, notes))))
             small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
             save_network(recipe, session, run, small)
         session.work.remove()

@@ -34,6 +34,7 @@ from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.shared_weights import train_shared
 from randprune.jobs.work_folder import WorkFolder
+from randprune.provenance import portable
 from randprune.recipe import ScratchRecipe
 from randprune.search import Strategy
 from randprune.store import (
@@ -132,7 +133,7 @@ def scratch_network(
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
             if notes:
-                run.write(Notes(tuple(notes)))
+                run.write(Notes(tuple(map(portable, notes))))
             network = in_mode(next(e.network for e in entrants if e.row.role == SEARCHED))
             save_network(recipe, session, run, network)
         session.work.remove()

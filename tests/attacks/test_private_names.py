@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ class TellsWhere:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose name tells who works there; the working folder lies in it."""
     work = tmp_path / WHO / "my project"
     (work / "images").mkdir(parents=True)
@@ -52,7 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.save(small().state_dict(), work / "weights.pt")
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield work
+    return work
 
 
 def assert_nothing_tells(folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
+from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
@@ -93,7 +94,7 @@ def prune_network(
         if (known := finished_network(run, dense)) is not None:
             return result_of(recipe, session, run, known.to(place))
 
-        with run:
+        with run, using(decide(run.threads).count):
             describe(recipe, session, run, "recipe.toml", "randprune prune --recipe")
             scores = prepared_scores(session, recipe, criterion)
 

@@ -18,6 +18,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
+from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.controls import scratch_controls
 from randprune.jobs.final_trainings import train_all
@@ -101,7 +102,7 @@ def scratch_network(
         if (known := finished_network(run, original)) is not None:
             return result_of(recipe, session, run, known.to(place))
 
-        with run:
+        with run, using(decide(run.threads).count):
             describe(recipe, session, run, "recipe.toml", "randprune scratch --recipe")
 
             # Train shared weights; every candidate of the search is a slice of them.

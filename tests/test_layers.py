@@ -17,7 +17,7 @@ PACKAGE = SOURCE / "randprune"
 # Each line may import itself and the lines above it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("registry", "imports", "provenance", "atomic", "cost"),
+    ("registry", "imports", "provenance", "atomic", "memory", "cost"),
     ("tensor_file",),
     ("space",),
     ("lineage",),

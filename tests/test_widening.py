@@ -168,3 +168,33 @@ def test_a_budget_of_the_original_network_is_the_same_limit_on_the_wide_one() ->
     shares = step.wide.cost("macs")(found) / space.cost("macs").dense
     assert (np.abs(shares - 0.5) <= 0.01 + 1e-12).all()
     assert (found > space.widths).any()
+
+
+class TwoNames(nn.Module):
+    """One convolution and one parameter under two names each; the second name is the one used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.first = nn.Conv2d(6, 6, 3, padding=1)
+        self.second = self.first
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6)[:, None, None])
+        self.again = self.scale
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.stem(x).relu() * self.again)
+        return self.head(self.first(x.relu()).mean((2, 3)))
+
+
+def test_a_layer_under_two_names_is_widened_once() -> None:
+    torch.manual_seed(0)
+    model, images = TwoNames().eval(), torch.randn(2, 3, 8, 8)
+    wide = rp.widen(model, rp.trace(model, images), 1.5).eval()
+    step = rp.widening_of(wide)
+    assert step.wide.widths.tolist() == [9]
+    assert wide.second is wide.first
+    small = rp.cut(wide, step.wide, first_channels(step.space)).eval()
+    assert torch.equal(small(images), model(images))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(small.state_dict()[name], tensor), name

@@ -56,6 +56,12 @@ class ArtifactError(RandpruneError, ValueError):
     exit_code = 8
 
 
+class MemoryLimitError(RandpruneError, MemoryError):
+    """Memory that does not suffice for a batch, on the processor or on a GPU."""
+
+    exit_code = 11
+
+
 class StorageError(RandpruneError, OSError):
     """An output folder or a record file that cannot be written."""
 

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,10 @@ _CPU_FEATURES = (
 # An absolute path inside an argument: at its start, or after "=", ":", "," or a quote, as in
 # "--out=/a/b" and "npz:/a/b". The drive form covers Windows.
 _ABSOLUTE = re.compile(r"(^|[=:,\s'\"(])((?:[A-Za-z]:[\\/]|/(?=[^\s/])|~)[^\s,'\")]*)")
+# The same between quotes, where a path may hold spaces.
+_QUOTED = re.compile(r"(['\"])((?:[A-Za-z]:[\\/]|/)[^'\"\n]*)\1")
+OUTSIDE = "..."
+"""Stands for the folders above of a name that is not below the working directory."""
 
 
 def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -82,18 +86,59 @@ def portable(text: str) -> str:
     A path below the working directory becomes relative to it (``/a/b/out`` -> ``out``), any other
     one keeps its last part (``/home/x/data`` -> ``.../data``).
     """
-    return _ABSOLUTE.sub(lambda found: found[1] + _shorten(found[2]), text)
+    text = _QUOTED.sub(lambda found: f"{found[1]}{shared_name(found[2])}{found[1]}", text)
+    # Its name may hold spaces, at which other paths end.
+    text = text.replace(f"{Path.cwd()}{os.sep}", "")
+    return _ABSOLUTE.sub(lambda found: found[1] + shared_name(found[2]), text)
 
 
-def _shorten(path: str) -> str:
+def is_absolute(path: str) -> bool:
+    """Whether a path begins at the root, on a drive, or in somebody's home folder by name."""
+    by_name = path.startswith("~") and path[1:2] not in ("", "/", "\\")
+    return path.startswith("/") or by_name or re.match(r"[A-Za-z]:[\\/]", path) is not None
+
+
+def shared_name(path: str) -> str:
+    """An absolute path as others may read it: relative to the working directory, or its last part.
+
+    (``/a/b/out`` -> ``out`` in ``/a/b``, ``.../out`` elsewhere.)
+    """
     stripped = path.rstrip("/\\")
     if path.startswith("/"):
-        try:
-            return str(Path(stripped or "/").relative_to(Path.cwd()))
-        except (ValueError, OSError):
-            pass
+        # The working directory has no links in it, and the path may.
+        for place in (stripped or "/", os.path.realpath(path)):
+            try:
+                return str(Path(place).relative_to(Path.cwd()))
+            except (ValueError, OSError):
+                pass
     last = re.split(r"[\\/]", stripped)[-1]
-    return f".../{last}" if last and not last.startswith("~") else "..."
+    return f"{OUTSIDE}/{last}" if last and not last.startswith("~") else OUTSIDE
+
+
+def shared_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain data in which every absolute path is a name that others may read, and those by key.
+
+    A text is a path where it is one as a whole, or behind "kind:", as in "npz:/data/cifar".
+    """
+    names: dict[str, str] = {}
+
+    def shared(value: Any, key: str) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                inner: shared(v, f"{key}.{inner}" if key else inner) for inner, v in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [shared(inner, key) for inner in value]
+        kind, colon, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if isinstance(value, str) and is_absolute(value):
+            names[key] = shared_name(value)
+        elif colon and is_absolute(rest):
+            names[key] = f"{kind}:{shared_name(rest)}"
+        else:
+            return value
+        return names[key]
+
+    return shared(document, ""), names
 
 
 def _versions() -> dict[str, str]:

@@ -258,7 +258,8 @@ def _put_old(model: nn.Module, network: nn.Module, space: Space, wide: Space) ->
         for name in [*module._parameters, *module._buffers]
     }
     with torch.no_grad():
-        for name, tensor in named_tensors(network).items():
+        # Each tensor once, under the name that the space calls it by: its first one.
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
             given = old[name].detach()
             if given.shape == tensor.shape:
                 tensor.copy_(given)

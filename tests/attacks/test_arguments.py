@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attacked import EXAMPLE, images, network
+from torch import nn
 
 import randprune as rp
 from randprune.errors import InvalidInputError, RandpruneError
@@ -87,3 +88,38 @@ def test_a_selection_is_a_selection(selection: Any) -> None:
 def test_parameters_of_a_job_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         rp.prune(network(), images(), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": nn.Conv2d}, "Got the class Conv2d; make one first"),
+        ({"budget": "half"}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": None}, "'budget' parameter must be the share of the MACs"),
+        ({"factor": "wide"}, "'factor' parameter of prune_from_scratch must be how much wider"),
+        ({"factor": None}, "'factor' parameter of prune_from_scratch must be how much wider"),
+        ({"factor": {"0": "x"}}, "'factor' parameter of prune_from_scratch must be how much wider"),
+        ({"factor": {0: 2.0}}, "'factor' parameter of prune_from_scratch must be how much wider"),
+        ({"factor": float("nan")}, "widen.factor"),
+        (
+            {"supernet": "3"},
+            "'supernet' parameter of prune_from_scratch must be a number",
+        ),
+        ({"supernet": None}, "'supernet' parameter of prune_from_scratch must be at least one"),
+        (
+            {"training": 1.5},
+            "'training' parameter of prune_from_scratch must be a number",
+        ),
+        ({"training": 0}, "'training' parameter of prune_from_scratch must be at least one epoch"),
+        ({"training": {1: 2}}, "'training' parameter of prune_from_scratch must be a number"),
+        ({"strategy": 3}, "'strategy' parameter must be the name of a search strategy"),
+        ({"strategy": rp.RandomSearch}, "make one first: RandomSearch"),
+        ({"settings": "x"}, "'settings' parameter must be a mapping"),
+        ({"example_inputs": "x"}, "'example_inputs' parameter must be one tensor"),
+        ({"seeds": "x"}, "training.seeds"),
+        ({"out": "a\0b"}, "'out' parameter holds a NUL character"),
+    ],
+)
+def test_parameters_of_a_job_from_scratch_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        rp.prune_from_scratch(**{"model": network(), "data": images(), **change})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ import torch
 from attacked import QUICK, images, network
 
 import randprune as rp
+from randprune.bench import BenchRecipe, run_bench
 from randprune.errors import InvalidInputError
 from randprune.evaluate import Evaluator, choose, choose_engine, rules, threads
 from randprune.evaluate.rules import batch_of, fast_bfloat16
+from randprune.executors import Processes
 from randprune.zoo.splits import TensorSplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "executors"))
+
+from halving import WORK, Half, Threads
 
 
 def split(size: int = 8) -> TensorSplit:
@@ -120,6 +127,32 @@ def test_bfloat16_is_for_processors_with_matrix_units(
     assert exact.engine_for(network()).dtype == "float32"
 
 
+@pytest.mark.usefixtures("fresh_choice")
+@pytest.mark.parametrize("choice", ["rules", "measured"])
+def test_the_recipe_says_what_chooses_the_engine(
+    choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noticed(kind: str, make: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: asked.append(kind) or make(*arguments)
+
+    for kind in ("ruled", "measured"):
+        name = f"{kind}_engine"
+        monkeypatch.setattr(choose, name, noticed(kind, getattr(choose, name)))
+    settings = {**QUICK, "search": {} if choice == "rules" else {"engine": choice}}
+    rp.prune(network(), images(), candidates=1, settings=settings)
+    assert set(asked) == {"ruled" if choice == "rules" else "measured"}
+
+
+def test_benchmarks_choose_by_rules_unless_asked() -> None:
+    assert BenchRecipe().proposals.engine == rp.PruneRecipe().search.engine == "rules"
+    measured = BenchRecipe.parse({"proposals": {"engine": "measured"}})
+    assert measured.proposals.engine == "measured"
+    with pytest.raises(InvalidInputError, match=r"proposals\.engine"):
+        BenchRecipe.parse({"proposals": {"engine": "fast"}})
+
+
 def test_an_unknown_choice_is_named() -> None:
     with pytest.raises(InvalidInputError, match="'choice' parameter of choose_engine must be"):
         choose_engine(network(), split(), choice="fast")  # type: ignore[arg-type]
@@ -170,6 +203,88 @@ def test_threads_are_put_back() -> None:
     with threads.using(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+class Noticed:
+    """Progress that notes the number of threads, and ends the job in a phase."""
+
+    def __init__(self, stop: str = "") -> None:
+        self.stop = stop
+        self.threads: set[int] = set()
+
+    def start(self, phase: str, total: int, done: int, text: str) -> None:
+        if phase != "trace":
+            self.threads.add(torch.get_num_threads())
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        if phase == self.stop:
+            raise KeyboardInterrupt
+
+    def finish(self, phase: str) -> None:
+        return
+
+
+def prune_job(folder: Path, progress: Noticed) -> None:
+    rp.prune(network(), images(), candidates=2, out=folder, settings=QUICK, progress=progress)
+
+
+def scratch_job(folder: Path, progress: Noticed) -> None:
+    rp.prune_from_scratch(
+        network(), images(), candidates=2, supernet=1, training=1, out=folder, progress=progress,
+        settings={**{k: v for k, v in QUICK.items() if k != "finalists"},
+                  "controls": {"pretrained": False}},
+    )  # fmt: skip
+
+
+def bench_job(folder: Path, progress: Noticed) -> None:
+    recipe = BenchRecipe.parse(
+        {
+            "model": {"spec": "randprune:digits_cnn"},
+            "data": {"spec": "digits", "calibration": 32, "search": 64},
+            "pretrain": {"epochs": 1},
+            "budget": {"tolerance": 0.05},
+            "methods": {
+                "random_search": {"options": {"candidates": 1}},
+                "uniform": {},
+                "random_channels": {},
+            },
+            "design": {"draws": 1, "epochs": [0]},
+            "output": {"workers": 0},
+        }
+    )
+    run_bench(recipe, out=folder, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("job", "phase"), [(prune_job, "search"), (scratch_job, "search"), (bench_job, "propose")]
+)
+def test_a_resumed_job_keeps_its_number_of_threads(
+    job: Callable[[Path, Noticed], None],
+    phase: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another number would change the last bits of what is left to do."""
+    before = torch.get_num_threads()
+    for asked, stop in (("2", phase), ("1", "")):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        progress = Noticed(stop)
+        with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+            job(tmp_path, progress)
+        assert progress.threads == {2}
+    assert torch.get_num_threads() == before
+
+
+def test_a_lone_unit_gets_the_threads_that_it_had_before_an_interruption(tmp_path: Path) -> None:
+    """The last training of many runs on one thread, also where it is all that is left to do."""
+    executor = Processes(WORK, {"factor": 1}, 2, tmp_path)
+    try:
+        with threads.using(2):
+            for total, expected in ((1, 2.0), (7, 1.0), (None, 2.0)):
+                ((_, found),) = executor.run([Threads()], lambda unit, share: None, total=total)
+                assert found == Half(expected)
+    finally:
+        executor.close()
 
 
 def test_commands_let_waiting_threads_sleep() -> None:

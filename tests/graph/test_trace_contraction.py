@@ -280,6 +280,26 @@ class TestAttention:
         assert widths_of(space) == {"m.out_proj": 8}
         assert "i" in reasons_of(space)
 
+    def test_a_fixed_number_of_heads_keeps_them_all(self):
+        """A head less hardly changes these outputs: in float32 by less than rounding may."""
+
+        def run(s, x):
+            y = s.stem(x)
+            tokens = y.flatten(2).transpose(1, 2)
+            parts = [m(tokens).unflatten(-1, (2, -1)).transpose(1, 2) for m in (s.q, s.k, s.v)]
+            attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+            return s.straight(y) + s.o(attended).transpose(1, 2).reshape(len(y), -1, 4, 4)
+
+        torch.manual_seed(0)
+        layers = {name: nn.Linear(6, 4) for name in "qkv"}
+        net = Net(run, stem=Conv(3, 6, 3, padding=1), straight=Conv(6, 6, 1), **layers)
+        net.o = nn.Linear(4, 6)
+        with torch.no_grad():
+            net.o.weight.mul_(0.1)
+        space = check(net, image(size=4))
+        assert widths_of(space) == {"stem": 6}
+        assert "changes what the forward computes" in reasons_of(space)["q"]
+
     @pytest.mark.parametrize("norm_first", [True, False])
     def test_transformer_layers_lose_hidden_features(self, norm_first):
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)

@@ -24,7 +24,11 @@ from randprune.bench.units import (
 )
 from randprune.executors import Do, Tell, Wire, Work
 from randprune.jobs.ledger import Gathered
+from randprune.memory import memory_errors
 from randprune.store.codec import Json
+
+BATCH_KEYS = ("proposals.batch_size", "finetune.batch_size")
+"""Keys of a recipe to make smaller where memory does not suffice."""
 
 
 def execute(job: BenchJob, unit: Unit, tell: Tell) -> Outcome:
@@ -33,21 +37,26 @@ def execute(job: BenchJob, unit: Unit, tell: Tell) -> Outcome:
     if not isinstance(unit, Prepare) and not job.prepared:
         job.read_prepared()
         job.prepared = True
-    outcome: Outcome
+    # Not the unit's own fault: the run ends with it, and goes on once there is more memory.
+    with memory_errors(*BATCH_KEYS):
+        outcome = _done(job, unit, tell)
+    return dataclasses.replace(outcome, opened=job.session.data.test_opened - before)
+
+
+def _done(job: BenchJob, unit: Unit, tell: Tell) -> Outcome:
     match unit:
         case Prepare():
-            outcome = _prepare(job, tell)
+            return _prepare(job, tell)
         case Propose(key):
-            outcome = propose(job, key, tell)
+            return propose(job, key, tell)
         case Train(key):
-            outcome = train_proposed(job, key, tell)
+            return train_proposed(job, key, tell)
         case Test(key):
-            outcome = test(job, key)
+            return test(job, key)
         case TestDense():
-            outcome = test_dense(job)
+            return test_dense(job)
         case _:
             assert_never(unit)
-    return dataclasses.replace(outcome, opened=job.session.data.test_opened - before)
 
 
 def _prepare(job: BenchJob, tell: Tell) -> Prepared:

@@ -204,7 +204,11 @@ def _measure(recipe: BenchRecipe, session: Session) -> tuple[float, float]:
         images = every.subset(np.arange(min(_IMAGES, len(every))))
         ranked = recipe.proposals
         evaluator = Evaluator(
-            images, precision=ranked.precision, device=device, batch_size=ranked.batch_size
+            images,
+            precision=ranked.precision,
+            device=device,
+            batch_size=ranked.batch_size,
+            choice=ranked.engine,
         )
         evaluator.accuracy(network)
         seconds = evaluator.accuracy(network).seconds * len(every) / len(images)

@@ -18,7 +18,7 @@ from typing import assert_never
 import torch
 
 from randprune.bench.describe import protocol_of
-from randprune.bench.execute import WORK, execute, opening
+from randprune.bench.execute import BATCH_KEYS, WORK, execute, opening
 from randprune.bench.finish import network_file
 from randprune.bench.keys import NetworkKey
 from randprune.bench.recipe import BenchRecipe
@@ -44,10 +44,13 @@ from randprune.bench.units import (
     work_of,
 )
 from randprune.errors import DataError
+from randprune.evaluate.threads import decide, using
 from randprune.executors import Executor, Failure, InProcess, Processes
 from randprune.jobs.identity import describe, run_key
 from randprune.jobs.progress import Progress, Silent, phase
 from randprune.jobs.work_folder import WorkFolder
+from randprune.memory import memory_errors
+from randprune.provenance import portable
 from randprune.store import Run, Store, UseOfTestSet
 
 RECIPE_FILE = "bench.toml"
@@ -78,11 +81,12 @@ def run_bench(
         InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
         DataError, WeightsError: images or weights that cannot be used.
         StorageError: the folder cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
     """
     folder = Path(out or recipe.output.folder)
     recipe = recipe.resolved()
     recipe.check_complete(str(out or recipe.output.folder))
-    with Store.open(folder) as store:
+    with using(decide().count), memory_errors(*BATCH_KEYS), Store.open(folder) as store:
         with phase(progress or Silent(), "trace", "Tracing the network"):
             job = open_job(recipe, folder / "work", device)
         key = run_key(recipe, job.session, not_decisive=NOT_DECISIVE, example=False)
@@ -90,7 +94,11 @@ def run_bench(
         if not run.finished:
             job.session.work = WorkFolder(folder / "work" / f"run-{run.id}")
             job.session.work.folder.mkdir(parents=True, exist_ok=True)
-            with run, contextlib.closing(_executor(job, device)) as executor:
+            with (
+                run,
+                using(decide(run.threads).count),
+                contextlib.closing(_executor(job, device)) as executor,
+            ):
                 _Runner(job, run, executor, progress or Silent()).work()
             job.session.work.remove()
         return BenchRun.of(run)
@@ -154,7 +162,7 @@ class _Runner:
             running.at(max(running.done, min(now, total)))
 
         with phase(self.progress, name, text, total=total, done=before) as running:
-            for unit, outcome in self.executor.run(left, advance):
+            for unit, outcome in self.executor.run(left, advance, total=len(units)):
                 with self.run.transaction():
                     if isinstance(outcome, Failure):
                         self._record_failure(unit, outcome.error)
@@ -212,6 +220,7 @@ class _Runner:
             self.run.add_cost(cost)
 
     def _record_failure(self, unit: Unit, error: str) -> None:
+        error = portable(error)
         match unit:
             case Prepare():
                 raise DataError(f"The preparation of the benchmark failed: {error}")

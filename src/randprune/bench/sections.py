@@ -21,6 +21,7 @@ from randprune.recipe import (
 from randprune.recipe.names import CriterionName, RecoveryName
 from randprune.recipe.prune import (
     BatchSize,
+    EngineChoice,
     MinKeep,
     Options,
     Rank,
@@ -87,6 +88,7 @@ class ProposalSection(Section):
     )
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
+    engine: EngineChoice = "rules"
 
 
 class TrainingSection(TrainRecipe):

@@ -100,8 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     """Run one command line; the exit code."""
+    from randprune.memory import memory_errors
+
     try:
-        with kept_interrupts():
+        with kept_interrupts(), memory_errors():
             result = app(args=list(argv), prog_name="randprune", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (KeyboardInterrupt, typer.Abort):

@@ -12,8 +12,7 @@ So the clock has no say here, only what the processor can do and how large the i
 
 `benchmarks/engine_rules.py` compares the rules' engine with the best of all that can be chosen.
 
-Known shortcomings: processors other than x86 rank in float32; the sizes for GPUs are those that the
-measured choice took most often, not the result of a grid.
+Known shortcomings: processors other than x86 rank in float32; the sizes for GPUs are estimates.
 """
 
 from __future__ import annotations

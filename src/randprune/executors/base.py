@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
-from randprune.errors import StorageError
+from randprune.errors import MemoryLimitError, StorageError
 
 U = TypeVar("U")
 O = TypeVar("O")  # noqa: E741 - units and outcomes
@@ -21,7 +21,7 @@ Advance: TypeAlias = Callable[[U, float], None]
 Do: TypeAlias = Callable[[U, Tell], O]
 """Does one unit, and returns what came of it."""
 
-FATAL = (StorageError, MemoryError)
+FATAL = (StorageError, MemoryLimitError, MemoryError)
 """What says nothing about a unit but that no work can go on here."""
 
 
@@ -35,8 +35,17 @@ class Failure:
 class Executor(Protocol[U, O_co]):
     """Does units, in any order and anywhere."""
 
-    def run(self, units: Sequence[U], advance: Advance[U]) -> Iterator[tuple[U, O_co | Failure]]:
+    def run(
+        self, units: Sequence[U], advance: Advance[U], *, total: int | None = None
+    ) -> Iterator[tuple[U, O_co | Failure]]:
         """Each unit with what came of it, as they finish.
+
+        Args:
+            units: what is to be done.
+            advance: is told how far they are.
+            total: how many units there are, with those that an earlier process has done; default:
+                these. A single one may get all threads: whether it does must not depend on an
+                interruption, since threads change the last bits.
 
         Raises:
             StorageError, MemoryError: a unit met one of these (`FATAL`).

@@ -15,7 +15,9 @@ class InProcess(Generic[U, O]):
     def __init__(self, do: Do[U, O]) -> None:
         self._do = do
 
-    def run(self, units: Sequence[U], advance: Advance[U]) -> Iterator[tuple[U, O | Failure]]:
+    def run(
+        self, units: Sequence[U], advance: Advance[U], *, total: int | None = None
+    ) -> Iterator[tuple[U, O | Failure]]:
         """See `Executor`."""
         for unit in units:
             outcome: O | Failure

@@ -62,11 +62,14 @@ class Processes(Generic[U, O]):
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, U] = {}
 
-    def run(self, units: Sequence[U], advance: Advance[U]) -> Iterator[tuple[U, O | Failure]]:
+    def run(
+        self, units: Sequence[U], advance: Advance[U], *, total: int | None = None
+    ) -> Iterator[tuple[U, O | Failure]]:
         """See `Executor`."""
         waiting = deque(units)
         attempts = dict.fromkeys(units, 0)
-        threads = min(self._count, torch.get_num_threads()) if len(units) == 1 else 1
+        single = (len(units) if total is None else total) == 1
+        threads = min(self._count, torch.get_num_threads()) if single else 1
         while waiting or self._busy:
             while waiting and len(self._busy) < self._count:
                 worker = self._idle.pop() if self._idle else self._new()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.memory import memory_errors
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
@@ -98,6 +99,7 @@ def prune(
         WeightsError: weights that are NaN or infinite.
         DataError: images or labels that cannot be used.
         StorageError: `out` cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
     """
     model, asked = as_network(model, "prune"), as_budget(budget)
@@ -119,7 +121,7 @@ def prune(
         },
         **_given(criterion=_name(criterion), recovery=recovery),
     }
-    if (training := as_training(finetune)) is not None:
+    if (training := as_training(finetune, "finetune", "prune")) is not None:
         document["finetune"] = training
     merge_settings(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
@@ -205,9 +207,14 @@ def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def job_folder(out: Folder | None) -> Iterator[Path]:
-    """The folder asked for, or one that goes away; within, torch has the threads of a job."""
-    with using(decide().count):
+def job_folder(
+    out: Folder | None, batches: Sequence[str] = ("search.batch_size", "finetune.batch_size")
+) -> Iterator[Path]:
+    """The folder asked for, or one that goes away; within, torch has the threads of a job.
+
+    `batches`: the keys of the recipe to make smaller where memory does not suffice.
+    """
+    with using(decide().count), memory_errors(*batches):
         if out is not None:
             yield checked_path(out, "out")
             return

@@ -36,7 +36,7 @@ def as_budget(budget: Any) -> Budget:
     """
     if isinstance(budget, Budget):
         return budget
-    if isinstance(budget, bool) or not isinstance(budget, int | float | np.number):
+    if not _is_number(budget):
         raise InvalidInputError(
             "The 'budget' parameter must be the share of the MACs that remains, in (0, 1], or a "
             f"Budget. Got {budget!r} instead."
@@ -44,24 +44,65 @@ def as_budget(budget: Any) -> Budget:
     return Budget("macs", float(budget))
 
 
-def as_training(finetune: Any) -> dict[str, Any] | None:
-    """The [finetune] section that the parameter stands for; None: no training.
+def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:
+    """The section of a recipe that a parameter stands for; None: no training.
+
+    Args:
+        training: epochs, a `TrainRecipe`, or a mapping of its fields.
+        parameter, function: name it in messages.
 
     Raises:
         InvalidInputError: none of what the parameter takes.
     """
-    if finetune is None or finetune is False:
+    if training is None or training is False:
         return None
-    if isinstance(finetune, TrainRecipe):
-        return finetune.model_dump()
-    if isinstance(finetune, Mapping) and all(isinstance(key, str) for key in finetune):
-        return dict(finetune)
-    if isinstance(finetune, int) and not isinstance(finetune, bool):
-        return {"epochs": finetune} if finetune else None
+    if isinstance(training, TrainRecipe):
+        return training.model_dump()
+    if isinstance(training, Mapping) and all(isinstance(key, str) for key in training):
+        return dict(training)
+    if isinstance(training, int) and not isinstance(training, bool):
+        return {"epochs": training} if training else None
     raise InvalidInputError(
-        "The 'finetune' parameter of prune must be a number of epochs, a TrainRecipe, a "
-        f"mapping of its fields, or None. Got {finetune!r} instead."
+        f"The {parameter!r} parameter of {function} must be a number of epochs, a TrainRecipe, a "
+        f"mapping of its fields, or None. Got {training!r} instead."
     )
+
+
+def as_epochs(training: Any, parameter: str, function: str) -> dict[str, Any]:
+    """The same for a training that cannot be left out.
+
+    Raises:
+        InvalidInputError: none of what the parameter takes.
+    """
+    found = as_training(training, parameter, function)
+    if found is None:
+        raise InvalidInputError(
+            f"The {parameter!r} parameter of {function} must be at least one epoch. "
+            f"Got {training!r} instead."
+        )
+    return found
+
+
+def as_widening(factor: Any) -> dict[str, Any]:
+    """The [widen] section that the parameter stands for.
+
+    Raises:
+        InvalidInputError: neither a number nor numbers by group.
+    """
+    if isinstance(factor, Mapping):
+        if all(isinstance(name, str) and _is_number(value) for name, value in factor.items()):
+            factors = {name: float(value) for name, value in factor.items()}
+            return {"factor": 1.0, "factors": factors}
+    elif _is_number(factor):
+        return {"factor": float(factor)}
+    raise InvalidInputError(
+        "The 'factor' parameter of prune_from_scratch must be how much wider layers may become, at "
+        f"least 1, as a number or as numbers by channel group. Got {factor!r} instead."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def check_settings(settings: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
+from randprune.atomic import write_file
 from randprune.jobs.opening import JobRecipe
 from randprune.jobs.session import Session
-from randprune.recipe import CUSTOM
+from randprune.provenance import OUTSIDE, shared_name
+from randprune.recipe import CUSTOM, shareable_toml
 from randprune.store import (
     BudgetInfo,
     ModelInfo,
@@ -73,11 +76,14 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
         session: of the network as it was given.
         run: the records.
         file: the recipe's name in the output folder, such as "recipe.toml".
-        command: does the same again, with the recipe's file at its end, where the recipe says all.
+        command: does the same again where this one was given, with the recipe's file at its end,
+            where the recipe says all.
     """
     name = network_name(recipe)
     file = numbered(run, file)
     complete = bool(name) and recipe.data is not None
+    again = f"{command} {shlex.quote(_name_here(run.store.folder / file))}" if complete else ""
+    text = shareable_toml(recipe.document(), again)
     budget = session.original.budget
     with run.transaction():
         run.write(
@@ -93,8 +99,14 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
         )
         run.write(SpaceInfo.from_space(session.original.space, session.reachable()))
         run.write(BudgetInfo(budget.metric, budget.ratio, budget.tolerance))
-        run.write(Reproduce(f"{command} {file}" if complete else "", recipe.to_toml(), file))
-    recipe.save(run.store.folder / file)
+        run.write(Reproduce(again, text, file))
+    write_file(run.store.folder / file, text.encode())
+
+
+def _name_here(path: Path) -> str:
+    """A file's name from the working directory, or its own name where it lies elsewhere."""
+    name = shared_name(str(path.resolve()))
+    return path.name if name.startswith(OUTSIDE) else name
 
 
 def images_of(data: Data) -> dict[str, int]:

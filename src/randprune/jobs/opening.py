@@ -47,14 +47,6 @@ class JobRecipe(Protocol):
         """All keys as plain data."""
         ...
 
-    def to_toml(self) -> str:
-        """The recipe's text."""
-        ...
-
-    def save(self, path: Path) -> Path:
-        """Write the recipe's text."""
-        ...
-
 
 def open_trained(
     recipe: JobRecipe,

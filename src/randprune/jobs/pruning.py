@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
+from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
@@ -29,6 +30,7 @@ from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.work_folder import WorkFolder
+from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
 from randprune.search import Strategy
@@ -92,7 +94,7 @@ def prune_network(
         if (known := finished_network(run, dense)) is not None:
             return result_of(recipe, session, run, known.to(place))
 
-        with run:
+        with run, using(decide(run.threads).count):
             describe(recipe, session, run, "recipe.toml", "randprune prune --recipe")
             scores = prepared_scores(session, recipe, criterion)
 
@@ -123,7 +125,7 @@ def prune_network(
             # Save the winner, and what a reader must know of it.
             failed = [c.error for c in controls.values() if c.status == "failed"]
             if notes := failed + ([] if verification.passed else [verification.message]):
-                run.write(Notes(tuple(notes)))
+                run.write(Notes(tuple(map(portable, notes))))
             small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
             save_network(recipe, session, run, small)
         session.work.remove()

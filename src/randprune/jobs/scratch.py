@@ -18,6 +18,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
+from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.controls import scratch_controls
 from randprune.jobs.final_trainings import train_all
@@ -34,6 +35,7 @@ from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.shared_weights import train_shared
 from randprune.jobs.work_folder import WorkFolder
+from randprune.provenance import portable
 from randprune.recipe import ScratchRecipe
 from randprune.search import Strategy
 from randprune.store import (
@@ -100,7 +102,7 @@ def scratch_network(
         if (known := finished_network(run, original)) is not None:
             return result_of(recipe, session, run, known.to(place))
 
-        with run:
+        with run, using(decide(run.threads).count):
             describe(recipe, session, run, "recipe.toml", "randprune scratch --recipe")
 
             # Train shared weights; every candidate of the search is a slice of them.
@@ -132,7 +134,7 @@ def scratch_network(
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
             if notes:
-                run.write(Notes(tuple(notes)))
+                run.write(Notes(tuple(map(portable, notes))))
             network = in_mode(next(e.network for e in entrants if e.row.role == SEARCHED))
             save_network(recipe, session, run, network)
         session.work.remove()

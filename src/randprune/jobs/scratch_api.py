@@ -14,14 +14,25 @@ from randprune.jobs.api import (
     job_folder,
     merge_settings,
 )
+from randprune.jobs.arguments import (
+    as_budget,
+    as_epochs,
+    as_network,
+    as_widening,
+    check_batches,
+    check_example,
+    check_settings,
+)
 from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.result import PruneResult
 from randprune.jobs.scratch import scratch_network
 from randprune.recipe import CUSTOM, ScratchRecipe
-from randprune.search import Strategy
+from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
+
+_BATCHES = ("search.batch_size", "supernet.batch_size", "training.batch_size")
 
 Epochs = int | TrainRecipe | Mapping[str, Any]
 
@@ -85,31 +96,37 @@ def prune_from_scratch(
         DataError: images or labels that cannot be used, or a training that diverges.
         UnsupportedModelError: the network cannot be traced or widened.
         StorageError: `out` cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
     """
-    asked = budget if isinstance(budget, Budget) else Budget("macs", float(budget))
-    widen: dict[str, Any] = (
-        {"factor": 1.0, "factors": dict(factor)}
-        if isinstance(factor, Mapping)
-        else {"factor": float(factor)}
-    )
+    function = "prune_from_scratch"
+    model, asked = as_network(model, function), as_budget(budget)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
     document: dict[str, Any] = {
         "seed": seed,
         "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
         "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
-        "widen": widen,
-        "supernet": _fields(supernet),
+        "widen": as_widening(factor),
+        "supernet": as_epochs(supernet, "supernet", function),
         "search": {
             "strategy": strategy if isinstance(strategy, str) else f"{CUSTOM}{strategy!r}",
             "candidates": candidates,
             "min_keep": min_keep,
             "round_to": round_to,
         },
-        "training": {**_fields(training), "seeds": seeds, "standalone": standalone},
+        "training": {
+            **as_epochs(training, "training", function),
+            "seeds": seeds,
+            "standalone": standalone,
+        },
     }
     merge_settings(document, settings)
-    recipe = ScratchRecipe.parse(document, "the parameters of prune_from_scratch")
+    recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
     images = as_data(data)
-    with job_folder(out) as folder:
+    check_batches(model, next(images.calibration.batches(1))[0])
+    with job_folder(out, _BATCHES) as folder:
         result = scratch_network(
             recipe,
             model,
@@ -144,13 +161,6 @@ def run_scratch_recipe(
     # A constructor draws weights: the same ones in the process that goes on after an interruption.
     data, model = images_of_recipe(recipe), network_of_recipe(recipe, recipe.seed)
     out = out or recipe.output.folder or None
-    with job_folder(out) as folder:
+    with job_folder(out, _BATCHES) as folder:
         result = scratch_network(recipe, model, data, folder, progress or Silent(), device=device)
     return result if out is not None else result.without_folder()
-
-
-def _fields(training: Epochs) -> dict[str, Any]:
-    """The recipe's section that the parameter stands for."""
-    if isinstance(training, int):
-        return {"epochs": training}
-    return training.model_dump() if isinstance(training, TrainRecipe) else dict(training)

@@ -25,7 +25,7 @@ from randprune.cost import Budget, FloatArray
 from randprune.criteria import Criterion, Random, score
 from randprune.errors import ArtifactError, InvalidInputError
 from randprune.evaluate import Engine, Evaluator
-from randprune.evaluate.engine import Precision
+from randprune.evaluate.engine import Choice, Precision
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
 from randprune.jobs.quality import Judge, RankBy
@@ -69,6 +69,9 @@ class CandidateRules(Protocol):
 
     @property
     def batch_size(self) -> int | None: ...
+
+    @property
+    def engine(self) -> Choice: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +236,7 @@ class Session:
                 device=self.device,
                 engine=_engine(document, self.device) if document else None,
                 batch_size=self.rules.batch_size,
+                choice=self.rules.engine,
             )
             if document is None:
                 engine = self._chosen(self._evaluators[name])

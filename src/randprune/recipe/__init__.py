@@ -14,6 +14,7 @@ from randprune.recipe.prune import (
     SearchSection,
 )
 from randprune.recipe.scratch import ScratchRecipe, SupernetSection, WidenSection
+from randprune.recipe.shareable import shareable_toml
 from randprune.recipe.toml import dump_toml
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "SupernetSection",
     "WidenSection",
     "dump_toml",
+    "shareable_toml",
 ]

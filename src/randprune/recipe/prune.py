@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from randprune.cost import Budget
+from randprune.evaluate.engine import Choice
 from randprune.recipe.base import RecipeBase, Section
 from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
 from randprune.recipe.presets import DEFAULT, with_preset
@@ -20,14 +21,21 @@ MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a g
 RoundTo = Annotated[int, Field(ge=1, description="what widths are multiples of.")]
 RankingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16"],
-    Field(description="what candidates are ranked in; auto: bfloat16 where it is clearly faster."),
+    Field(
+        description="what candidates are ranked in; auto: bfloat16 where the hardware has units "
+        "for it."
+    ),
 ]
 BatchSize = Annotated[
     int | None,
+    Field(ge=1, description="images a batch while networks are evaluated; unset: see engine."),
+]
+EngineChoice = Annotated[
+    Choice,
     Field(
-        ge=1,
-        description="images a batch while networks are evaluated; unset: measured, which may end "
-        "differently in two runs and then changes the last bits of a loss.",
+        description="what chooses precision and batch size where they are not given: rules, which "
+        "give the same bits on every machine of a kind, or measured, the fastest at the moment, "
+        "with which two runs may differ in the last bits."
     ),
 ]
 
@@ -103,6 +111,7 @@ class SearchSection(Section):
     )
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
+    engine: EngineChoice = "rules"
     options: Options = Field(
         default={}, description="what the strategy's constructor gets besides."
     )

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from randprune.errors import StorageError
-from randprune.provenance import provenance
+from randprune.provenance import provenance, shared_names
 from randprune.store import lock, schema
 from randprune.store.codec import content_hash, encode
 from randprune.store.rows import RunKind
@@ -157,7 +157,7 @@ class Store:
                     (
                         key.digest,
                         key.kind,
-                        encode(key.recipe, "recipe"),
+                        encode(shared_names(key.recipe)[0], "recipe"),
                         key.recipe_hash,
                         str(key.seed),
                         key.fingerprint,

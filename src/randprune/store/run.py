@@ -102,6 +102,13 @@ class Run:
         status: RunStatus = self.info.status
         return status == "finished"
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads the run began with; None where that is not known."""
+        cpu = self.info.provenance.get("cpu")
+        found = cpu.get("threads") if isinstance(cpu, dict) else None
+        return found if isinstance(found, int) else None
+
     def finish(self) -> None:
         """Mark the run finished."""
         self._end("finished", "")

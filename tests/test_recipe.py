@@ -107,7 +107,9 @@ def test_an_empty_recipe_is_the_defaults() -> None:
     assert recipe == PruneRecipe()
     assert recipe.search == SearchSection()
     assert (recipe.search.candidates, recipe.search.min_keep) == (100, 0.1)
-    assert (recipe.criterion, recipe.recovery) == ("l1", "least_squares+bn")
+    assert (recipe.criterion, recipe.recovery) == ("reconstruction", "least_squares")
+    assert recipe.search.strategy == "lagrangian"
+    assert recipe.finalists.recovery == "least_squares+sequential"
 
 
 def test_integers_are_accepted_as_floats_and_stay_equal() -> None:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 import randprune as rp
-from randprune.jobs.kept import Kept
+from randprune.jobs.work_folder import WorkFolder
 from randprune.tensor_file import read_tensors, write_tensors
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.tensor(3), "c": torch.zeros(0, 2)}
@@ -47,7 +47,7 @@ def test_files_without_a_checksum(tmp_path: Path) -> None:
 
 def test_kept_tensors_that_were_damaged_are_made_again(tmp_path: Path) -> None:
     """One flipped bit used to be taken for the kept values."""
-    kept, calls = Kept(tmp_path), []
+    kept, calls = WorkFolder(tmp_path), []
 
     def make() -> dict[str, torch.Tensor]:
         calls.append(1)

@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ from randprune.jobs import PruneResult, prune, run_recipe
 from randprune.lineage import named_tensors
 from randprune.recipe import PruneRecipe
 from randprune.recovery import recoveries
-from randprune.search import EvolutionSearch, RandomSearch
+from randprune.search import EvolutionSearch, RandomSearch, UniformSearch
+from randprune.space import IntArray, Space
 from randprune.store import (
     DENSE,
     FINALIST_TOP1,
@@ -83,10 +85,53 @@ def test_the_winner_is_the_best_finalist_and_finalists_the_best_candidates(
     whole: PruneResult,
 ) -> None:
     minus_kl = whole.scores("minus_kl")
-    assert set(whole.winner.finalists) == set(np.argsort(-minus_kl)[:2].tolist())
+    _, first = np.unique(whole.configurations, axis=0, return_index=True)
+    best = sorted(first.tolist(), key=lambda i: (-minus_kl[i], i))[:2]
+    # Uniform widths are repaired as a control in any case.
+    assert set(whole.winner.finalists) == {0, *best}
     final = whole.scores("finalist_minus_kl")
     assert whole.winner.index == int(np.nanargmax(final))
-    assert np.isfinite(final).sum() == 2
+    assert np.isfinite(final).sum() == len({0, *best})
+
+
+def test_uniform_widths_are_the_first_candidate_and_their_own_control(whole: PruneResult) -> None:
+    widths = UniformSearch().ask(whole.space, whole.budget, 1, np.random.default_rng(0))[0]
+    assert len(whole.configurations) == CANDIDATES
+    assert np.array_equal(whole.configurations[0], widths)
+    (control,) = [c for c in whole.candidates if c.method == UNIFORM]
+    first = next(c for c in whole.candidates if (c.method, c.index) == (SEARCHED, 0))
+    assert control == replace(first, method=UNIFORM, seconds={})
+    keys = {entry.key for entry in whole.ledger}
+    assert "searched/0" in keys
+    assert "uniform/0" not in keys  # evaluated once
+    assert "finalist/uniform/0" not in keys
+    ours, theirs = whole.network(SEARCHED, "repaired"), whole.network(UNIFORM, "repaired")
+    final = whole.scores("finalist_minus_kl")
+    assert final[whole.winner.index] >= control.scores["finalist_minus_kl"] == final[0]
+    assert (ours.widths == theirs.widths) == (whole.winner.index == 0)
+
+
+class Narrow:
+    """Proposes one bad configuration for ever: hardly anything of the second layer."""
+
+    def ask(self, space: Space, budget: Budget, n: int, rng: np.random.Generator) -> IntArray:
+        drawn = RandomSearch().ask(space, budget, 200, rng)
+        return np.repeat(drawn[np.argmin(drawn[:, 1])][None], n, axis=0)
+
+
+def test_a_search_that_finds_nothing_better_ends_with_uniform_widths() -> None:
+    result = job(None, strategy=Narrow(), candidates=3, finetune=None)
+    assert result.winner.index == 0
+    assert result.network(SEARCHED).widths == result.network(UNIFORM).widths
+    assert result.accuracy(SEARCHED, "repaired") == result.accuracy(UNIFORM, "repaired")
+
+
+def test_uniform_widths_below_the_least_that_was_asked_for_are_no_candidate() -> None:
+    loose = job(None, candidates=2, finetune=None, min_keep=0.6)
+    (control,) = [c for c in loose.candidates if c.method == UNIFORM]
+    share = np.array(control.widths) / loose.space.widths
+    assert (share.min() < 0.6) == (control.widths not in map(tuple, loose.configurations.tolist()))
+    assert (loose.configurations >= 0.6 * loose.space.widths).all()
 
 
 def test_accuracies_are_those_of_the_networks(whole: PruneResult, folder: Path) -> None:
@@ -151,7 +196,7 @@ def test_the_folder_holds_network_recipe_and_records(whole: PruneResult, folder:
         artifact = run.read(ArtifactInfo)
         assert artifact is not None
         assert artifact.size_bytes == whole.artifact.stat().st_size
-        assert [row.epoch for row in run.epochs("best random")] == [1, 2]
+        assert [row.epoch for row in run.epochs("best of lagrangian")] == [1, 2]
 
 
 def test_the_test_set_is_opened_once(tmp_path: Path) -> None:
@@ -173,9 +218,11 @@ def test_the_test_set_is_opened_once(tmp_path: Path) -> None:
 def test_the_ledger_counts_what_was_done(whole: PruneResult) -> None:
     ledger = {entry.key: entry for entry in whole.ledger}
     candidates = [e for e in whole.ledger if e.phase == "search"]
-    assert sum(e.candidates for e in candidates) == CANDIDATES
+    distinct = len(np.unique(whole.configurations, axis=0))
+    assert sum(e.candidates for e in candidates) == len(candidates) == distinct
     macs = whole.space.cost("macs")
-    for entry, widths in zip(candidates, whole.configurations, strict=True):
+    for entry in candidates:
+        widths = whole.configurations[int(entry.key.rpartition("/")[2])]
         assert entry.images_forward == 300
         assert entry.macs_spent == 300 * float(macs(widths))
     tuned = ledger["finetune/searched"]
@@ -207,7 +254,8 @@ def test_progress_covers_every_phase() -> None:
 
 def test_the_summary_names_every_network(whole: PruneResult) -> None:
     text = whole.summary()
-    for word in ("dense", "best random", "uniform", "random channels", "fine-tuned", "verified"):
+    words = "dense", "best of lagrangian", "uniform", "random channels", "fine-tuned", "verified"
+    for word in words:
         assert word in text
     assert f"{100 * whole.accuracy(DENSE):.2f} %" in text
     assert str(whole.artifact) in text
@@ -223,8 +271,9 @@ def test_the_seed_decides_everything(whole: PruneResult, tmp_path: Path) -> None
     assert equal_networks(again.model, whole.model)
     assert again.folder is None
     assert again.artifact is None
-    other = job(None, seed=1, finetune=None, candidates=2)
-    assert not np.array_equal(other.configurations, whole.configurations[:2])
+    # The first two are uniform widths and an optimum, which no seed decides.
+    other = job(None, seed=1, finetune=None)
+    assert not np.array_equal(other.configurations, whole.configurations)
 
 
 def test_a_finished_job_is_only_read(whole: PruneResult, folder: Path) -> None:
@@ -401,7 +450,7 @@ def test_predictions_are_recorded_where_the_strategy_makes_them() -> None:
     result = job(None, strategy="lagrangian", candidates=3, finetune=None)
     predicted = result.scores(PROXY)
     assert np.isfinite(predicted).all()
-    assert predicted[0] == predicted.max()
+    assert predicted[1] == predicted.max()  # the first one has uniform widths
 
 
 @pytest.mark.parametrize("rank_by", ["loss", "accuracy"])
@@ -411,7 +460,7 @@ def test_other_ways_to_rank(rank_by: str) -> None:
     key = {"loss": "minus_loss", "accuracy": SEARCH_TOP1}[rank_by]
     final = {"loss": "finalist_minus_loss", "accuracy": FINALIST_TOP1}[rank_by]
     best = np.argsort(-result.scores(key), kind="stable")[:2]
-    assert set(result.winner.finalists) == set(best.tolist())
+    assert set(result.winner.finalists) == {0, *best.tolist()}
     assert result.scores(final)[result.winner.index] == np.nanmax(result.scores(final))
 
 

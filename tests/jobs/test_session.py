@@ -31,7 +31,7 @@ ONE_PLACE = {
     "Evaluator": {"jobs/session.py", "bench/plan.py"},
     "collect_moments": {"jobs/session.py"},
     "DenseStatistics": {"jobs/session.py", "bench/settings/scoring.py"},
-    "sensitivity_tables": {"jobs/session.py"},
+    "measured_tables": {"jobs/session.py"},
     "recover": {"jobs/session.py"},
     "train": {"jobs/train.py", "bench/plan.py"},
     "Checkpoint": {"jobs/train.py"},
@@ -104,7 +104,7 @@ def test_another_process_reads_what_the_first_one_made(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
-    for name in ("collect_moments", "sensitivities", "score"):
+    for name in ("collect_moments", "measured_tables", "score"):
         monkeypatch.setattr(session_module, name, never)
     second = opened(tmp_path)
     assert second.moments().images == moments.images

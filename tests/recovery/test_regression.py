@@ -102,3 +102,29 @@ def test_noise_is_shrunk_and_a_law_is_not() -> None:
 
     assert chosen(x[0] @ torch.randn(20, 1, generator=generator)) == 1e-4
     assert chosen(torch.randn(100, 1, generator=generator)) >= 1.0
+
+
+def test_the_first_ridge_stays_unless_another_is_clearly_better() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1, 100, 60, generator=generator)
+    targets = torch.randn(100, 1, generator=generator)  # noise: the strongest ridge errs least
+    prior = torch.zeros(1, 1, 60)
+    ridges = (1e-3, 10.0)
+
+    def error(ridge: float) -> float:
+        weights, constants = Regression(rows[:, :80].clone(), prior, ridge, free=True).fit(
+            targets[:80]
+        )
+        outputs = rows[0, 80:].double() @ weights[0].T + constants
+        return float((outputs - targets[80:]).square().sum())
+
+    first, second = map(error, ridges)
+    lower = 1.0 - second / first
+    assert lower > 0.1
+
+    def chosen(clearly: float) -> float:
+        regression = Regression(rows.clone(), prior, 1e-3, free=True)
+        return regression.choose(ridges, targets, torch.ones(1), held=20, clearly=clearly)
+
+    assert chosen(lower - 1e-3) == 10.0
+    assert chosen(lower + 1e-3) == 1e-3

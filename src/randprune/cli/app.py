@@ -20,6 +20,7 @@ from randprune.cli.export import export
 from randprune.cli.inspect import inspect
 from randprune.cli.interrupt import kept_interrupts
 from randprune.cli.listing import listing
+from randprune.cli.presets import presets
 from randprune.cli.prune import prune
 from randprune.cli.report import report
 from randprune.cli.scratch import scratch
@@ -64,6 +65,7 @@ def randprune(
 app.command()(demo)
 app.command()(inspect)
 app.command()(prune)
+app.command()(presets)
 app.command()(scratch)
 app.command()(report)
 app.command()(bench)

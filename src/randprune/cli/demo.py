@@ -39,7 +39,7 @@ def demo(
     if not json:
         output().print(
             "A small ResNet learns scikit-learn's handwritten digits; then half of its MACs go.\n"
-            "Random widths are drawn within the budget, cut, repaired without training, ranked on\n"
+            "Widths within the budget are proposed, cut, repaired without training, ranked on\n"
             "held-out images, and the best one is fine-tuned for 3 epochs.\n",
             markup=False,
         )

@@ -30,6 +30,7 @@ from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.memory import memory_errors
 from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
 from randprune.zoo.data import as_data
@@ -42,14 +43,15 @@ def prune(
     model: nn.Module,
     data: Any,
     budget: float | Budget = 0.5,
-    criterion: str | Criterion = "l1",
-    candidates: int = 100,
-    recovery: str = "least_squares+bn",
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
     finetune: Finetune = None,
     seed: int = 0,
     *,
     example_inputs: Tensor | None = None,
-    strategy: str | Strategy = "random",
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
     round_to: int = 1,
     out: Folder | None = None,
@@ -71,14 +73,18 @@ def prune(
             `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
             the test images are opened once, for the final numbers.
         budget: the share of the MACs that remains, or a `Budget`.
-        criterion: what ranks the channels of a group, by name or as an object.
-        candidates: how many configurations are repaired and evaluated.
+        criterion: what ranks the channels of a group, by name or as an object; default: the
+            preset's, "reconstruction".
+        candidates: how many configurations are repaired and evaluated; default: 100.
         recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
-            such as "least_squares+bn".
+            such as "least_squares+sequential"; default: the preset's, "least_squares".
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
         seed: decides everything random.
         example_inputs: what the network is traced with; default: one image of the data.
-        strategy: what proposes configurations, by name or as an object.
+        preset: what stands in for parameters that are not given: "default", what was best on
+            measured networks, or "paper", random widths and channels by L1.
+        strategy: what proposes configurations, by name or as an object; default: the preset's,
+            "lagrangian".
         min_keep: least share of a group's channels that stays.
         round_to: widths are multiples of this number.
         out: the folder for records, recipe and the pruned network; None keeps nothing.
@@ -99,22 +105,21 @@ def prune(
     model, asked = as_network(model, "prune"), as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
-    if not isinstance(criterion, str):
+    if criterion is not None and not isinstance(criterion, str):
         criteria.named_or_given(criterion, Criterion, "criterion")
-    if not isinstance(strategy, str):
+    if strategy is not None and not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
     document: dict[str, Any] = {
         "seed": seed,
-        "criterion": criterion if isinstance(criterion, str) else f"{CUSTOM}{criterion!r}",
-        "recovery": recovery,
+        "preset": preset,
         "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
         "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
         "search": {
-            "strategy": strategy if isinstance(strategy, str) else f"{CUSTOM}{strategy!r}",
-            "candidates": candidates,
             "min_keep": min_keep,
             "round_to": round_to,
+            **_given(strategy=_name(strategy), candidates=candidates),
         },
+        **_given(criterion=_name(criterion), recovery=recovery),
     }
     if (training := as_training(finetune, "finetune", "prune")) is not None:
         document["finetune"] = training
@@ -135,6 +140,16 @@ def prune(
             device=device,
         )
     return result if out is not None else result.without_folder()
+
+
+def _given(**parameters: Any) -> dict[str, Any]:
+    """The parameters that are not None."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _name(part: object) -> str | None:
+    """What a recipe calls a criterion or a strategy; None where none is given."""
+    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
 
 
 def run_recipe(

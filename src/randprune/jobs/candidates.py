@@ -67,7 +67,7 @@ class Repaired:
     Attributes:
         session: whose network is cut.
         scores: one (width,) tensor a group, higher = keep.
-        recovery: a chain of repairs, such as "least_squares+bn".
+        recovery: a chain of repairs, such as "least_squares+sequential".
     """
 
     session: Session

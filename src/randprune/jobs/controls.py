@@ -6,7 +6,7 @@ Where uniform widths cannot meet the budget, nothing is raised: people are told 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from randprune.errors import InfeasibleBudgetError
 from randprune.jobs.candidates import Evaluations, Maker, Slices
@@ -17,6 +17,7 @@ from randprune.space import IntArray
 from randprune.store import (
     RANDOM_CHANNELS,
     RANDOM_CONFIGURATION,
+    SEARCHED,
     UNIFORM,
     Candidate,
     Run,
@@ -46,6 +47,12 @@ def uniform_controls(
                 found[method] = Candidate(0, dense, method, status="failed", error=str(error))
                 run.record_candidate(found[method])
             else:
+                same = None if method == RANDOM_CHANNELS else _searched(run, widths)
+                if same is not None:  # evaluated already: the same channels, the same repair
+                    found[method] = replace(same, index=0, method=method, seconds={})
+                    run.record_candidate(found[method])
+                    running.step()
+                    continue
                 judge = session.quick_judge
                 made = Evaluations(
                     session, makers[method], judge, Candidate(0, (), method), "controls"
@@ -53,6 +60,12 @@ def uniform_controls(
                 found[method] = made.next(widths)
             running.step()
     return found
+
+
+def _searched(run: Run, widths: IntArray) -> Candidate | None:
+    """The candidate of the search that has these widths."""
+    row = tuple(widths.tolist())
+    return next((c for c in run.candidates(SEARCHED) if c.widths == row), None)
 
 
 def uniform_widths(session: Session) -> IntArray:

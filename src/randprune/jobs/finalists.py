@@ -44,7 +44,9 @@ def choose_winner(
     """The winner (as "searched") and the controls, by method, after the finalists' repair.
 
     The controls get the same repair, so that what is compared at the end differs in the
-    configuration and the channels alone.
+    configuration and the channels alone. A candidate of the same widths and channels as a control
+    joins the finalists, since it is repaired in any case: the winner is not worse than that control
+    by what ranks.
 
     Args:
         session: of the job.
@@ -58,8 +60,11 @@ def choose_winner(
         DataError: no candidate, or no finalist, could be made.
     """
     rank_by = session.rules.rank_by
+    sound = [c for c in controls.values() if c.status == "ok"]
     chosen = choose_finalists(candidates, rank_by, count)
-    every = [*chosen, *(c for c in controls.values() if c.status == "ok")]
+    twins = {c.method: same for c in sound if (same := _twin(c, candidates)) is not None}
+    chosen += [c for c in twins.values() if c.index not in {other.index for other in chosen}]
+    every = [*chosen, *sound]
     done = sum(FINALIST_TOP1 in c.scores for c in every)
     judged: list[Candidate] = []
     with session.phase("finalists", "Repairing finalists", total=len(every), done=done) as running:
@@ -67,7 +72,12 @@ def choose_winner(
             if FINALIST_TOP1 in candidate.scores:
                 judged.append(candidate)
                 continue
-            judged.append(_judge(session, candidate, makers[candidate.method]))
+            if (twin := twins.get(candidate.method)) is not None:
+                same = next(c for c in judged if c.index == twin.index)
+                judged.append(replace(candidate, scores=same.scores, error=same.error))
+                session.ledger.record_candidate(judged[-1])
+            else:
+                judged.append(_judge(session, candidate, makers[candidate.method]))
             running.step(top1=judged[-1].scores.get(FINALIST_TOP1, 0.0))
     contenders = judged[: len(chosen)]
     best = contenders[rank([value_of(c, rank_by, FINALIST) for c in contenders])[0]]
@@ -75,10 +85,22 @@ def choose_winner(
         raise DataError(f"None of {len(chosen)} finalists could be repaired: {best.error}")
     run.write(Winner(best.index, SEARCHED, tuple(c.index for c in contenders)))
     return {
-        c.method: _finalist(session, c, makers[c.method])
+        c.method: _finalist(session, c, twins.get(c.method, c), makers)
         for c in [best, *judged[len(chosen) :]]
         if FINALIST_TOP1 in c.scores
     }
+
+
+def _twin(control: Candidate, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The first candidate that is the same network as a control."""
+    return next(
+        (
+            c
+            for c in candidates
+            if c.status == "ok" and (c.widths, c.selection) == (control.widths, control.selection)
+        ),
+        None,
+    )
 
 
 def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate:
@@ -115,8 +137,11 @@ def _network(session: Session, candidate: Candidate, maker: Repaired) -> nn.Modu
     return session.work.keep_network(name, made)
 
 
-def _finalist(session: Session, candidate: Candidate, maker: Repaired) -> Finalist:
-    network = _network(session, candidate, maker)
+def _finalist(
+    session: Session, candidate: Candidate, made: Candidate, makers: Mapping[str, Repaired]
+) -> Finalist:
+    """The finalist of a candidate whose network was made as that of `made`."""
+    network = _network(session, made, makers[made.method])
     plan, images = plan_of(network), len(session.search_images)
     assert plan is not None
     correct = round(candidate.scores[FINALIST_TOP1] * images)

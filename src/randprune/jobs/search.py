@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from randprune.cost import Budget, FloatArray
+from randprune.errors import InfeasibleBudgetError
 from randprune.jobs.candidates import Evaluations, Maker
+from randprune.jobs.controls import uniform_widths
 from randprune.jobs.session import Session
 from randprune.recipe import SearchSection
 from randprune.search import AdaptiveStrategy, RandomSearch, Strategy, strategies
-from randprune.search.feasible import check_grid
+from randprune.search.feasible import WidthGrid, check_grid
 from randprune.search.proxy import check_tables, predicted
 from randprune.search.random import Draws
 from randprune.space import IntArray, Space
@@ -60,10 +62,12 @@ def search(
     count: int,
     rng: np.random.Generator,
     evaluate: Evaluate,
+    first: IntArray | None = None,
 ) -> Searched:
     """All proposals of a strategy, evaluated.
 
     One that learns is asked in ten generations and told of each; what failed it does not hear of.
+    At least one configuration is its own.
 
     Args:
         strategy: proposes; not modified.
@@ -71,6 +75,7 @@ def search(
         count: how many configurations.
         rng: decides everything random.
         evaluate: what they are worth, a whole generation at a time.
+        first: configurations (K, G) that come before the strategy's, whatever it is.
     """
     strategy = copy.deepcopy(strategy)
     learns = isinstance(strategy, AdaptiveStrategy)
@@ -78,9 +83,12 @@ def search(
     rows: list[IntArray] = []
     values: list[float] = []
     draws: Draws | None = None
+    given = np.empty((0, len(space)), dtype=np.int64) if first is None else first[: count - 1]
     while len(values) < count:
         size = min(count - len(values), generation)
-        if isinstance(strategy, RandomSearch):
+        if len(given):
+            proposed, given = given, given[:0]
+        elif isinstance(strategy, RandomSearch):
             draws = strategy.sample(space, budget, size, rng)
             proposed = draws.widths
         else:
@@ -98,6 +106,9 @@ def search_candidates(
     session: Session, run: Run, info: SearchInfo, strategy: Strategy, maker: Maker
 ) -> tuple[Candidate, ...]:
     """All candidates of a job's search, recorded, in the order in which they were proposed.
+
+    Of two or more the first one has uniform widths, where these meet the budget and the limits: no
+    search ends below its control on the images that rank. The others are the strategy's.
 
     Args:
         session: of the job.
@@ -120,10 +131,21 @@ def search_candidates(
     text = f"Searching {total} configurations"
     with session.phase("search", text, total=total, done=done) as evaluations.running:
         rng = session.seeds.rng("search")
-        found = search(strategy, space, budget, total, rng, evaluations.values)
+        first = uniform_row(session)
+        found = search(strategy, space, budget, total, rng, evaluations.values, first)
     if found.draws is not None:
         run.write(replace(info, draws=found.draws.drawn, acceptance=found.draws.acceptance))
     return tuple(evaluations.found)
+
+
+def uniform_row(session: Session) -> IntArray | None:
+    """Uniform widths as one row (1, G); None where they miss the budget or the limits on widths."""
+    try:
+        widths = uniform_widths(session)[None]
+    except InfeasibleBudgetError:
+        return None
+    low = WidthGrid.of(session.space, *session.limits).low
+    return widths if bool((widths >= low).all()) else None
 
 
 def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strategy:

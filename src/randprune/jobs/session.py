@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ from randprune.recovery import (
     needs_moments,
     recover,
 )
-from randprune.recovery.sensitivity import sensitivities, sensitivity_tables
+from randprune.recovery.sensitivity import KEEPS, measured_tables
 from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
@@ -47,8 +48,8 @@ from randprune.zoo.splits import Split
 
 BATCH = 128
 """Calibration images a batch."""
-SENSITIVITY_IMAGES = 256
-"""Calibration images that each group's table is measured on."""
+TABLE_IMAGES = 64
+"""Training images, not of calibration, that each group's table is measured on."""
 
 
 class CandidateRules(Protocol):
@@ -315,6 +316,12 @@ class Session:
             self.statistics.moments = found
         return self.statistics.moments
 
+    @property
+    def table_passes(self) -> int:
+        """Images through the network for the tables; at most, since parts of passes are shared."""
+        seen = min(TABLE_IMAGES, len(self.data.fit_indices) + len(self.data.search_indices))
+        return seen * (1 + len(KEEPS) * len(self.space))
+
     def tables(self) -> Sequence[FloatArray]:
         """What each width of each group costs at the network's outputs, (width + 1,) a group."""
         return self._tables
@@ -327,11 +334,13 @@ class Session:
     def _measure_tables(self) -> dict[str, Tensor]:
         start = time.perf_counter()
         moments, found = self.moments(), self.statistics.eliminations()
-        images = next(self.calibration.batches(SENSITIVITY_IMAGES))[0]
-        measured = sensitivities(self.network, self.space, moments, found, images)
-        forward = {self.macs(): len(images) * len(self.space)}
-        self.spend("calibrate", "tables", start, forward)
-        return _numbered([torch.from_numpy(table) for table in sensitivity_tables(found, measured)])
+        data = self.data
+        # The moments explain the calibration images too well; ranking has its own, where it can.
+        unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
+        images = next(data.full_train.subset(unseen).batches(len(unseen)))[0]
+        tables = measured_tables(self.network, self.space, moments, found, images)
+        self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
+        return _numbered([torch.from_numpy(table) for table in tables])
 
     def predicted(self, widths: IntArray) -> FloatArray:
         """Predicted quality of configurations (N, G) from the tables, higher = better, (N,)."""

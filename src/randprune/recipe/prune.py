@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from randprune.cost import Budget
 from randprune.evaluate.engine import Choice
 from randprune.recipe.base import RecipeBase, Section
 from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
+from randprune.recipe.presets import DEFAULT, with_preset
 from randprune.training.recipe import TrainRecipe
 
 Options = dict[str, Any]
@@ -98,7 +99,7 @@ class SearchSection(Section):
     """How configurations are proposed and compared."""
 
     strategy: StrategyOrObject = Field(
-        default="random", description="the name of a search strategy."
+        default="lagrangian", description="the name of a search strategy."
     )
     candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
     min_keep: MinKeep = 0.1
@@ -123,7 +124,8 @@ class FinalistsSection(Section):
         default=5, ge=1, description="how many of the best candidates are finalists."
     )
     recovery: RecoveryName = Field(
-        default="sequential+bn", description='their recovery; "" keeps that of all candidates.'
+        default="least_squares+sequential",
+        description='their recovery; "" keeps that of all candidates.',
     )
 
 
@@ -171,10 +173,13 @@ class PruneRecipe(RecipeBase):
     job: Literal["prune"] = "prune"
     seed: int = Field(default=0, ge=0, description="random seed.")
     criterion: CriterionOrObject = Field(
-        default="l1", description="the name of the criterion that ranks channels."
+        default="reconstruction", description="the name of the criterion that ranks channels."
     )
     recovery: RecoveryName = Field(
-        default="least_squares+bn", description="how candidates are repaired without training."
+        default="least_squares", description="how candidates are repaired without training."
+    )
+    preset: str = Field(
+        default=DEFAULT, description="the named settings that keys left out take: see presets."
     )
     model: ModelSection | None = None
     data: DataSection | None = None
@@ -183,3 +188,12 @@ class PruneRecipe(RecipeBase):
     finalists: FinalistsSection = FinalistsSection()
     finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_preset(cls, document: Any) -> Any:
+        # The default preset is what the fields say themselves.
+        preset = document.get("preset", DEFAULT) if isinstance(document, dict) else DEFAULT
+        if preset == DEFAULT or not isinstance(preset, str):
+            return document
+        return with_preset(document)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from randprune.recipe.base import RecipeBase, Section
-from randprune.recipe.names import CriterionName, RecoveryName
+from randprune.recipe.names import CriterionName, RecoveryName, StrategyOrObject
 from randprune.recipe.prune import (
     BudgetSection,
     DataSection,
@@ -56,6 +56,9 @@ class SupernetSection(TrainSection):
 class ScratchSearchSection(SearchSection):
     """How configurations are proposed, and compared with shared weights."""
 
+    strategy: StrategyOrObject = Field(
+        default="random", description="the name of a search strategy."
+    )
     rank_by: Literal["accuracy", "loss"] = Field(
         default="accuracy", description="what ranks candidates on the search images."
     )
@@ -99,7 +102,7 @@ class PretrainedSection(Section):
     lr: float = Field(default=0.02, gt=0, description="the fine-tuning's peak learning rate.")
     criterion: CriterionName = Field(default="l1", description="what ranks its channels.")
     recovery: RecoveryName = Field(
-        default="least_squares+bn", description="how its candidates are repaired without training."
+        default="least_squares", description="how its candidates are repaired without training."
     )
 
 

@@ -68,7 +68,7 @@ def recover(
     model: nn.Module,
     space: Space,
     selection: Selection,
-    recovery: str | Recovery = "least_squares+bn",
+    recovery: str | Recovery = "least_squares",
     data: Any = None,
     *,
     batch_size: int = 128,

@@ -38,17 +38,24 @@ class Regression:
         self._factor = damped_cholesky(self.second, ridge)
 
     def choose(
-        self, ridges: Sequence[float], targets: Tensor, importance: Tensor, *, held: int
+        self,
+        ridges: Sequence[float],
+        targets: Tensor,
+        importance: Tensor,
+        *,
+        held: int,
+        clearly: float = 0.0,
     ) -> float:
         """The ridge with the least error on the last `held` rows when the others are fitted.
 
         It is used from then on, for fits of all rows. Needs only products of the rows.
 
         Args:
-            ridges: what to choose from.
+            ridges: what to choose from; the first one stays unless another's error is less.
             targets: (N, groups * outputs) float32.
             importance: of the squared error of each output, (groups * outputs,).
             held: how many rows are left out of the fits, at least 1 and fewer than all.
+            clearly: the share of the first ridge's error by which another must be less.
         """
         groups, count, _ = self.rows.shape
         apart = targets.reshape(count, groups, -1).transpose(0, 1)
@@ -58,13 +65,18 @@ class Regression:
         prior = self.prior.transpose(1, 2)
         lacking, wanted = cross - inner @ prior, held_cross - held_inner @ prior
         weight = importance.double().reshape(groups, 1, -1)
-        gains = []
+        level = (apart[:, -held:] - centre[1].float()).square().mean(dim=1, keepdim=True).double()
+        # The prior's error, E y^2 - 2 W0 c + W0 S W0', summed over outputs.
+        before = level + (prior * (held_inner @ prior - 2.0 * held_cross)).sum(1, keepdim=True)
+        errors = []
         for ridge in ridges:
             change = torch.cholesky_solve(lacking, damped_cholesky(inner, ridge))
-            # The error less that of the prior: D' S D - 2 D' (c - S W0'), summed over outputs.
-            gain = change * (held_inner @ change - 2.0 * wanted)
-            gains.append(float((gain * weight).sum()))
-        best = ridges[gains.index(min(gains))]
+            # The error less that of the prior: D' S D - 2 D' (c - S W0').
+            gain = (change * (held_inner @ change - 2.0 * wanted)).sum(dim=1, keepdim=True)
+            errors.append(float(((before + gain) * weight).sum()))
+        best = ridges[0]
+        if min(errors) < (1.0 - clearly) * errors[0]:
+            best = ridges[errors.index(min(errors))]
         self._factor = damped_cholesky(self.second, best)
         return best
 

@@ -58,7 +58,9 @@ from randprune.recovery.statistics import (
 )
 from randprune.space import Selection, Space
 
-RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+CLEARLY = 0.05
+"""A stronger ridge than the first has to lower the error on held-out images by this share."""
 ROUNDS = 2
 HELD = 0.2
 """Share of the images on which a layer's ridge is chosen; the last ones."""
@@ -174,7 +176,7 @@ class SequentialRepair:
         if _operators(own) != _operators(self.replay):
             raise UnsupportedModelError(
                 "Sequential repair walks the dense and the cut network side by side, and their "
-                "graphs differ. Use recovery 'least_squares+bn' for this network."
+                "graphs differ. Use recovery 'least_squares' for this network."
             )
         return own
 
@@ -287,11 +289,11 @@ class _Pass:
         free = takes_bias(self.small, layer)
         prior = weight.reshape(layer.groups, -1, inputs.shape[2])
         ridge = self.options.ridge
-        regression = Regression(inputs, prior, RIDGES[1] if ridge is None else ridge, free=free)
+        regression = Regression(inputs, prior, RIDGES[0] if ridge is None else ridge, free=free)
         held = int(HELD * len(self.images)) * (len(goal) // len(self.images))
         if ridge is None and held:
             importance = torch.where(usable, slope, torch.zeros_like(slope)).square()
-            regression.choose(RIDGES, target, importance, held=held)
+            regression.choose(RIDGES, target, importance, held=held, clearly=CLEARLY)
         new, constant = regression.fit(target)
         if tail.clamped:
             for _ in range(self.options.rounds):

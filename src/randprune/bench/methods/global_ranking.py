@@ -9,7 +9,9 @@ convolutional networks through network slimming", ICCV 2017 (raw scale factors),
 al., "Pruning convolutional neural networks for resource efficient inference", ICLR 2017 (scores
 divided by the layer's l2 norm).
 
-Known shortcomings. Which statistic makes layers comparable is a guess; it decides the widths.
+Known shortcomings. Which statistic makes layers comparable is a guess; it decides the widths. The l2
+norm and the maximum grow with the number of channels, so that wide layers look unimportant; the mean,
+which is the default, does not.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ class GlobalRanking:
 
     Args:
         norm: what a group's scores are divided by: "mean", "max", "l2" of their magnitudes, or
-            "none".
+            "none" for raw scores, as network slimming has it.
     """
 
-    norm: str = "l2"
+    norm: str = "mean"
     uses_criterion: ClassVar[bool] = True
     needs_trained: ClassVar[bool] = True
 

@@ -38,7 +38,7 @@ class Iterative:
 
     steps: int = 4
     widths: str = "uniform"
-    norm: str = "l2"
+    norm: str = "mean"
     uses_criterion: ClassVar[bool] = True
     needs_trained: ClassVar[bool] = True
 

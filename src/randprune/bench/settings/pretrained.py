@@ -21,7 +21,7 @@ from randprune.criteria import criteria, score
 from randprune.errors import UnsupportedModelError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained, traced
-from randprune.jobs.session import SENSITIVITY_IMAGES, Session
+from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recovery import images_forward, needs_moments, quick_form
 from randprune.space import IntArray, Selection
@@ -127,8 +127,7 @@ class PretrainedJob(BenchJob):
         if predicted or needs_moments(self.recipe.recovery):
             meter.charge("moments", session.macs(), len(session.calibration))
         if predicted:
-            images = min(SENSITIVITY_IMAGES, len(session.calibration))
-            meter.charge("tables", session.macs(), images * len(session.space))
+            meter.charge("tables", session.macs(), session.table_passes)
 
     def rescored(self, key: ProposalKey, selection: Selection, meter: Meter) -> list[Tensor]:
         """The row's criterion on the network that is cut accordingly and repaired."""

@@ -3,6 +3,7 @@
     python benchmarks/reliability.py                      # every attack, as often as it says
     python benchmarks/reliability.py --only graphs --count 200
     python benchmarks/reliability.py --list
+    python benchmarks/reliability.py --page               # the table anew, from the records
 
 An attack is one function in a file benchmarks/reliability_*.py, all of which are imported:
 
@@ -179,11 +180,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="name the attacks and end")
+    parser.add_argument("--page", action="store_true", help="write the table and end")
     parser.add_argument("--no-record", action="store_true", help="print the table only")
     given = parser.parse_args()
     if given.list:
         for known in attacks.values():
             print(f"{known.name:12} {known.count:>7,}  {known.what}")
+        return 0
+    if given.page:
+        keep([])
         return 0
     made = [
         run(attacks[name], given.count or attacks[name].count, given.seed, given.processes)

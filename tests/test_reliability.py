@@ -14,7 +14,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import reliability  # noqa: E402
 
 
-@pytest.mark.parametrize(("name", "count"), [("graphs", 4), ("headers", 20)])
+@pytest.mark.parametrize(("name", "count"), [("graphs", 4), ("headers", 20), ("kills-prune", 2)])
 def test_an_attack_counts_every_try(name: str, count: int) -> None:
     attack = reliability.load_attacks()[name]
     record = reliability.run(attack, count, seed=3, processes=1)
@@ -51,3 +51,11 @@ def test_a_partial_run_replaces_its_own_records(
     assert "| attack b (2,000 error that says why) | 4,000 | 2,000 | 2,000 |" in page
     assert len(reliability.load_records()) == 2
     assert len(reliability.load_records()[0]["examples"]) == 5
+
+
+def test_the_page_shows_the_records() -> None:
+    page = reliability.PAGE.read_text(encoding="utf-8")
+    assert reliability.table(reliability.load_records()) in page
+    assert {record["attack"] for record in reliability.load_records()} == set(
+        reliability.load_attacks()
+    )

@@ -9,9 +9,9 @@ convolutional networks through network slimming", ICCV 2017 (raw scale factors),
 al., "Pruning convolutional neural networks for resource efficient inference", ICLR 2017 (scores
 divided by the layer's l2 norm).
 
-Known shortcomings. Which statistic makes layers comparable is a guess; it decides the widths. The l2
-norm and the maximum grow with the number of channels, so that wide layers look unimportant; the mean,
-which is the default, does not.
+Known shortcomings. Which statistic makes layers comparable is a guess; it decides the widths. The
+l2 norm and the maximum grow with the number of channels, so that wide layers look unimportant; the
+mean, which is the default, does not.
 """
 
 from __future__ import annotations

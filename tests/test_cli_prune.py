@@ -106,12 +106,13 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
         "1.63",
         "none: the network starts untrained",
         "50.0",
-        "random",
+        "lagrangian",
         "4 epochs",
         "runs",
     ):
         assert words in out
-    code, out, _ = run("prune", DIGITS, "--data", "digits", "--seed", "7", "--dry-run", "--json")
+    paper = ("--preset", "paper", "--seed", "7", "--dry-run", "--json")
+    code, out, _ = run("prune", DIGITS, "--data", "digits", *paper)
     document = json.loads(out)
     assert document["recipe"]["seed"] == 7
     assert document["law"] in ("rejection", "shifted")

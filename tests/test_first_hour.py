@@ -164,6 +164,7 @@ def test_a_control_that_beats_the_winner_is_named() -> None:
         "the search did not pay here."
     ]
     assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []
+    assert doubts([row(SEARCHED, 10, "cut"), row(UNIFORM, 20, "cut")]) == []
 
 
 def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:

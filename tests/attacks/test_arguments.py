@@ -68,7 +68,7 @@ def test_a_selection_is_a_selection(selection: Any) -> None:
         ({"budget": True}, "'budget' parameter must be the share of the MACs"),
         ({"budget": np.array([0.5, 0.5])}, "'budget' parameter must be the share of the MACs"),
         ({"criterion": 3}, "'criterion' parameter must be the name of a criterion"),
-        ({"criterion": None}, "'criterion' parameter must be the name of a criterion"),
+        ({"criterion": []}, "'criterion' parameter must be the name of a criterion"),
         ({"criterion": int}, "'criterion' parameter must be a criterion, not its class"),
         ({"strategy": 3}, "'strategy' parameter must be the name of a search strategy"),
         ({"strategy": rp.RandomSearch}, "make one first: RandomSearch"),

@@ -116,10 +116,10 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
     images = 64 * (1348 // 64)
     assert one.spent[TRAIN].images_backward == images
     assert one.spent[TRAIN].macs == 3 * images * half
-    # Its tables come from 100 images for each of two groups.
-    assert (
-        by_row[Row("best_by_proxy", "l1"), 0].spent[PROPOSE].images_forward == 100 + 100 + 2 * 100
-    )
+    # Its tables come from 64 images at full width, and at four widths of each of two groups.
+    tables = 64 * (1 + 4 * 2)
+    best = by_row[Row("best_by_proxy", "l1"), 0]
+    assert best.spent[PROPOSE].images_forward == 100 + 100 + tables
     assert by_row[Row("best_by_proxy", "l1"), 0].spent[PROPOSE].candidates == 0
     assert by_row[Row("looks_around", "random"), 0].spent[PROPOSE].macs == pytest.approx(
         (64 + 100) * dense + 100 * by_row[Row("looks_around", "random"), 0].proposal.macs

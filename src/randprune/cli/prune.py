@@ -99,7 +99,10 @@ class Outcome:
 
 
 def doubts(networks: Iterable[NetworkRow]) -> list[str]:
-    """Where a control is more accurate on the test images than the searched network, in words."""
+    """Where a control is more accurate on the test images than the searched network, in words.
+
+    What is only cut does not count: widths are chosen for how well they can be repaired.
+    """
     from statistics import fmean
 
     from randprune.store import DENSE, SEARCHED
@@ -107,7 +110,7 @@ def doubts(networks: Iterable[NetworkRow]) -> list[str]:
     shares: dict[tuple[str, str], list[float]] = {}
     labels: dict[str, str] = {}
     for row in networks:
-        if row.test is not None and row.role != DENSE:
+        if row.test is not None and row.role != DENSE and row.stage != "cut":
             shares.setdefault((row.stage, row.role), []).append(row.test.share)
             labels[row.role] = row.label
     found = []

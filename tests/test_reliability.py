@@ -56,6 +56,5 @@ def test_a_partial_run_replaces_its_own_records(
 def test_the_page_shows_the_records() -> None:
     page = reliability.PAGE.read_text(encoding="utf-8")
     assert reliability.table(reliability.load_records()) in page
-    assert {record["attack"] for record in reliability.load_records()} == set(
-        reliability.load_attacks()
-    )
+    recorded = {record["attack"] for record in reliability.load_records()}
+    assert recorded <= reliability.load_attacks().keys()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
-from randprune.latency import Latency, measure_latency, median_interval, speedup
+from randprune.latency import Timing, measure_latency, median_interval, speedup
 
 
 class Recorder(nn.Module):
@@ -62,13 +62,13 @@ def test_fast_networks_are_repeated_within_a_sample() -> None:
 
 
 def test_speed_up_is_the_median_ratio_within_rounds() -> None:
-    slow = Latency(4.0, 3, 9, (4.0, 9.0, 3.0), 8, "float32", "cpu", 1, 5, 9.0)
-    fast = Latency(2.0, 1, 3, (2.0, 3.0, 1.0), 8, "float32", "cpu", 1, 5, 9.0)
+    slow = Timing(4.0, 3, 9, (4.0, 9.0, 3.0), 8, "float32", "cpu", 1, 5, 9.0)
+    fast = Timing(2.0, 1, 3, (2.0, 3.0, 1.0), 8, "float32", "cpu", 1, 5, 9.0)
     found = speedup(slow, fast)
     assert (found.ratio, found.low, found.high, found.rounds) == (3.0, 2.0, 3.0, 3)
     assert speedup(fast, slow).ratio == pytest.approx(1 / 3)
     assert fast.images_per_second == 4000
-    other = Latency(2.0, 1, 3, (2.0, 3.0), 8, "float32", "cpu", 1, 5, 9.0)
+    other = Timing(2.0, 1, 3, (2.0, 3.0), 8, "float32", "cpu", 1, 5, 9.0)
     with pytest.raises(InvalidInputError, match="same call of measure_latency"):
         speedup(slow, other)
 

@@ -28,7 +28,7 @@ _SAMPLE_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
+class Timing:
     """How long one network takes for one batch.
 
     Attributes:
@@ -60,11 +60,11 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Speedup:
+class PairedSpeedup:
     """How many times faster one network is than a baseline; above 1 = faster.
 
     `ratio` is the median over rounds of (baseline time / network time), `low` and `high` its
-    interval as in `Latency`.
+    interval as in `Timing`.
     """
 
     ratio: float
@@ -80,7 +80,7 @@ def measure_latency(
     repeats: int = 50,
     warmup: int = 5,
     threads: int | None = None,
-) -> dict[str, Latency]:
+) -> dict[str, Timing]:
     """Latency of each network on `inputs`, measured in turn; the networks are not modified.
 
     Each runs as it is (its dtype, device and memory order) in evaluation mode, without gradients.
@@ -131,7 +131,7 @@ def measure_latency(
     }
 
 
-def speedup(baseline: Latency, faster: Latency) -> Speedup:
+def speedup(baseline: Timing, faster: Timing) -> PairedSpeedup:
     """How many times faster the second network is, from two results of one `measure_latency` call.
 
     Raises:
@@ -147,7 +147,7 @@ def speedup(baseline: Latency, faster: Latency) -> Speedup:
         )
     ratios = [b / m for b, m in zip(theirs, mine, strict=True)]
     low, high = median_interval(ratios)
-    return Speedup(median(ratios), low, high, len(ratios))
+    return PairedSpeedup(median(ratios), low, high, len(ratios))
 
 
 def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -190,9 +190,9 @@ def _gpu_ms(network: nn.Module, arguments: tuple[object, ...], loops: int) -> fl
 
 def _latency(
     samples: list[float], images: Tensor, dtype: str, threads: int, warmup: int, first: float
-) -> Latency:
+) -> Timing:
     low, high = median_interval(samples)
-    return Latency(
+    return Timing(
         median_ms=median(samples),
         low_ms=low,
         high_ms=high,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.graph.execute import Run
+from randprune.graph.execute import Execution
 from randprune.recovery.replay import Replay, add_bias, detached_tensors, replay_for
 
 
@@ -34,7 +34,7 @@ def test_what_is_written_in_place_is_seen_by_later_readers_only() -> None:
     seen: dict[str, Tensor] = {}
     x = images(5)
 
-    def before(node: Node, run: Run) -> None:
+    def before(node: Node, run: Execution) -> None:
         seen[replay.layers[node].weight] = run.value(replay.source(node)).clone()
 
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_weights_replaced_before_a_layer_is_reached_are_used() -> None:
     tensors = detached_tensors(network)
     seen: list[str] = []
 
-    def before(node: Node, run: Run) -> None:
+    def before(node: Node, run: Execution) -> None:
         layer = replay.layers[node]
         seen.append(layer.weight)
         tensors[layer.weight] = torch.zeros_like(tensors[layer.weight])
@@ -170,9 +170,9 @@ def test_a_fork_shares_what_is_computed_and_leaves_the_run_alone() -> None:
     network = build(Chain)
     replay = Replay(network, (images(1),))
     tensors = detached_tensors(network)
-    forks: list[Run] = []
+    forks: list[Execution] = []
 
-    def before(node: Node, run: Run) -> None:
+    def before(node: Node, run: Execution) -> None:
         if replay.layers[node].weight == "c.weight":
             forks.append(run.fork({**tensors, "c.weight": torch.zeros_like(tensors["c.weight"])}))
 

@@ -30,7 +30,7 @@ _IMAGES = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class BenchPlan:
     """A benchmark, counted and estimated.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plan:
     half: float
 
     @classmethod
-    def of(cls, recipe: BenchRecipe, device: str | None = None) -> Plan:
+    def of(cls, recipe: BenchRecipe, device: str | None = None) -> BenchPlan:
         """The plan of a recipe that names a network and images; nothing is written.
 
         Raises:

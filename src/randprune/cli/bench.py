@@ -49,10 +49,10 @@ def bench(
     """
     recipe = resolve(given, study, settings or (), trust_plugins)
     if dry_run:
-        from randprune.bench.plan import Plan
+        from randprune.bench.plan import BenchPlan
 
         with messages().status("Looking at the network and the images ..."):
-            plan = Plan.of(recipe, device)
+            plan = BenchPlan.of(recipe, device)
         if json:
             print_json(plan.to_json())
         else:

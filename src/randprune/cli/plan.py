@@ -28,7 +28,7 @@ Line = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class JobPlan:
     """A validated recipe with its network traced and its data found.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
     speed: float
 
     @classmethod
-    def of(cls, recipe: PruneRecipe) -> Plan:
+    def of(cls, recipe: PruneRecipe) -> JobPlan:
         """The plan of a recipe that names a network, images and an output folder.
 
         Raises:

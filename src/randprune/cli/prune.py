@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from randprune.cli import options
 from randprune.cli.console import messages, output, print_json
 from randprune.cli.flags import PRUNE, recipe_document, with_flags
-from randprune.cli.plan import Plan
+from randprune.cli.plan import JobPlan
 from randprune.cli.progress import progress
 from randprune.cli.recipes import check_named, job_recipe, with_network_defaults
 from randprune.cli.report import print_report
@@ -45,7 +45,7 @@ def prune(
     asked = resolve(given, recipe, settings or (), trust_plugins)
     if dry_run:
         with messages().status("Looking at the network and the images ..."):
-            plan = Plan.of(asked)
+            plan = JobPlan.of(asked)
         if json:
             print_json(plan.to_json())
         else:

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from randprune.errors import UnsupportedModelError
 from randprune.graph.emit import emit
-from randprune.graph.execute import Run
+from randprune.graph.execute import Execution
 from randprune.graph.layers import CONVOLUTIONS, Norm, norm_behind
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.rules import concrete_shape
@@ -182,8 +182,8 @@ class Removal:
         steps: Steps,
         values: Mapping[Node, Any],
         instead: Mapping[Node, Callable[[], Any]] | None = None,
-    ) -> Run:
-        return Run(self.graph.graph, steps, self.graph.tensors, values, instead=instead)
+    ) -> Execution:
+        return Execution(self.graph.graph, steps, self.graph.tensors, values, instead=instead)
 
     def _size(self, node: Node, count: int) -> int:
         """A size in the graph that depends on the batch size, for `count` stacked batches."""

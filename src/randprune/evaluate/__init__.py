@@ -7,13 +7,13 @@ Evaluator(test, precision="float32").accuracy(small)    # for numbers that are r
 
 from randprune.evaluate.choose import choose_engine
 from randprune.evaluate.engine import Choice, Engine, Precision
-from randprune.evaluate.evaluator import Accuracy, Evaluator
+from randprune.evaluate.evaluator import Evaluation, Evaluator
 from randprune.evaluate.inference import InferenceCopy, inference_copy
 
 __all__ = [
-    "Accuracy",
     "Choice",
     "Engine",
+    "Evaluation",
     "Evaluator",
     "InferenceCopy",
     "Precision",

@@ -22,7 +22,7 @@ _LOOK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Evaluation:
     """How well one network does on a split.
 
     Attributes:
@@ -124,7 +124,9 @@ class Evaluator:
             self._held["engine"] = held
         return held
 
-    def accuracy(self, model: nn.Module, *, floor: float | None = None, name: str = "") -> Accuracy:
+    def accuracy(
+        self, model: nn.Module, *, floor: float | None = None, name: str = ""
+    ) -> Evaluation:
         """Top-1 and loss of `model`, which is not modified.
 
         Args:
@@ -158,7 +160,7 @@ class Evaluator:
                     break
         _check_finite(torch.cat(finite), name, engine.dtype)
         right = int(correct)
-        return Accuracy(
+        return Evaluation(
             top1=right / seen,
             loss=float(loss) / seen,
             correct=right,

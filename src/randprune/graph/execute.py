@@ -1,9 +1,9 @@
 """Run a traced graph step by step: the only interpreter of one.
 
-An `ExecutableGraph` is made once from a `Program`. A `Run` evaluates it: all of it in order, or
-from any node on demand, with the tensors that it is given, so that two networks can be walked side
-by side, weights can be replaced before anything behind them is computed, and a value is dropped
-after its last use.
+An `ExecutableGraph` is made once from a `Program`. An `Execution` evaluates it: all of it in order,
+or from any node on demand, with the tensors that it is given, so that two networks can be walked
+side by side, weights can be replaced before anything behind them is computed, and a value is
+dropped after its last use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.fx import Node
 from randprune.graph.program import Program
 from randprune.graph.steps import Steps, functional
 
-Hook = Callable[["Run"], None]
+Hook = Callable[["Execution"], None]
 
 
 class ExecutableGraph:
@@ -67,13 +67,13 @@ class ExecutableGraph:
         tensors: Mapping[str, Tensor],
         inputs: Iterable[Any],
         hooks: Mapping[Node, Hook] | None = None,
-    ) -> Run:
-        """A new evaluation; nothing is computed yet. See `Run`."""
+    ) -> Execution:
+        """A new evaluation; nothing is computed yet. See `Execution`."""
         values = dict(zip(self.inputs, inputs, strict=True))
-        return Run(self, self.steps, tensors, values, hooks=hooks)
+        return Execution(self, self.steps, tensors, values, hooks=hooks)
 
 
-class Run:
+class Execution:
     """Values of one evaluation, computed when asked for, and dropped after their last use.
 
     Args:
@@ -133,9 +133,9 @@ class Run:
                 self._reach(each.node)
         return self._look_up(self.steps.outputs[0])
 
-    def fork(self, tensors: Mapping[str, Tensor]) -> Run:
+    def fork(self, tensors: Mapping[str, Tensor]) -> Execution:
         """A second evaluation that shares all values computed so far; without hooks."""
-        copy = Run(self.graph, self.steps, tensors, self.values, instead=self.instead)
+        copy = Execution(self.graph, self.steps, tensors, self.values, instead=self.instead)
         copy.amend = dict(self.amend)
         copy._done = set(self._done)
         copy._waiting = dict(self._waiting)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
-from randprune.graph.execute import ExecutableGraph, Run
+from randprune.graph.execute import ExecutableGraph, Execution
 from randprune.graph.program import Program
 from randprune.graph.rules import operator_name, rule_for
 
@@ -51,7 +51,7 @@ def fold_weights(program: Program, state: Mapping[str, torch.Tensor]) -> Program
     ]
     if not roots:
         return program
-    run = Run(graph := ExecutableGraph(program), graph.steps, state, {})
+    run = Execution(graph := ExecutableGraph(program), graph.steps, state, {})
     run.pin(*roots)
     with torch.no_grad():
         values = {root: run.value(root) for root in roots}

@@ -20,7 +20,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from randprune.errors import UnsupportedModelError
-from randprune.graph.execute import ExecutableGraph, Hook, Run
+from randprune.graph.execute import ExecutableGraph, Execution, Hook
 from randprune.graph.fold import fold_weights
 from randprune.graph.layers import LAYERS, geometry, norm_behind
 from randprune.graph.program import Program, export_program
@@ -138,7 +138,7 @@ class ChannelGraph:
         hooks: dict[Node, Hook] = {}
         if visit is not None:
 
-            def stop(site: Site, run: Run) -> None:
+            def stop(site: Site, run: Execution) -> None:
                 visit(site, run.value(site.source), run.value(site.weight))
 
             hooks = {site.node: partial(stop, site) for site in self.sites}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.graph.execute import ExecutableGraph, Run
+from randprune.graph.execute import ExecutableGraph, Execution
 from randprune.graph.layers import Geometry, Norm, geometry, norm_behind
 from randprune.graph.program import export_program
 from randprune.graph.steps import Step
@@ -88,8 +88,8 @@ class Replay:
         self,
         tensors: Mapping[str, Tensor],
         images: Tensor,
-        before: Callable[[Node, Run], None] | None = None,
-    ) -> Run:
+        before: Callable[[Node, Execution], None] | None = None,
+    ) -> Execution:
         """A new evaluation on a batch of images; `before` is called ahead of each layer."""
         if self.fixed_batch not in (None, len(images)):
             raise UnsupportedModelError(

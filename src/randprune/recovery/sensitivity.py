@@ -29,7 +29,7 @@ from torch.fx import Node
 
 from randprune.cost import FloatArray
 from randprune.errors import DataError
-from randprune.graph.execute import Run
+from randprune.graph.execute import Execution
 from randprune.recovery.elimination import Elimination
 from randprune.recovery.least_squares import RIDGE, refit
 from randprune.recovery.replay import Replay
@@ -81,7 +81,7 @@ def measured_tables(
             waiting[slot.tensor].append(number)
     outputs: dict[tuple[int, int], Tensor] = {}
 
-    def before(node: Node, run: Run) -> None:
+    def before(node: Node, run: Execution) -> None:
         for number in waiting.get(replay.layers[node].weight, ()):
             group = space.groups[number]
             for width in _widths(group, keeps):

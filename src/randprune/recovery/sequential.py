@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
-from randprune.graph.execute import Run
+from randprune.graph.execute import Execution
 from randprune.graph.layers import norm_behind
 from randprune.graph.steps import Step
 from randprune.lineage import named_tensors
@@ -230,7 +230,7 @@ class _Pass:
                 return False
         return node in self.steps.outputs
 
-    def _fit(self, node: Node, run: Run) -> None:
+    def _fit(self, node: Node, run: Execution) -> None:
         """Called just before a layer of the cut network is computed: replace its weights."""
         layer = self.replay.layers[node]
         if node not in self.changed:

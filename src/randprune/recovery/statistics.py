@@ -30,7 +30,7 @@ from torch.fx import Node
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, DataError
 from randprune.graph.emit import emit
-from randprune.graph.execute import Run
+from randprune.graph.execute import Execution
 from randprune.graph.layers import Geometry, Norm
 from randprune.recovery.patches import channel_rows, input_rows, sample_positions
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
@@ -195,7 +195,7 @@ def collect_moments(
     plan: Mapping[str, Mode] = {}
     seen: set[str] = set()
 
-    def before(node: Node, run: Run) -> None:
+    def before(node: Node, run: Execution) -> None:
         assert replay is not None
         layer = replay.layers[node]
         mode = plan.get(layer.site, "none")

@@ -45,13 +45,12 @@ from coverage_network import (  # noqa: E402
     run_apart,
     time_trace,
 )
+from coverage_records import failures, load_records  # noqa: E402
 
 DEFAULT_LIST = BENCHMARKS / "coverage_models.txt"
 SHARED_LIST = PROJECT.parent / "shared" / "coverage_models.txt"
 RECORDS = PROJECT / "docs" / "coverage.json"
 PAGE = PROJECT / "docs" / "coverage.md"
-
-VERIFY_LIMIT = 1e-4
 
 
 def read_list(path: Path) -> list[str]:
@@ -126,31 +125,6 @@ def merge_records(path: Path, records: list[dict[str, Any]]) -> None:
     lines = ",\n".join(json.dumps(record) for record in kept.values())
     temporary.write_text(f"[\n{lines}\n]\n")
     temporary.replace(path)
-
-
-def load_records(path: Path) -> list[dict[str, Any]]:
-    """The records of earlier runs."""
-    if not path.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(path.read_text())
-    return found
-
-
-def failures(record: dict[str, Any]) -> list[str]:
-    """What is wrong with a record; empty where everything held."""
-    found = [record["error"]] if "error" in record else []
-    for mode in ("module", "graph"):
-        result = record.get(mode)
-        if result is None:
-            continue
-        if "error" in result:
-            found.append(f"{mode}: {result['error']}")
-            continue
-        if not result["verify_error"] <= VERIFY_LIMIT:
-            found.append(f"{mode}: relative error {result['verify_error']:.1e}")
-        if result["cost_error"] != 0:
-            found.append(f"{mode}: the cost is off by {result['cost_error']:g}")
-    return found
 
 
 def one_line(record: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from coverage import failures
 from coverage_network import RATIO
+from coverage_records import failures
 
 Record = dict[str, Any]
 

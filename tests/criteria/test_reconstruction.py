@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.criteria.reconstruction import Reconstruction
-from randprune.recovery.elimination import Elimination, eliminate, error_tables
+from randprune.recovery.elimination import Elimination, eliminate
 from randprune.recovery.replay import detached_tensors
 from randprune.recovery.statistics import collect_moments
 
@@ -140,9 +140,10 @@ def test_tables_never_rise_with_the_width() -> None:
     made, x = network(), images()
     space = rp.trace(made, x[:1])
     moments = collect_moments(made, space, [x])
-    for table, group in zip(
-        error_tables(eliminate(space, moments, detached_tensors(made))), space.groups, strict=True
+    for found, group in zip(
+        eliminate(space, moments, detached_tensors(made)), space.groups, strict=True
     ):
+        table = found.errors
         assert table.shape == (group.width + 1,)
         assert table[-1] == 0.0
         assert bool((np.diff(table) <= 0).all())

@@ -21,7 +21,7 @@ its filters instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,11 +80,6 @@ def eliminate(
         ridge: relative to the mean variance of a layer's inputs.
     """
     return [_eliminate_group(group, moments, tensors, ridge) for group in space.groups]
-
-
-def error_tables(eliminations: Sequence[Elimination]) -> list[FloatArray]:
-    """The errors as the tables that proxy searches take: entry k, the error of keeping k."""
-    return [elimination.errors for elimination in eliminations]
 
 
 @dataclass(slots=True, eq=False)

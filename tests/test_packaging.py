@@ -91,7 +91,9 @@ def test_the_license_is_complete() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("target", ["demo", "bench-smoke", "test", "check", "setup", "coverage"])
+@pytest.mark.parametrize(
+    "target", ["demo", "bench-smoke", "test", "check", "docs", "setup", "coverage"]
+)
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
@@ -136,6 +138,15 @@ def test_links_lead_somewhere(document: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
             slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in slugs, target
+
+
+def test_each_public_name_is_in_the_reference() -> None:
+    import randprune
+
+    listed = re.findall(
+        r"^\.\. auto\w+:: (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert set(randprune.__all__) - {"__version__"} <= set(listed)
 
 
 def documented_commands() -> list[tuple[str, list[str]]]:

@@ -122,7 +122,7 @@ def verify(
     the same outputs on random inputs with randomised batch-norm statistics and scales.
 
     Returns:
-        max |difference| / max |dense output|.
+        `max |difference| / max |dense output|`.
 
     Raises:
         VerificationError: a tensor or an output differs, or all outputs are zero.

@@ -65,7 +65,7 @@ def digits(
     test_share: float = 0.25,
     test_seed: int = 0,
 ) -> Source:
-    """The 1,797 handwritten digits that scikit-learn ships: 1 x size x size, ten classes.
+    """1,797 handwritten digits that are part of the package: 1 x size x size, ten classes.
 
     The images of 8 x 8 pixels and 17 grey levels are scaled to 0..255 and enlarged bilinearly where
     a network needs more pixels (`size`). `test_share` of them, class-balanced and drawn by
@@ -78,14 +78,11 @@ def digits(
             "The digits need size >= 8 and 0 < test_share < 1. "
             f"Got size={size}, test_share={test_share} instead."
         )
-    # Imported here: scikit-learn takes a second to import and only this source needs it.
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float()[:, None] * (255.0 / 16.0)
+    with np.load(Path(__file__).with_name("digits.npz")) as file:
+        images = torch.from_numpy(file["images"]).float()[:, None] * (255.0 / 16.0)
+        targets = torch.from_numpy(file["labels"]).to(torch.int64)
     if size != 8:
         images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    targets = torch.from_numpy(bunch.target).to(torch.int64)
     whole = TensorSplit(
         images.round().to(torch.uint8),
         targets,

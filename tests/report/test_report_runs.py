@@ -293,7 +293,7 @@ def test_large_pools_keep_the_page_light(run: Run) -> None:
     assert len(page_of(record)) < 2_000_000
     chart = next(chart for chart in charts_of(record) if chart.id == "spread")
     assert sum(chart.marks[0].y) == 8000  # type: ignore[arg-type, union-attr]
-    assert "8,000 random configurations" in chart.text
+    assert "8,000 candidates" in chart.text
 
 
 # -- files -----------------------------------------------------------------------------------------

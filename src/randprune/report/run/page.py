@@ -175,7 +175,9 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
             found.append(Tile("Speed", speed(chosen.speedup.median), note))
     artifact = record.milestone(ArtifactInfo)
     if artifact is not None:
-        found.append(Tile("File", size(artifact.size_bytes), artifact.file))
+        # A line may break before the suffix.
+        stem, dot, suffix = artifact.file.rpartition(".")
+        found.append(Tile("File", size(artifact.size_bytes), f"{stem}\u200b{dot}{suffix}"))
     if analysis.ledger.total.seconds:
         evaluated = sum(SEARCH_TOP1 in c.scores for c in record.candidates)
         spent = seconds(analysis.ledger.total.seconds)

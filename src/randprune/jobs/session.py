@@ -333,12 +333,14 @@ class Session:
 
     def _measure_tables(self) -> dict[str, Tensor]:
         start = time.perf_counter()
-        moments, found = self.moments(), self.statistics.eliminations()
+        self.moments()
+        statistics = self.statistics
+        inverses, found = statistics.inverses(), statistics.eliminations()
         data = self.data
         # The moments explain the calibration images too well; ranking has its own, where it can.
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         images = next(data.full_train.subset(unseen).batches(len(unseen)))[0]
-        tables = measured_tables(self.network, self.space, moments, found, images)
+        tables = measured_tables(self.network, self.space, inverses, found, images)
         self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 

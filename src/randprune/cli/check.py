@@ -33,8 +33,8 @@ def check(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="The dense architecture, where the file does not name it.",
-            show_default="by the file",
+            help="The dense architecture, if the file does not name it.",
+            show_default="what the file names",
         ),
     ] = None,
     json: options.Json = False,

@@ -23,7 +23,10 @@ _TICKS = 100
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where everything goes.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="The folder for everything that the demo writes."
+        ),
     ] = Path("runs/demo"),
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -24,7 +24,7 @@ def export(
             "--out",
             "-o",
             metavar="FILE",
-            help="Ends in .onnx or .pt2 (torch.export), which chooses the format.",
+            help="The file to write. Its ending is the format: .onnx, or .pt2 for torch.export.",
             show_default=False,
         ),
     ],
@@ -33,13 +33,15 @@ def export(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="The dense architecture, where the file does not name it.",
-            show_default="by the file",
+            help="The dense architecture, if the file does not name it.",
+            show_default="what the file names",
         ),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="A fixed batch size.", show_default="any"),
+        typer.Option(
+            "--batch", min=1, metavar="N", help="Fix the batch size to N.", show_default="any"
+        ),
     ] = None,
     input_shape: options.InputShape = None,
     seed: options.Seed = 0,

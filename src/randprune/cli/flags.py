@@ -73,8 +73,8 @@ class Flag:
             return [float(part) for part in given.split(",")]
         except ValueError:
             raise InvalidInputError(
-                f"The option {self.names[0]} takes numbers with commas between them, one a "
-                f"channel, such as 0.5,0.5,0.5. Got {given!r} instead."
+                f"The option {self.names[0]} takes numbers with commas between them, one "
+                f"per channel, such as 0.5,0.5,0.5. Got {given!r} instead."
             ) from None
 
 

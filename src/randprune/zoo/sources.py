@@ -72,7 +72,10 @@ def digits(
     `test_seed`, are the test set. Augmentation shifts by up to size / 8 pixels and never flips.
     """
     if folder:
-        raise InvalidInputError(f"The source 'digits' is embedded. Got {folder!r} after the colon.")
+        raise InvalidInputError(
+            "The source 'digits' takes no folder, it is part of the package. "
+            f"Got {folder!r} after the colon."
+        )
     if size < 8 or not 0 < test_share < 1:
         raise InvalidInputError(
             "The digits need size >= 8 and 0 < test_share < 1. "
@@ -275,7 +278,7 @@ def _folder(folder: str, kind: str) -> Path:
         raise InvalidInputError(f"The source {kind!r} needs a folder: '{kind}:DIR'.")
     root = Path(folder).expanduser()
     if "\0" in folder or not root.is_dir():
-        raise DataError(f"The data folder {str(root)!r} does not exist or is no folder.")
+        raise DataError(f"The data folder {str(root)!r} does not exist or is not a folder.")
     return root
 
 
@@ -306,7 +309,7 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"'labels' in {path} must be {len(images)} integers, one an image. "
+            f"'labels' in {path} must be {len(images)} integers, one per image. "
             f"Got {labels.dtype} of shape {labels.shape} instead."
         )
     classes = arrays.get("classes", np.zeros(0, dtype=str))

@@ -36,7 +36,7 @@ def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
         ({"methods": {**ROWS, "a/b": {"method": "uniform"}}}, "must not be empty or hold '/'"),
         ({"methods": {**ROWS, "uniform": {"options": {"x": 1}}}}, "'uniform' rejects"),
         ({"design": {"reference": "uniform/l2"}}, r"must be one of the rows .*uniform/l1"),
-        ({"design": {"epochs": []}}, "at least one criterion"),
+        ({"design": {"epochs": []}}, "at least 1 item"),
         ({"finetune": {"epochs": 3}}, r"finetune.epochs.*It means: not given here: the lengths"),
         ({"finetune": {"seed": 3}}, "finetune.seed"),
         ({"recovery": "bn+bn"}, "chain of different steps"),

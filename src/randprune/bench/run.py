@@ -189,7 +189,7 @@ class _Runner:
 
     @property
     def _dense(self) -> DenseRecord:
-        return self.run.get_typed(DenseRecord, DenseRecord.KEY)
+        return self.run.recorded(DenseRecord)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -251,12 +251,12 @@ class _Runner:
         One that ends after a final evaluation could have been chosen by it: then the test set was
         open before.
         """
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self._count(before_final=max(0, use.final - use.before_final) + opened)
 
     def _count(self, *, before_final: int = 0, final: int = 0) -> None:
         """Count how often the test set was opened."""
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
 
 

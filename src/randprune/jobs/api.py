@@ -1,10 +1,10 @@
-"""How the main job is called: with a network and images in memory, or with a recipe."""
+"""How the jobs are called: with a network and images in memory, or with a recipe."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,36 @@ from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
 from randprune.jobs.arguments import (
     as_budget,
+    as_epochs,
     as_network,
     as_training,
+    as_widening,
     check_batches,
     check_example,
     check_settings,
 )
-from randprune.jobs.opening import images_of_recipe, network_of_recipe
+from randprune.jobs.job import Given
+from randprune.jobs.opening import images_of_recipe, model_section, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.jobs.scratch import scratch_network
 from randprune.memory import memory_errors
-from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recipe import CUSTOM, PruneRecipe, ScratchRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
-from randprune.zoo.data import as_data
+from randprune.zoo.data import Data, as_data
 
-Finetune = TrainRecipe | Mapping[str, Any] | int | None
+Epochs = int | TrainRecipe | Mapping[str, Any]
+Finetune = Epochs | None
 Folder = str | os.PathLike[str]
+
+# Keys of the recipes to make smaller where memory does not suffice.
+_BATCHES = {
+    "prune": ("search.batch_size", "finetune.batch_size"),
+    "scratch": ("search.batch_size", "supernet.batch_size", "training.batch_size"),
+}
 
 
 def prune(
@@ -117,43 +128,128 @@ def prune(
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,
-            **_given(strategy=_name(strategy), candidates=candidates),
+            **_known(strategy=_name(strategy), candidates=candidates),
         },
-        **_given(criterion=_name(criterion), recovery=recovery),
+        **_known(criterion=_name(criterion), recovery=recovery),
     }
     if (training := as_training(finetune, "finetune", "prune")) is not None:
         document["finetune"] = training
-    merge_settings(document, settings)
+    _merge(document, settings)
     recipe = PruneRecipe.parse(document, "the parameters of prune")
-    images = as_data(data)
-    check_batches(model, next(images.calibration.batches(1))[0])
-    with job_folder(out) as folder:
-        result = prune_network(
-            recipe,
-            model,
-            images,
-            folder,
-            progress or Silent(),
-            example=example_inputs,
-            criterion=None if isinstance(criterion, str) else criterion,
-            strategy=None if isinstance(strategy, str) else strategy,
-            device=device,
-        )
-    return result if out is not None else result.without_folder()
+    return _done(
+        recipe,
+        model,
+        as_data(data),
+        out=out,
+        progress=progress,
+        device=device,
+        example=example_inputs,
+        criterion=None if isinstance(criterion, str) else criterion,
+        strategy=None if isinstance(strategy, str) else strategy,
+    )
 
 
-def _given(**parameters: Any) -> dict[str, Any]:
-    """The parameters that are not None."""
-    return {name: value for name, value in parameters.items() if value is not None}
+def prune_from_scratch(
+    model: nn.Module,
+    data: Any,
+    budget: float | Budget = 0.5,
+    factor: float | Mapping[str, float] = 1.5,
+    candidates: int = 100,
+    supernet: Epochs = 20,
+    training: Epochs = 20,
+    seed: int = 0,
+    *,
+    seeds: int = 1,
+    standalone: int = 0,
+    example_inputs: Tensor | None = None,
+    strategy: str | Strategy = "random",
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Search the widths of an untrained network, and train what was found from random weights.
 
+        result = rp.prune_from_scratch(model, data, budget=0.5, seeds=3, out="runs/scratch")
+        result.model, result.accuracy("searched"), result.accuracy("uniform")
+        print(result.summary())
 
-def _name(part: object) -> str | None:
-    """What a recipe calls a criterion or a strategy; None where none is given."""
-    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
+    Interrupted at any moment, the same call with the same `out` goes on where it stopped and ends
+    with the same network. A finished job is only read.
+
+    Args:
+        model: the original network; left bit-identical. Its weights do not matter, but those of
+            layers that cannot draw new ones.
+        data: as `prune` takes it.
+        budget: the share of the original network's MACs, or a `Budget`.
+        factor: how much wider than originally a configuration may be in a layer, of all channel
+            groups or by group name.
+        candidates: how many configurations are evaluated with shared weights.
+        supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
+        training: how the found network and the controls are trained; the same kinds.
+        seed: decides everything random.
+        seeds: how often each network is trained.
+        standalone: how many more candidates are trained alone, for the rank correlation.
+        example_inputs: what the network is traced with; default: one image of the data.
+        strategy: what proposes configurations, by name or as an object.
+        min_keep: least share of a group's largest width.
+        round_to: widths are multiples of this number.
+        out: the folder for records, recipe and the network; None keeps nothing.
+        progress: is told how far the job is.
+        device: where networks are evaluated and trained; default: the GPU if there is one.
+        settings: any other key of a recipe, in its sections, such as
+            ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
+
+    Raises:
+        InvalidInputError: parameters that cannot mean anything.
+        InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
+        DataError: images or labels that cannot be used, or a training that diverges.
+        UnsupportedModelError: the network cannot be traced or widened.
+        StorageError: `out` cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
+    """
+    function = "prune_from_scratch"
+    model, asked = as_network(model, function), as_budget(budget)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
+    document: dict[str, Any] = {
+        "seed": seed,
+        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
+        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "widen": as_widening(factor),
+        "supernet": as_epochs(supernet, "supernet", function),
+        "search": {
+            "strategy": _name(strategy),
+            "candidates": candidates,
+            "min_keep": min_keep,
+            "round_to": round_to,
+        },
+        "training": {
+            **as_epochs(training, "training", function),
+            "seeds": seeds,
+            "standalone": standalone,
+        },
+    }
+    _merge(document, settings)
+    recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
+    return _done(
+        recipe,
+        model,
+        as_data(data),
+        out=out,
+        progress=progress,
+        device=device,
+        example=example_inputs,
+        strategy=None if isinstance(strategy, str) else strategy,
+    )
 
 
 def run_recipe(
-    recipe: PruneRecipe,
+    recipe: JobRecipes,
     *,
     out: Folder | None = None,
     progress: Progress | None = None,
@@ -167,56 +263,84 @@ def run_recipe(
         progress, device: as in `prune`.
 
     Raises:
-        InvalidInputError: the recipe names no network, images or folder; and as `prune`.
+        InvalidInputError: the recipe names no network or images; and as `prune` or
+            `prune_from_scratch`.
     """
-    check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
-    data, model = images_of_recipe(recipe), network_of_recipe(recipe)
-    out = out or recipe.output.folder or None
-    with job_folder(out) as folder:
-        result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
-    return result if out is not None else result.without_folder()
-
-
-def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
-    """Put further keys into a recipe's document, section by section, in place."""
-    for key, value in (settings or {}).items():
-        section = document.get(key)
-        both = isinstance(section, dict) and isinstance(value, Mapping)
-        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
-
-
-def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
-    """The recipe names its network and images, and nothing that was given as an object.
-
-    Raises:
-        InvalidInputError: it does not; says what is missing.
-    """
-    for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
-        if getattr(recipe, section) is None:
-            raise InvalidInputError(
-                f"The recipe has no [{section}] section. Add one, e.g. [{section}] with "
-                f'spec = "{example}".'
-            )
-    assert recipe.model is not None
-    for key, name in {"network": recipe.model.spec, **objects}.items():
+    scratch = isinstance(recipe, ScratchRecipe)
+    named = {"network": model_section(recipe).spec, "strategy": recipe.search.strategy}
+    if isinstance(recipe, PruneRecipe):
+        named["criterion"] = recipe.criterion
+    for key, name in named.items():
         if name.startswith(CUSTOM):
             raise InvalidInputError(
                 f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
                 "Give that object to the Python function."
             )
+    images = images_of_recipe(recipe)
+    # From scratch the constructor's weights matter: they are the same ones in the process that goes
+    # on after an interruption.
+    model = network_of_recipe(recipe, recipe.seed if scratch else None)
+    out = out or recipe.output.folder or None
+    return _done(recipe, model, images, out=out, progress=progress, device=device)
+
+
+def run_scratch_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult:
+    """The same as `run_recipe`."""
+    return run_recipe(recipe, out=out, progress=progress, device=device)
+
+
+def _done(
+    recipe: JobRecipes,
+    model: nn.Module,
+    data: Data,
+    *,
+    out: Folder | None,
+    progress: Progress | None,
+    device: str | None,
+    example: Tensor | None = None,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+) -> PruneResult:
+    """The result of a job in its folder, or in one that goes away where none is asked for."""
+    check_batches(model, next(data.calibration.batches(1))[0])
+    with using(decide().count), memory_errors(*_BATCHES[recipe.job]), _folder(out) as folder:
+        given = Given(model, data, folder, progress or Silent(), example, device)
+        if isinstance(recipe, ScratchRecipe):
+            result = scratch_network(recipe, given, strategy=strategy)
+        else:
+            result = prune_network(recipe, given, criterion=criterion, strategy=strategy)
+    return result if out is not None else result.without_folder()
 
 
 @contextmanager
-def job_folder(
-    out: Folder | None, batches: Sequence[str] = ("search.batch_size", "finetune.batch_size")
-) -> Iterator[Path]:
-    """The folder asked for, or one that goes away; within, torch has the threads of a job.
+def _folder(out: Folder | None) -> Iterator[Path]:
+    """The folder asked for, or one that goes away."""
+    if out is not None:
+        yield checked_path(out, "out")
+        return
+    with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+        yield Path(folder)
 
-    `batches`: the keys of the recipe to make smaller where memory does not suffice.
-    """
-    with using(decide().count), memory_errors(*batches):
-        if out is not None:
-            yield checked_path(out, "out")
-            return
-        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            yield Path(folder)
+
+def _known(**parameters: Any) -> dict[str, Any]:
+    """The parameters that are not None."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _name(part: object) -> str | None:
+    """What a recipe calls a criterion or a strategy; None where none is given."""
+    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
+
+
+def _merge(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+    """Put further keys into a recipe's document, section by section, in place."""
+    for key, value in (settings or {}).items():
+        section = document.get(key)
+        both = isinstance(section, dict) and isinstance(value, Mapping)
+        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]

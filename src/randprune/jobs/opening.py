@@ -123,6 +123,34 @@ def open_widened(
     return session
 
 
+def model_section(recipe: JobRecipe) -> ModelSection:
+    """The network that a recipe names.
+
+    Raises:
+        InvalidInputError: it names none.
+    """
+    if recipe.model is None:
+        raise _missing("model", "randprune:resnet20")
+    return recipe.model
+
+
+def data_section(recipe: JobRecipe) -> DataSection:
+    """The images that a recipe names.
+
+    Raises:
+        InvalidInputError: it names none.
+    """
+    if recipe.data is None:
+        raise _missing("data", "digits")
+    return recipe.data
+
+
+def _missing(section: str, example: str) -> InvalidInputError:
+    return InvalidInputError(
+        f'The recipe has no [{section}] section. Add one, e.g. [{section}] with spec = "{example}".'
+    )
+
+
 def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
     """The network that a recipe names, with its weights where it has some.
 
@@ -131,8 +159,7 @@ def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
         seed: of the weights that its constructor draws, the same in any process; None: they are
             drawn from torch's own generator.
     """
-    asked = recipe.model
-    assert asked is not None
+    asked = model_section(recipe)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -144,8 +171,7 @@ def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
 
 def images_of_recipe(recipe: JobRecipe) -> Data:
     """The images that a recipe names."""
-    asked = recipe.data
-    assert asked is not None
+    asked = data_section(recipe)
     return load_data(
         asked.spec,
         calibration=asked.calibration,

@@ -88,8 +88,8 @@ def _pruned(
     session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int
 ) -> tuple[nn.Module, Finalist]:
     """The trained network pruned and fine-tuned, with records of its own in the work folder."""
-    recipe = _recipe(session, scratch, epochs)
-    assert recipe.finetune is not None
+    tuning = _tuning(session, scratch, epochs)
+    recipe = _recipe(scratch, tuning)
     subject = Subject(network, session.original.space, session.original.budget)
     folder = session.work.folder / "pretrained"
     with Store.open(folder) as store:
@@ -125,18 +125,22 @@ def _pruned(
         count = recipe.finalists.count
         found = choose_winner(inner, run, candidates, controls, thorough, count)
         verify_cut(inner, run, found[SEARCHED].selection)
-        tuned = fine_tune(inner, recipe.finetune, found, labels_of(recipe.search.strategy))
+        tuned = fine_tune(inner, tuning, found, labels_of(recipe.search.strategy))
         for entry in run.ledger():
             key_of_entry = f"{PRETRAINED}/{entry.phase}/{entry.key}"
             session.ledger.add_cost(replace(entry, phase=PRETRAINED, key=key_of_entry))
     return tuned[SEARCHED], found[SEARCHED]
 
 
-def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
-    """What is asked of the pre-trained route, with so many epochs of fine-tuning."""
+def _tuning(session: Session, asked: ScratchRecipe, epochs: int) -> FinetuneSection:
+    """How the pruned network is fine-tuned: as networks are trained here, from a lower peak."""
     fields = asked.training.model_dump(include=set(FinetuneSection.model_fields))
     fields |= {"epochs": epochs, "lr": asked.pretrained.lr, "warmup_epochs": 0.0}
-    fields["seed"] = session.seeds.seed("finetune")
+    return FinetuneSection(**{**fields, "seed": session.seeds.seed("finetune")})
+
+
+def _recipe(asked: ScratchRecipe, tuning: FinetuneSection) -> PruneRecipe:
+    """What is asked of the pre-trained route."""
     return PruneRecipe.parse(
         {
             "seed": asked.seed,
@@ -144,7 +148,7 @@ def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
             "recovery": asked.pretrained.recovery,
             "budget": asked.budget.model_dump(),
             "search": asked.search.model_dump(exclude={"rank_by"}),
-            "finetune": {key: value for key, value in fields.items() if value is not None},
+            "finetune": tuning.model_dump(exclude_none=True),
         },
         "the pre-trained route",
     )

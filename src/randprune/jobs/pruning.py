@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
-from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
-from randprune.jobs.identity import describe, run_key
+from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
 from randprune.jobs.measure import Entrant, entrant, measure
 from randprune.jobs.opening import check_outputs, example_of, open_trained
-from randprune.jobs.outcome import finished_network, result_of, save_network
-from randprune.jobs.progress import Progress, phase
+from randprune.jobs.progress import phase
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
-from randprune.jobs.work_folder import WorkFolder
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
@@ -39,63 +34,36 @@ from randprune.store import (
     RANDOM_CHANNELS,
     SEARCHED,
     UNIFORM,
-    Accuracy,
     NetworkRow,
     Notes,
     SearchInfo,
     Store,
 )
-from randprune.zoo.data import Data
 
 
 def prune_network(
     recipe: PruneRecipe,
-    model: nn.Module,
-    data: Data,
-    folder: Path,
-    progress: Progress,
+    given: Given,
     *,
-    example: Tensor | None = None,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
-    device: str | None = None,
 ) -> PruneResult:
     """Do the whole job that a recipe describes, or what is left of it.
 
     Args:
         recipe: what to do.
-        model: the trained network; left bit-identical.
-        data: the images; the test set is opened once, at the end.
-        folder: for records, recipe and the pruned network.
-        progress: is told how far the job is.
-        example: what the network is traced with; default: one image of the data.
+        given: the trained network, the images, and where results go.
         criterion, strategy: objects, instead of those that the recipe names.
-        device: where networks are evaluated and trained; default: the GPU if there is one.
     """
-    with Store.open(folder) as store:
+    with Store.open(given.folder) as store:
         # Trace the network into channel groups.
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        dense = model if place.type == "cpu" else private_copy(model).cpu()
-        with phase(progress, "trace", "Tracing the network"):
-            example = example_of(data) if example is None else example.cpu()
-            check_outputs(dense, data, example)
-            session = open_trained(
-                recipe,
-                dense,
-                data,
-                rules=recipe.search,
-                seeds=Seeds(str(recipe.seed)),
-                work=folder / "work",
-                example=example,
-            )
-        run = store.run(run_key(recipe, session))
-        session.work = WorkFolder(folder / "work" / f"run-{run.id}")
-        session.ledger, session.progress, session.device = run, progress, device
-        if (known := finished_network(run, dense)) is not None:
-            return result_of(recipe, session, run, known.to(place))
+        with phase(given.progress, "trace", "Tracing the network"):
+            session = traced_session(recipe, given)
+        run = begun(recipe, session, store, given)
+        if (known := finished_network(run, session.network)) is not None:
+            return result_of(recipe, session, run, known, given)
 
-        with run, using(decide(run.threads).count):
-            describe(recipe, session, run, "recipe.toml", "randprune prune --recipe")
+        with at_work(recipe, session, run):
             scores = prepared_scores(session, recipe, criterion)
 
             # Search: every candidate is cut by the criterion's scores, and quickly repaired.
@@ -128,8 +96,23 @@ def prune_network(
                 run.write(Notes(tuple(map(portable, notes))))
             small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
             save_network(recipe, session, run, small)
-        session.work.remove()
-        return result_of(recipe, session, run, small.to(place))
+        return result_of(recipe, session, run, small, given)
+
+
+def traced_session(recipe: PruneRecipe, given: Given) -> Session:
+    """The session of the trained network, on the CPU, which candidates are cut from."""
+    dense = given.model if given.place.type == "cpu" else private_copy(given.model).cpu()
+    example = example_of(given.data) if given.example is None else given.example.cpu()
+    check_outputs(dense, given.data, example)
+    return open_trained(
+        recipe,
+        dense,
+        given.data,
+        rules=recipe.search,
+        seeds=Seeds(str(recipe.seed)),
+        work=given.folder / "work",
+        example=example,
+    )
 
 
 def prepared_scores(
@@ -143,7 +126,7 @@ def prepared_scores(
         _ = session.quick_judge
         labels = session.search_images.labels
         chance = labels.bincount().max().item() / len(labels)
-        running.step(dense_accuracy=_dense_accuracy(session).share, chance_accuracy=chance)
+        running.step(dense_accuracy=session.dense_accuracy().share, chance_accuracy=chance)
     with session.phase("calibrate", "Collecting statistics", total=2) as running:
         if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
             session.moments()
@@ -170,16 +153,9 @@ def labels_of(strategy: str) -> dict[str, str]:
     }
 
 
-def _dense_accuracy(session: Session) -> Accuracy:
-    """Of the dense network on the search images, in float32."""
-    judge, labels = session.exact_judge, session.search_images.labels
-    assert judge.dense_logits is not None
-    return Accuracy(int((judge.dense_logits.argmax(dim=1) == labels).sum()), len(labels))
-
-
 def _dense(session: Session) -> Entrant:
     """The dense network, with its accuracy on the search images."""
-    row = NetworkRow(DENSE, DENSE, "dense", search=_dense_accuracy(session))
+    row = NetworkRow(DENSE, DENSE, "dense", search=session.dense_accuracy())
     return entrant(session, session.network, row, timed=True)
 
 

@@ -43,6 +43,7 @@ from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
 from randprune.space import IntArray, Selection, Space
+from randprune.store import Accuracy
 from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Split
 
@@ -267,7 +268,7 @@ class Session:
         """Measures networks on the search images, beside a trained network's outputs."""
         if precision not in self._judges:
             evaluator = self.evaluator(self.search_images, "search", precision)
-            dense = self._dense_logits(evaluator, precision) if self.trained else None
+            dense = self.dense_logits(precision) if self.trained else None
             self._judges[precision] = Judge(evaluator, dense)
         return self._judges[precision]
 
@@ -281,7 +282,10 @@ class Session:
         """Measures networks in float32."""
         return self.judge("float32")
 
-    def _dense_logits(self, evaluator: Evaluator, precision: str) -> Tensor:
+    def dense_logits(self, precision: Precision) -> Tensor:
+        """The outputs of `network` on the search images, kept."""
+        evaluator = self.evaluator(self.search_images, "search", precision)
+
         def run() -> dict[str, Tensor]:
             start = time.perf_counter()
             logits = evaluator.logits(self.network, name="the dense network")
@@ -289,6 +293,11 @@ class Session:
             return {"logits": logits}
 
         return self.work.tensors(f"dense-{precision}", run)["logits"]
+
+    def dense_accuracy(self) -> Accuracy:
+        """Of `network` on the search images, in float32."""
+        right = self.dense_logits("float32").argmax(dim=1) == self.search_images.labels
+        return Accuracy(int(right.sum()), len(right))
 
     # -- statistics ----------------------------------------------------------------------------
 

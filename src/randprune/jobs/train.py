@@ -104,9 +104,7 @@ def trained(
 
 def training_cost(session: Session, name: str) -> CostEntry:
     """What the finished training of this name cost, whichever process has done it."""
-    document = session.work.document(name)
-    assert document is not None, f"the training {name!r} is not finished"
-    return CostEntry(**document["cost"])
+    return CostEntry(**session.work.made_document(name)["cost"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,7 @@ from randprune.report.format import size
 
 
 def export(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
-    ],
+    file: options.PrunedFile,
     out: Annotated[
         Path,
         typer.Option(
@@ -28,15 +26,7 @@ def export(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="The dense architecture, where the file does not name it.",
-            show_default="by the file",
-        ),
-    ] = None,
+    model: options.Architecture = None,
     batch: Annotated[
         int | None,
         typer.Option("--batch", min=1, help="A fixed batch size.", show_default="any"),

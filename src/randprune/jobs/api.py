@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 
@@ -18,16 +18,20 @@ from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
 from randprune.jobs.arguments import (
     as_budget,
+    as_budgets,
     as_epochs,
-    as_network,
     as_training,
     as_widening,
+    budget_section,
     check_batches,
     check_example,
     check_settings,
+    named_network,
 )
+from randprune.jobs.budgets import prune_to_budgets
+from randprune.jobs.curve import PruneCurve
 from randprune.jobs.job import Given
-from randprune.jobs.opening import images_of_recipe, model_section, network_of_recipe
+from randprune.jobs.opening import images_of_recipe, network_of
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
@@ -50,8 +54,9 @@ _BATCHES = {
 }
 
 
+@overload
 def prune(
-    model: nn.Module,
+    model: nn.Module | str,
     data: Any,
     budget: float | Budget = 0.5,
     criterion: str | Criterion | None = None,
@@ -60,6 +65,7 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
+    weights: Folder | None = None,
     example_inputs: Tensor | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -68,8 +74,58 @@ def prune(
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
+    plugins: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> PruneResult:
+) -> PruneResult: ...
+
+
+@overload
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: Sequence[float | Budget],
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    weights: Folder | None = None,
+    example_inputs: Tensor | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneCurve: ...
+
+
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: float | Budget | Sequence[float | Budget] = 0.5,
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    weights: Folder | None = None,
+    example_inputs: Tensor | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult | PruneCurve:
     """Prune a trained network: search widths, cut, repair, verify, fine-tune, measure, save.
 
         result = rp.prune(model, rp_data, budget=0.5, out="runs/half")
@@ -79,11 +135,12 @@ def prune(
     where it stopped and ends with the same network. A finished job is only read.
 
     Args:
-        model: the trained network; left bit-identical.
+        model: the trained network, left bit-identical; or a name such as "torchvision:resnet18".
         data: a `Data`, a name such as "npz:DIR", tensors, arrays, or torch datasets: whatever
             `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
             the test images are opened once, for the final numbers.
-        budget: the share of the MACs that remains, or a `Budget`.
+        budget: the share of the MACs that remains, or a `Budget`; or several of them, which share
+            all that is known of the network and give a `PruneCurve`.
         criterion: what ranks the channels of a group, by name or as an object; default: the
             preset's, "reconstruction".
         candidates: how many configurations are repaired and evaluated; default: 100.
@@ -91,6 +148,7 @@ def prune(
             such as "least_squares+sequential"; default: the preset's, "least_squares".
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
         seed: decides everything random.
+        weights: the file with the weights of a network that was given by its name.
         example_inputs: what the network is traced with; default: one image of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
@@ -101,6 +159,7 @@ def prune(
         out: the folder for records, recipe and the pruned network; None keeps nothing.
         progress: is told how far the job is.
         device: where networks are evaluated and trained; default: the GPU if there is one.
+        plugins: modules to import first, which register criteria, strategies or recoveries.
         settings: any other key of a recipe, in its sections, such as
             ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
 
@@ -113,7 +172,8 @@ def prune(
         MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
     """
-    model, asked = as_network(model, "prune"), as_budget(budget)
+    network, section = named_network(model, weights, "prune")
+    asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
@@ -123,8 +183,9 @@ def prune(
     document: dict[str, Any] = {
         "seed": seed,
         "preset": preset,
-        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "plugins": list(plugins),
+        "model": section,
+        "budget": budget_section(asked),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,
@@ -135,22 +196,20 @@ def prune(
     if (training := as_training(finetune, "finetune", "prune")) is not None:
         document["finetune"] = training
     _merge(document, settings)
-    recipe = PruneRecipe.parse(document, "the parameters of prune")
-    return _done(
-        recipe,
-        model,
-        as_data(data),
-        out=out,
-        progress=progress,
-        device=device,
-        example=example_inputs,
-        criterion=None if isinstance(criterion, str) else criterion,
-        strategy=None if isinstance(strategy, str) else strategy,
-    )
+    where = "the parameters of prune"
+    recipe = PruneRecipe.parse(document, where).resolved(where)
+    with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
+        result = _pruned(
+            recipe,
+            given,
+            criterion=None if isinstance(criterion, str) else criterion,
+            strategy=None if isinstance(strategy, str) else strategy,
+        )
+    return result if out is not None else result.without_folder()
 
 
 def prune_from_scratch(
-    model: nn.Module,
+    model: nn.Module | str,
     data: Any,
     budget: float | Budget = 0.5,
     factor: float | Mapping[str, float] = 1.5,
@@ -180,8 +239,8 @@ def prune_from_scratch(
     with the same network. A finished job is only read.
 
     Args:
-        model: the original network; left bit-identical. Its weights do not matter, but those of
-            layers that cannot draw new ones.
+        model: the original network, left bit-identical, or its name. Its weights do not matter,
+            but those of layers that cannot draw new ones.
         data: as `prune` takes it.
         budget: the share of the original network's MACs, or a `Budget`.
         factor: how much wider than originally a configuration may be in a layer, of all channel
@@ -211,15 +270,16 @@ def prune_from_scratch(
         MemoryLimitError: memory does not suffice for a batch.
     """
     function = "prune_from_scratch"
-    model, asked = as_network(model, function), as_budget(budget)
+    network, section = named_network(model, None, function, seed)
+    asked = as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
     if not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
     document: dict[str, Any] = {
         "seed": seed,
-        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "model": section,
+        "budget": budget_section((asked,)),
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {
@@ -236,16 +296,30 @@ def prune_from_scratch(
     }
     _merge(document, settings)
     recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
-    return _done(
-        recipe,
-        model,
-        as_data(data),
-        out=out,
-        progress=progress,
-        device=device,
-        example=example_inputs,
-        strategy=None if isinstance(strategy, str) else strategy,
-    )
+    with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
+        proposer = None if isinstance(strategy, str) else strategy
+        result = scratch_network(recipe, given, strategy=proposer)
+    return result if out is not None else result.without_folder()
+
+
+@overload
+def run_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult: ...
+
+
+@overload
+def run_recipe(
+    recipe: JobRecipes,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult | PruneCurve: ...
 
 
 def run_recipe(
@@ -254,7 +328,7 @@ def run_recipe(
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
-) -> PruneResult:
+) -> PruneResult | PruneCurve:
     """Do the job that a recipe describes, with the network and images that it names.
 
     Args:
@@ -262,12 +336,16 @@ def run_recipe(
         out: instead of the recipe's output folder.
         progress, device: as in `prune`.
 
+    Returns:
+        A `PruneCurve` where the recipe has several budgets.
+
     Raises:
         InvalidInputError: the recipe names no network or images; and as `prune` or
             `prune_from_scratch`.
     """
+    recipe = recipe.resolved()
     scratch = isinstance(recipe, ScratchRecipe)
-    named = {"network": model_section(recipe).spec, "strategy": recipe.search.strategy}
+    named = {"network": recipe.network.spec, "strategy": recipe.search.strategy}
     if isinstance(recipe, PruneRecipe):
         named["criterion"] = recipe.criterion
     for key, name in named.items():
@@ -279,9 +357,14 @@ def run_recipe(
     images = images_of_recipe(recipe)
     # From scratch the constructor's weights matter: they are the same ones in the process that goes
     # on after an interruption.
-    model = network_of_recipe(recipe, recipe.seed if scratch else None)
+    model = network_of(recipe.network, recipe.seed if scratch else None)
     out = out or recipe.output.folder or None
-    return _done(recipe, model, images, out=out, progress=progress, device=device)
+    with _given(recipe, model, images, out, progress, device) as given:
+        if isinstance(recipe, ScratchRecipe):
+            result: PruneResult | PruneCurve = scratch_network(recipe, given)
+        else:
+            result = _pruned(recipe, given)
+    return result if out is not None else result.without_folder()
 
 
 def run_scratch_recipe(
@@ -295,37 +378,41 @@ def run_scratch_recipe(
     return run_recipe(recipe, out=out, progress=progress, device=device)
 
 
-def _done(
+def _pruned(
+    recipe: PruneRecipe,
+    given: Given,
+    *,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+) -> PruneResult | PruneCurve:
+    """The job for one budget, or for each of several."""
+    if recipe.budget.ratios:
+        return prune_to_budgets(recipe, given, criterion=criterion, strategy=strategy)
+    return prune_network(recipe, given, criterion=criterion, strategy=strategy)
+
+
+@contextmanager
+def _given(
     recipe: JobRecipes,
     model: nn.Module,
     data: Data,
-    *,
     out: Folder | None,
     progress: Progress | None,
     device: str | None,
     example: Tensor | None = None,
-    criterion: Criterion | None = None,
-    strategy: Strategy | None = None,
-) -> PruneResult:
-    """The result of a job in its folder, or in one that goes away where none is asked for."""
+) -> Iterator[Given]:
+    """What a job works on; within the block torch has the threads of a job.
+
+    Without `out` the folder goes away after the block.
+    """
     check_batches(model, next(data.calibration.batches(1))[0])
-    with using(decide().count), memory_errors(*_BATCHES[recipe.job]), _folder(out) as folder:
-        given = Given(model, data, folder, progress or Silent(), example, device)
-        if isinstance(recipe, ScratchRecipe):
-            result = scratch_network(recipe, given, strategy=strategy)
-        else:
-            result = prune_network(recipe, given, criterion=criterion, strategy=strategy)
-    return result if out is not None else result.without_folder()
-
-
-@contextmanager
-def _folder(out: Folder | None) -> Iterator[Path]:
-    """The folder asked for, or one that goes away."""
-    if out is not None:
-        yield checked_path(out, "out")
-        return
-    with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-        yield Path(folder)
+    shown = progress or Silent()
+    with using(decide().count), memory_errors(*_BATCHES[recipe.job]):
+        if out is not None:
+            yield Given(model, data, checked_path(out, "out"), shown, example, device)
+            return
+        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+            yield Given(model, data, Path(folder), shown, example, device)
 
 
 def _known(**parameters: Any) -> dict[str, Any]:

@@ -130,11 +130,11 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
 def _network(session: Session, candidate: Candidate, maker: Repaired) -> nn.Module:
     """The repaired finalist, or the one that an earlier process has kept."""
     name = f"finalist-{candidate.method}-{candidate.index}"
-    found = session.work.network(name, session.original.network)
+    found = session.made.network(name, session.original.network)
     if found is not None:
         return found
     made = maker.make(session.space.check_widths(candidate.widths)).network
-    return session.work.keep_network(name, made)
+    return session.made.keep_network(name, made)
 
 
 def _finalist(

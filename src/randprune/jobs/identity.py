@@ -7,10 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from randprune.atomic import write_file
-from randprune.jobs.opening import JobRecipe
 from randprune.jobs.session import Session
 from randprune.provenance import OUTSIDE, shared_name
-from randprune.recipe import CUSTOM, shareable_toml
+from randprune.recipe import CUSTOM, JobRecipe, shareable_toml
 from randprune.store import (
     BudgetInfo,
     ModelInfo,
@@ -80,7 +79,6 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
             where the recipe says all.
     """
     name = network_name(recipe)
-    file = numbered(run, file)
     complete = bool(name) and recipe.data is not None
     again = f"{command} {shlex.quote(_name_here(run.store.folder / file))}" if complete else ""
     text = shareable_toml(recipe.document(), again)

@@ -24,6 +24,9 @@ from randprune.lineage import selection_of
 from randprune.store import ArtifactInfo, Notes, Run, Store, Verification, Winner
 from randprune.zoo.data import Data
 
+NOT_DECISIVE = ("plugins",)
+"""Keys of a job's recipe that do not decide its result by themselves."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
@@ -53,19 +56,29 @@ class Given:
 
 def begun(recipe: JobRecipes, session: Session, store: Store, given: Given) -> Run:
     """The records of the job, begun now or by an earlier process; the session writes there."""
-    run = store.run(run_key(recipe, session))
+    run = store.run(run_key(recipe, session, not_decisive=NOT_DECISIVE))
     session.work = WorkFolder(given.folder / "work" / f"run-{run.id}")
     session.ledger, session.progress, session.device = run, given.progress, given.device
     return run
 
 
 @contextmanager
-def at_work(recipe: JobRecipes, session: Session, run: Run) -> Iterator[None]:
-    """Within the block the job is done: its records say so, with the threads it began with."""
+def at_work(recipe: JobRecipes, session: Session, run: Run, file: str = "") -> Iterator[None]:
+    """Within the block the job is done: its records say so, with the threads it began with.
+
+    Afterwards the networks that were made on the way are forgotten.
+
+    Args:
+        recipe: what was asked.
+        session: of the job.
+        run: its records.
+        file: of the recipe in the output folder; default: one of the run's own.
+    """
+    made, file = session.made, file or numbered(run, "recipe.toml")
     with run, using(decide(run.threads).count):
-        describe(recipe, session, run, "recipe.toml", f"randprune {recipe.job} --recipe")
+        describe(recipe, session, run, file, f"randprune {recipe.job} --recipe")
         yield
-    session.work.remove()
+    made.remove()
 
 
 def save_network(recipe: JobRecipes, session: Session, run: Run, small: nn.Module) -> None:

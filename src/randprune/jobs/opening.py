@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,37 +14,13 @@ from randprune.graph.trace import trace
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, WidenSection
 from randprune.space import Space
-from randprune.store import RunKind
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.weights import load_weights
-
-
-class JobRecipe(Protocol):
-    """What the recipes of all jobs have."""
-
-    @property
-    def job(self) -> RunKind: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def model(self) -> ModelSection | None: ...
-
-    @property
-    def data(self) -> DataSection | None: ...
-
-    @property
-    def budget(self) -> BudgetSection: ...
-
-    def document(self) -> dict[str, Any]:
-        """All keys as plain data."""
-        ...
 
 
 def open_trained(
@@ -123,43 +98,14 @@ def open_widened(
     return session
 
 
-def model_section(recipe: JobRecipe) -> ModelSection:
-    """The network that a recipe names.
-
-    Raises:
-        InvalidInputError: it names none.
-    """
-    if recipe.model is None:
-        raise _missing("model", "randprune:resnet20")
-    return recipe.model
-
-
-def data_section(recipe: JobRecipe) -> DataSection:
-    """The images that a recipe names.
-
-    Raises:
-        InvalidInputError: it names none.
-    """
-    if recipe.data is None:
-        raise _missing("data", "digits")
-    return recipe.data
-
-
-def _missing(section: str, example: str) -> InvalidInputError:
-    return InvalidInputError(
-        f'The recipe has no [{section}] section. Add one, e.g. [{section}] with spec = "{example}".'
-    )
-
-
-def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
-    """The network that a recipe names, with its weights where it has some.
+def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:
+    """The network of a recipe's section, with its weights where it has some.
 
     Args:
-        recipe: with [model].
+        asked: the section.
         seed: of the weights that its constructor draws, the same in any process; None: they are
             drawn from torch's own generator.
     """
-    asked = model_section(recipe)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -171,7 +117,7 @@ def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
 
 def images_of_recipe(recipe: JobRecipe) -> Data:
     """The images that a recipe names."""
-    asked = data_section(recipe)
+    asked = recipe.images
     return load_data(
         asked.spec,
         calibration=asked.calibration,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -13,7 +12,7 @@ from randprune.jobs.controls import uniform_controls
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.measure import Entrant, entrant
-from randprune.jobs.progress import Progress
+from randprune.jobs.progress import Renamed
 from randprune.jobs.pruning import labels_of, prepared_scores, repairing
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.session import Session, Subject
@@ -111,7 +110,7 @@ def _pruned(
             seeds=session.seeds,
             work=WorkFolder(folder / "work"),
             ledger=run,
-            progress=_Renamed(session.progress),
+            progress=Renamed(session.progress, PRETRAINED, "Pre-trained route"),
             device=session.device,
         )
         # The same steps as in `randprune.jobs.pruning`, up to the fine-tuning.
@@ -152,22 +151,3 @@ def _recipe(asked: ScratchRecipe, tuning: FinetuneSection) -> PruneRecipe:
         },
         "the pre-trained route",
     )
-
-
-class _Renamed:
-    """Progress of the inner job, under names of its own."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def start(self, phase: str, total: int, done: int, text: str) -> None:
-        """A phase begins."""
-        self._progress.start(f"{PRETRAINED}/{phase}", total, done, f"Pre-trained route: {text}")
-
-    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
-        """Steps are complete."""
-        self._progress.advance(f"{PRETRAINED}/{phase}", done, metrics)
-
-    def finish(self, phase: str) -> None:
-        """The phase is complete."""
-        self._progress.finish(f"{PRETRAINED}/{phase}")

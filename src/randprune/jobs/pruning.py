@@ -7,7 +7,7 @@ the same call after `kill -9` continues where that one stopped and ends with the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from randprune.criteria import Criterion, criteria
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
+from randprune.jobs.doubts import beaten, chance, near_chance
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
@@ -36,6 +37,7 @@ from randprune.store import (
     UNIFORM,
     NetworkRow,
     Notes,
+    Run,
     SearchInfo,
     Store,
 )
@@ -64,39 +66,78 @@ def prune_network(
             return result_of(recipe, session, run, known, given)
 
         with at_work(recipe, session, run):
-            scores = prepared_scores(session, recipe, criterion)
+            found = found_network(session, run, recipe, criterion, strategy)
+            finish(session, run, recipe, found)
+        return result_of(recipe, session, run, found.network, given)
 
-            # Search: every candidate is cut by the criterion's scores, and quickly repaired.
-            quick = repairing(session, scores, quick_form(recipe.recovery))
-            strategy = strategy or create_strategy(recipe.search, session.tables)
-            info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-            candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
-            controls = uniform_controls(session, run, quick)
 
-            # Finalists are repaired as well as can be; the best one wins, and is proved exact.
-            recovery = recipe.finalists.recovery or recipe.recovery
-            thorough = repairing(session, scores, recovery)
-            count = recipe.finalists.count
-            found = choose_winner(session, run, candidates, controls, thorough, count)
-            verification = verify_cut(session, run, found[SEARCHED].selection)
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a job has found before the test set is opened.
 
-            # Fine-tune the winner; measure all networks, at all stages, on the test set.
-            labels = labels_of(recipe.search.strategy)
-            tuned = fine_tune(session, recipe.finetune, found, labels)
-            cut_only = repairing(session, scores, "none")
-            entrants = [_dense(session)]
-            for method, finalist in found.items():
-                bare = cut_only[method].make(finalist.selection.widths).network
-                entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
-            measure(session, run, entrants, recipe.output.latency_seconds)
+    Attributes:
+        network: the winner, pruned, repaired and fine-tuned, in evaluation mode.
+        entrants: all networks of the comparison, at all stages.
+        notes: what a reader must know.
+        opened: how often the test set had been opened by then.
+    """
 
-            # Save the winner, and what a reader must know of it.
-            failed = [c.error for c in controls.values() if c.status == "failed"]
-            if notes := failed + ([] if verification.passed else [verification.message]):
-                run.write(Notes(tuple(map(portable, notes))))
-            small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
-            save_network(recipe, session, run, small)
-        return result_of(recipe, session, run, small, given)
+    network: nn.Module
+    entrants: Sequence[Entrant]
+    notes: Sequence[str]
+    opened: int
+
+
+def found_network(
+    session: Session,
+    run: Run,
+    recipe: PruneRecipe,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+) -> Found:
+    """The best network within the budget, and what it is set beside.
+
+    Args:
+        session: of the traced network.
+        run: the job's records.
+        recipe: what to do.
+        criterion, strategy: objects, instead of those that the recipe names.
+    """
+    scores = prepared_scores(session, recipe, criterion)
+
+    # Search: every candidate is cut by the criterion's scores, and quickly repaired.
+    quick = repairing(session, scores, quick_form(recipe.recovery))
+    strategy = strategy or create_strategy(recipe.search, session.tables)
+    info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
+    candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
+    controls = uniform_controls(session, run, quick)
+
+    # Finalists are repaired as well as can be; the best one wins, and is proved exact.
+    thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
+    count = recipe.finalists.count
+    found = choose_winner(session, run, candidates, controls, thorough, count)
+    verification = verify_cut(session, run, found[SEARCHED].selection)
+
+    # Fine-tune the winner, and the controls where asked.
+    tuned = fine_tune(session, recipe.finetune, found, labels_of(recipe.search.strategy))
+    cut_only = repairing(session, scores, "none")
+    entrants = [_dense(session)]
+    for method, finalist in found.items():
+        bare = cut_only[method].make(finalist.selection.widths).network
+        entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
+    notes = near_chance(session.dense_accuracy().share, chance(session.search_images.labels))
+    notes += [c.error for c in controls.values() if c.status == "failed"]
+    notes += [] if verification.passed else [verification.message]
+    network = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
+    return Found(network, entrants, notes, session.data.test_opened)
+
+
+def finish(session: Session, run: Run, recipe: PruneRecipe, found: Found) -> None:
+    """Measure all networks on the test set, save the winner, and what a reader must know of it."""
+    measure(session, run, found.entrants, recipe.output.latency_seconds, found.opened)
+    if notes := [*found.notes, *beaten(run.networks())]:
+        run.write(Notes(tuple(map(portable, notes))))
+    save_network(recipe, session, run, found.network)
 
 
 def traced_session(recipe: PruneRecipe, given: Given) -> Session:
@@ -124,9 +165,8 @@ def prepared_scores(
     """
     with session.phase("dense", "Evaluating the dense network") as running:
         _ = session.quick_judge
-        labels = session.search_images.labels
-        chance = labels.bincount().max().item() / len(labels)
-        running.step(dense_accuracy=session.dense_accuracy().share, chance_accuracy=chance)
+        by_chance = chance(session.search_images.labels)
+        running.step(dense_accuracy=session.dense_accuracy().share, chance_accuracy=by_chance)
     with session.phase("calibrate", "Collecting statistics", total=2) as running:
         if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
             session.moments()

@@ -17,6 +17,7 @@ from scipy.stats import kendalltau
 
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.controls import scratch_controls
+from randprune.jobs.doubts import beaten
 from randprune.jobs.final_trainings import train_all
 from randprune.jobs.finalists import verify_cut
 from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
@@ -100,7 +101,8 @@ def scratch_network(
             # Prove the cut; measure all networks on the test set.
             selection = first_channels(session.space, np.array(winner.widths))
             verification = verify_cut(session, run, selection)
-            measure(session, run, entrants, recipe.output.latency_seconds)
+            opened = session.data.test_opened
+            measure(session, run, entrants, recipe.output.latency_seconds, opened)
 
             # Save the winner, and what a reader must know of it.
             stayed = widening_of(session.network).stayed.items()
@@ -108,6 +110,7 @@ def scratch_network(
             notes += controls.notes
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
+            notes += beaten(run.networks())
             if notes:
                 run.write(Notes(tuple(map(portable, notes))))
             network = in_mode(next(e.network for e in entrants if e.row.role == SEARCHED))

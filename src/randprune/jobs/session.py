@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -97,13 +97,15 @@ class Session:
         data: the images.
         rules: limits on widths, and how candidates are compared.
         seeds: where everything random comes from.
-        work: what is kept until the work is done.
+        work: what is kept until the work is done. What is known of the network lies here;
+            networks that are made for a budget lie in `made`.
         ledger: what is found, and what it costs.
         progress: who is told.
         device: where networks are evaluated and trained; default: the GPU if there is one.
         trained: whether the subject's weights say anything, so that candidates are compared with
             its outputs.
         threads: how many threads engines are chosen for, None: as many as torch uses here.
+        part: the part of `work` where networks are kept, of a job with several budgets.
     """
 
     subject: Subject
@@ -118,6 +120,7 @@ class Session:
     device: str | None = None
     trained: bool = True
     threads: int | None = None
+    part: str = ""
     _judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _evaluators: dict[str, Evaluator] = field(default_factory=dict, repr=False)
 
@@ -135,6 +138,18 @@ class Session:
     def budget(self) -> Budget:
         """What a configuration may cost, as a share of `network`'s cost."""
         return self.subject.budget
+
+    @property
+    def made(self) -> WorkFolder:
+        """Where networks that are made for the budget are kept, their trainings included."""
+        return self.work.inside(self.part) if self.part else self.work
+
+    def aim(self, budget: Budget) -> None:
+        """Work from now on for this budget; what is known of the network stays known.
+
+        The network is the one that was given: nothing was widened.
+        """
+        self.subject = self.original = replace(self.subject, budget=budget)
 
     def use(self, network: nn.Module) -> None:
         """Work from now on with this network, such as the given one after its training.

@@ -106,6 +106,10 @@ class WorkFolder:
             f"{path.parent}, or damaged. Give the same command again: it makes it once more."
         )
 
+    def inside(self, name: str) -> WorkFolder:
+        """A folder of this name within this one."""
+        return WorkFolder(self.folder / name)
+
     def remove(self) -> None:
         """Forget everything, and the folder above where nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)

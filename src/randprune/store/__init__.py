@@ -10,6 +10,7 @@ with Store.open("out") as store:
 """
 
 from randprune.store.codec import content_hash
+from randprune.store.curve import CurvePoint, curve_of
 from randprune.store.database import RunKey, Store
 from randprune.store.rows import (
     DENSE,
@@ -29,6 +30,7 @@ from randprune.store.rows import (
     Accuracy,
     ArtifactInfo,
     BudgetInfo,
+    BudgetSeries,
     Candidate,
     CandidateStatus,
     CostEntry,
@@ -74,9 +76,11 @@ __all__ = [
     "Accuracy",
     "ArtifactInfo",
     "BudgetInfo",
+    "BudgetSeries",
     "Candidate",
     "CandidateStatus",
     "CostEntry",
+    "CurvePoint",
     "EpochRow",
     "FrozenInfo",
     "GroupInfo",
@@ -102,4 +106,5 @@ __all__ = [
     "Verification",
     "Winner",
     "content_hash",
+    "curve_of",
 ]

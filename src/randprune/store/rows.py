@@ -292,6 +292,19 @@ class BudgetInfo(Milestone):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetSeries(Milestone):
+    """The job of several budgets that a run is a part of; runs with an equal `job` are its others.
+
+    `ratios`: all budgets of the job, as they were asked for.
+    """
+
+    KEY: ClassVar[str] = "budget_series"
+
+    job: str
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchInfo(Milestone):
     """How candidates were made and compared; `planned` is how many the recipe asks for."""
 

@@ -19,7 +19,7 @@ from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import Maker
-from randprune.jobs.opening import network_of_recipe
+from randprune.jobs.opening import network_of
 from randprune.jobs.quality import Quality
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
@@ -138,7 +138,7 @@ class BenchJob(ABC):
 
 def dense_network(recipe: BenchRecipe, seeds: Seeds) -> nn.Module:
     """The dense network of a recipe, in evaluation mode: with its weights, or to be trained."""
-    return in_mode(network_of_recipe(recipe, seeds.seed("initial weights")))
+    return in_mode(network_of(recipe.network, seeds.seed("initial weights")))
 
 
 def seeds_of(recipe: BenchRecipe) -> Seeds:

@@ -22,6 +22,7 @@ from randprune.recipe.prune import (
     EngineChoice,
     MinKeep,
     Rank,
+    RankingImages,
     RankingPrecision,
     RoundTo,
 )
@@ -83,6 +84,7 @@ class ProposalSection(Section):
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy. From scratch the default is accuracy.",
     )
+    images: RankingImages = None
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
     engine: EngineChoice = "rules"

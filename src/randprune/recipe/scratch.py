@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from randprune.recipe.base import Section
 from randprune.recipe.job import JobRecipe, OutputSection
 from randprune.recipe.names import CriterionName, RecoveryName, StrategyOrObject
-from randprune.recipe.prune import SearchSection, TrainSection
+from randprune.recipe.prune import RankingImages, SearchSection, TrainSection
 
 
 class WidenSection(Section):
@@ -56,6 +56,7 @@ class ScratchSearchSection(SearchSection):
     rank_by: Literal["accuracy", "loss"] = Field(
         default="accuracy", description="what ranks candidates on the search images."
     )
+    images: RankingImages = None
 
 
 class TrainingSection(TrainSection):

@@ -167,13 +167,13 @@ def prepared_scores(
         _ = session.quick_judge
         by_chance = chance(session.search_images.labels)
         running.step(dense_accuracy=session.dense_accuracy().share, chance_accuracy=by_chance)
-    with session.phase("calibrate", "Collecting statistics", total=2) as running:
-        if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
-            session.moments()
-        running.step()
-        ours = session.scores(criterion or criteria.create(recipe.criterion))
+    criterion = criterion or criteria.create(recipe.criterion)
+    recoveries = (recipe.recovery, recipe.finalists.recovery)
+    if "moments" in criterion.needs or any(map(needs_moments, recoveries)):
+        session.moments()
+    with session.phase("scores", "Scoring channels"):
+        ours = session.scores(criterion)
         random = session.random_scores("random_channels")
-        running.step()
     return {SEARCHED: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
 
 

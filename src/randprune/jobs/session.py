@@ -34,11 +34,12 @@ from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
     DenseStatistics,
     Moments,
+    Partial,
     collect_moments,
     needs_moments,
     recover,
 )
-from randprune.recovery.sensitivity import KEEPS, measured_tables
+from randprune.recovery.sensitivity import KEEPS, measured_tables, measurements
 from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
@@ -51,6 +52,9 @@ BATCH = 128
 """Calibration images a batch."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
+
+
+_TABLES_SO_FAR = "tables-so-far"
 
 
 class CandidateRules(Protocol):
@@ -341,14 +345,29 @@ class Session:
                     found = Moments.load(path)
                 except ArtifactError:
                     path.unlink(missing_ok=True)
-            if found is None:
-                start = time.perf_counter()
-                batches, seed = self.calibration.batches(BATCH), self.seeds.seed("moments")
-                found = collect_moments(self.network, self.space, batches, seed=seed)
-                self.spend("calibrate", "moments", start, {self.macs(): found.images})
-                found.save(path)
-            self.statistics.moments = found
+            self.statistics.moments = found or self._collect_moments()
         return self.statistics.moments
+
+    def _collect_moments(self) -> Moments:
+        """The moments from one pass, which goes on where an interrupted one has stopped."""
+        seed, images = self.seeds.seed("moments"), len(self.calibration)
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": BATCH}
+        partial = Partial(self.work.file("moments-so-far"), key)
+        start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
+        text = "Collecting statistics"
+        with self.phase("calibrate", text, total=images, done=done) as running:
+            found = collect_moments(
+                self.network,
+                self.space,
+                self.calibration.batches(BATCH),
+                seed=seed,
+                partial=partial,
+                tell=running.at,
+            )
+            self.spend("calibrate", "moments", start, {self.macs(): found.images})
+            found.save(self.work.file("moments"))
+            partial.remove()
+        return found
 
     @property
     def table_passes(self) -> int:
@@ -363,10 +382,10 @@ class Session:
     @cached_property
     def _tables(self) -> Sequence[FloatArray]:
         kept = self.work.tensors("tables", self._measure_tables)
+        self.work.file(_TABLES_SO_FAR).unlink(missing_ok=True)
         return check_tables(self.space, [kept[f"{g:05d}"].numpy() for g in range(len(self.space))])
 
     def _measure_tables(self) -> dict[str, Tensor]:
-        start = time.perf_counter()
         self.moments()
         statistics = self.statistics
         inverses, found = statistics.inverses(), statistics.eliminations()
@@ -374,8 +393,14 @@ class Session:
         # The moments explain the calibration images too well; ranking has its own, where it can.
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         images = next(data.full_train.subset(unseen).batches(len(unseen)))[0]
-        tables = measured_tables(self.network, self.space, inverses, found, images)
-        self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
+        key = {"space": self.space.fingerprint, "images": unseen.tolist()}
+        partial = Partial(self.work.file(_TABLES_SO_FAR), key)
+        start, text = time.perf_counter() - partial.seconds, "Measuring widths of single groups"
+        with self.phase("tables", text, total=measurements(self.space)) as running:
+            tables = measured_tables(
+                self.network, self.space, inverses, found, images, partial=partial, tell=running.at
+            )
+            self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 
     def predicted(self, widths: IntArray) -> FloatArray:

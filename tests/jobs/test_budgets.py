@@ -62,7 +62,7 @@ def test_what_is_known_of_the_network_is_made_once(
     found = curve(tmp_path, finetune=None)
     assert calls == {"trace": 1, "collect_moments": 1, "measured_tables": 1}
     keys = [[entry.key for entry in result.ledger] for result in found]
-    for shared in ("moments", "tables", "scores/reconstruction", "dense/float32"):
+    for shared in ("moments", "tables", "scores/reconstruction", "dense/search"):
         assert [shared in ours for ours in keys] == [True, False]
 
 

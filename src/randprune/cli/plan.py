@@ -44,7 +44,10 @@ class Plan(Protocol):
 
 def show_plan(make: Callable[[], Plan], *, json: bool) -> None:
     """A plan on standard output: what `--dry-run` does."""
-    with messages().status("Looking at the network and the images ..."):
+    from randprune.evaluate.threads import decide, using
+
+    # Times are judged with the threads that the job will have.
+    with messages().status("Looking at the network and the images ..."), using(decide().count):
         plan = make()
     if json:
         print_json(plan.to_json())
@@ -89,8 +92,8 @@ class JobPlan:
         from randprune.search.feasible import require_reachable
 
         network, data = network_and_images(recipe)
-        check_outputs(network, data, example_of(data))
         space = traced(recipe, network, data)
+        check_outputs(network, data, example_of(data))
         limits = recipe.search.min_keep, recipe.search.round_to
         budgets = recipe.budget.budgets()
         for budget in budgets:

@@ -16,17 +16,18 @@ from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
+from randprune.graph.program import in_mode
 from randprune.jobs.arguments import (
     as_budget,
     as_budgets,
     as_epochs,
+    as_network,
     as_training,
     as_widening,
     budget_section,
     check_batches,
     check_example,
     check_settings,
-    named_network,
 )
 from randprune.jobs.budgets import prune_to_budgets
 from randprune.jobs.curve import PruneCurve
@@ -172,7 +173,7 @@ def prune(
         MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
     """
-    network, section = named_network(model, weights, "prune")
+    network, section = as_network(model, weights, "prune")
     asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
@@ -198,6 +199,7 @@ def prune(
     _merge(document, settings)
     where = "the parameters of prune"
     recipe = PruneRecipe.parse(document, where).resolved(where)
+    network = network or in_mode(network_of(recipe.network))
     with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
         result = _pruned(
             recipe,
@@ -270,7 +272,7 @@ def prune_from_scratch(
         MemoryLimitError: memory does not suffice for a batch.
     """
     function = "prune_from_scratch"
-    network, section = named_network(model, None, function, seed)
+    network, section = as_network(model, None, function)
     asked = as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
@@ -296,6 +298,7 @@ def prune_from_scratch(
     }
     _merge(document, settings)
     recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
+    network = network or network_of(recipe.network, seed)
     with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
         proposer = None if isinstance(strategy, str) else strategy
         result = scratch_network(recipe, given, strategy=proposer)

@@ -14,30 +14,23 @@ from randprune.cost import Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
-from randprune.jobs.opening import network_of
-from randprune.recipe import CUSTOM, ModelSection
+from randprune.recipe import CUSTOM
 from randprune.training import TrainRecipe
 
 
-def named_network(
-    model: Any, weights: Any, function: str, seed: int | None = None
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that can be cut, and the section of a recipe that stands for it.
+def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The network that can be cut, None where it is named; and the section that stands for it.
 
     Args:
         model: a network, or a name for `build_model`.
         weights: the file with the weights of a named one.
         function: names the caller in messages.
-        seed: of the weights that a named one draws; None: they are drawn from torch's generator.
 
     Raises:
-        InvalidInputError, UnsupportedModelError, WeightsError: see `randprune.graph.entrance`,
-            `build_model` and `load_weights`.
+        InvalidInputError, UnsupportedModelError, WeightsError: see `randprune.graph.entrance`.
     """
     if isinstance(model, str):
-        section = {"spec": model, **({} if weights is None else {"weights": os.fspath(weights)})}
-        network = network_of(ModelSection.model_validate(section), seed)
-        return in_mode(network), section
+        return None, {"spec": model, **({} if weights is None else {"weights": os.fspath(weights)})}
     if weights is not None:
         raise InvalidInputError(
             f"The 'weights' parameter of {function} is for a network that is given by its name. "

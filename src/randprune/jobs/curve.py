@@ -9,7 +9,7 @@ from randprune.jobs.result import PruneResult
 from randprune.store import DENSE, CurvePoint
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PruneCurve:
     """The results of several budgets, in the order in which they were asked for.
 

@@ -133,10 +133,24 @@ def example_of(data: Data) -> Tensor:
 
 
 def traced(section: ModelSection | None, network: nn.Module, example: Tensor) -> Space:
-    """The channel groups of a network, as a recipe asks for them."""
-    if section is None:
-        return trace(network, example)
-    return trace(network, example, section.freeze, as_graph=section.as_graph, allow=section.allow)
+    """The channel groups of a network, as a recipe asks for them.
+
+    Raises:
+        InvalidInputError: it does not run on the images; says how to bring them to another size.
+    """
+    asked = ModelSection(spec="") if section is None else section
+    try:
+        return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+    except InvalidInputError as error:
+        if example.ndim != 4 or not isinstance(error.__cause__, Exception):
+            raise
+        size = " x ".join(map(str, example.shape[2:]))
+        wanted = getattr(network, "image_size", None)
+        wanted = wanted if isinstance(wanted, int) else 224
+        raise InvalidInputError(
+            f"{error} The images are {size}: if the network needs others, bring them to their "
+            f"size, e.g. --image-size {wanted} (data.options.size), or give images of that size."
+        ) from error
 
 
 def widened(original: nn.Module, space: Space, section: WidenSection, seed: int) -> nn.Module:

@@ -144,8 +144,7 @@ def traced_session(recipe: PruneRecipe, given: Given) -> Session:
     """The session of the trained network, on the CPU, which candidates are cut from."""
     dense = given.model if given.place.type == "cpu" else private_copy(given.model).cpu()
     example = example_of(given.data) if given.example is None else given.example.cpu()
-    check_outputs(dense, given.data, example)
-    return open_trained(
+    session = open_trained(
         recipe,
         dense,
         given.data,
@@ -154,6 +153,8 @@ def traced_session(recipe: PruneRecipe, given: Given) -> Session:
         work=given.folder / "work",
         example=example,
     )
+    check_outputs(dense, given.data, example)
+    return session
 
 
 def prepared_scores(

@@ -155,6 +155,8 @@ PRUNE = (
          "least_squares", SEARCH),
     Flag("finalists.count", ("--finalists",), int, "N",
          "Best candidates that are repaired again, with more effort.", "5", SEARCH),
+    Flag("controls.random_search", ("--random-control/--no-random-control",), bool, "",
+         "Also search as many random configurations, as a control.", "no random control", SEARCH),
     Flag("finetune.epochs", ("--epochs",), int, "N",
          "Epochs of fine-tuning.", "0, or 3 with any of these", TRAINING),
     Flag("finetune.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.01", TRAINING),

@@ -133,10 +133,12 @@ class JobPlan:
         )
         tuning = recipe.finetune
         epochs = tuning.epochs if tuning else 0
+        controlled = recipe.controls.random_search and recipe.search.strategy != "random"
+        searches = 2 if controlled else 1
         trained = _TRAINED * epochs * len(data.full_train) * small
         macs = {
             "statistics": (calibration + judged + ranked + tables) * dense,
-            "search": recipe.search.candidates * (ranked + quick) * small,
+            "search": searches * recipe.search.candidates * (ranked + quick) * small,
             "finalists": finalists,
             "training": trained * (1 + _CONTROLS if tuning and tuning.controls else 1),
         }

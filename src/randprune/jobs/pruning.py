@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from randprune.criteria import Criterion, criteria
 from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
-from randprune.jobs.controls import uniform_controls
+from randprune.jobs.controls import random_control, uniform_controls
 from randprune.jobs.doubts import beaten, chance, near_chance
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
@@ -33,6 +33,7 @@ from randprune.search import Strategy
 from randprune.store import (
     DENSE,
     RANDOM_CHANNELS,
+    RANDOM_SEARCH,
     SEARCHED,
     UNIFORM,
     NetworkRow,
@@ -111,6 +112,9 @@ def found_network(
     info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
     candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
     controls = uniform_controls(session, run, quick)
+    if recipe.controls.random_search and recipe.search.strategy != "random":
+        count = recipe.search.candidates
+        controls[RANDOM_SEARCH] = random_control(session, count, quick[RANDOM_SEARCH])
 
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
@@ -175,7 +179,7 @@ def prepared_scores(
     with session.phase("scores", "Scoring channels"):
         ours = session.scores(criterion)
         random = session.random_scores("random_channels")
-    return {SEARCHED: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
+    return {SEARCHED: ours, UNIFORM: ours, RANDOM_SEARCH: ours, RANDOM_CHANNELS: random}
 
 
 def repairing(
@@ -190,6 +194,7 @@ def labels_of(strategy: str) -> dict[str, str]:
     return {
         SEARCHED: "best random" if strategy == "random" else f"best of {strategy}",
         UNIFORM: "uniform",
+        RANDOM_SEARCH: "best of random search",
         RANDOM_CHANNELS: "random channels",
     }
 

@@ -131,6 +131,16 @@ class FinetuneSection(TrainSection):
     controls: bool = Field(default=False, description="whether the controls are trained as well.")
 
 
+class ControlsSection(Section):
+    """What the searched network is set beside, besides uniform widths and random channels."""
+
+    random_search: bool = Field(
+        default=False,
+        description="whether as many random configurations are searched, too: the time of a second "
+        "search, where the strategy is not random itself.",
+    )
+
+
 class PruneRecipe(JobRecipe):
     """A whole pruning job."""
 
@@ -147,6 +157,9 @@ class PruneRecipe(JobRecipe):
     budget: BudgetsSection = BudgetsSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()
+    controls: ControlsSection = Field(
+        default=ControlsSection(), exclude_if=lambda controls: controls == ControlsSection()
+    )
     finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
 

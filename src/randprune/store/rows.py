@@ -31,6 +31,8 @@ DENSE = "dense"
 SEARCHED = "searched"
 UNIFORM = "uniform"
 RANDOM_CHANNELS = "random_channels"
+# The best of as many random configurations as the search has, where that is not random itself.
+RANDOM_SEARCH = "random_search"
 # Roles of jobs from scratch: configurations drawn without a search, candidates that were trained
 # alone to compare rankings, and the network that the pre-trained setting finds at equal compute.
 RANDOM_CONFIGURATION = "random_configuration"

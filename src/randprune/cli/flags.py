@@ -127,6 +127,10 @@ PRUNE = (
     Flag("data.search", ("--search-images",), int, "N",
          "Training images that candidates are compared on: finalists on all of them, the others on "
          "the first search.images (2000).", "20 %, at most 5000", IMAGES),
+    Flag("data.calibration_data", ("--calibration-data",), str, "SOURCE",
+         "Other images for repair and criteria, which the network was not trained on.", "", IMAGES),
+    Flag("data.search_data", ("--search-data",), str, "SOURCE",
+         "Other images that candidates are compared on, likewise.", "", IMAGES),
     Flag("budget.ratio", ("--budget", "-b"), float, "SHARE[,SHARE...]",
          "What remains of the dense cost, in (0, 1]; several give a network each.", "0.5", SEARCH,
          several="budget.ratios"),

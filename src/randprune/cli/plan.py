@@ -119,7 +119,7 @@ class JobPlan:
         # The cost of one network of every budget; several share what is known of the network.
         budgets = recipe.budget.budgets()
         small = dense * sum(b.ratio if b.metric == "macs" else 1.0 for b in budgets)
-        calibration, judged = len(data.calibration_indices), len(data.search_indices)
+        calibration, judged = len(data.calibration), len(data.search)
         ranked = min(judged, recipe.search.images or judged)
         quick = images_forward(quick_form(recipe.recovery), calibration)
         # The part of the dense network after a group, half of it on average, for each width.
@@ -257,8 +257,8 @@ def images(data: Data) -> dict[str, int]:
     """How many images serve what, JSON-ready."""
     return {
         "fit": len(data.fit_indices),
-        "calibration": len(data.calibration_indices),
-        "search": len(data.search_indices),
+        "calibration": len(data.calibration),
+        "search": len(data.search),
     }
 
 
@@ -275,8 +275,8 @@ def images_line(data: Data) -> Line:
     """Where images come from, and what they serve."""
     return "images", (
         f"{data.name}: {number(len(data.fit_indices))} to fit, "
-        f"{number(len(data.calibration_indices))} to calibrate, "
-        f"{number(len(data.search_indices))} to rank"
+        f"{number(len(data.calibration))} to calibrate, "
+        f"{number(len(data.search))} to rank"
     )
 
 

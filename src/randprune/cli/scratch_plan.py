@@ -170,7 +170,7 @@ def _macs(
     limits = recipe.search.min_keep, recipe.search.round_to
     step = step_macs(recipe.supernet, wide, limits, small)
     shared = _TRAINED * recipe.supernet.epochs * fit * step
-    looked_at = len(data.search_indices) + len(data.calibration_indices)
+    looked_at = len(data.search) + len(data.calibration)
     search = recipe.search.candidates * looked_at * small
     one = _TRAINED * recipe.training.epochs * every * small
     originals = trainings.get("original", 0)

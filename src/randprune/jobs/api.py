@@ -21,6 +21,7 @@ from randprune.jobs.arguments import (
     as_budget,
     as_budgets,
     as_epochs,
+    as_fresh,
     as_network,
     as_training,
     as_widening,
@@ -67,6 +68,8 @@ def prune(
     seed: int = 0,
     *,
     weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
     example_inputs: Tensor | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -92,6 +95,8 @@ def prune(
     seed: int = 0,
     *,
     weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
     example_inputs: Tensor | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -116,6 +121,8 @@ def prune(
     seed: int = 0,
     *,
     weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
     example_inputs: Tensor | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -150,6 +157,9 @@ def prune(
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
         seed: decides everything random.
         weights: the file with the weights of a network that was given by its name.
+        calibration_data: other images for repair and criteria than training images, which the
+            network has seen: whatever `data` may be, all of its training images.
+        search_data: other images that candidates are compared on, likewise.
         example_inputs: what the network is traced with; default: one image of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
@@ -200,7 +210,10 @@ def prune(
     where = "the parameters of prune"
     recipe = PruneRecipe.parse(document, where).resolved(where)
     network = network or in_mode(network_of(recipe.network))
-    with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
+    images = as_data(data).with_fresh(
+        calibration=as_fresh(calibration_data), search=as_fresh(search_data)
+    )
+    with _given(recipe, network, images, out, progress, device, example_inputs) as given:
         result = _pruned(
             recipe,
             given,

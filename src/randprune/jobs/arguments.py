@@ -16,6 +16,8 @@ from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
 from randprune.recipe import CUSTOM
 from randprune.training import TrainRecipe
+from randprune.zoo.data import Data, as_data
+from randprune.zoo.splits import Split
 
 
 def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | None, dict[str, Any]]:
@@ -40,6 +42,19 @@ def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | Non
     check_network(plain)
     check_values(plain)
     return plain, {"spec": f"{CUSTOM}{type(plain).__name__}"}
+
+
+def as_fresh(given: Any) -> Split | None:
+    """All images of what a parameter takes beside the data; None where it is not given.
+
+    Raises:
+        DataError, InvalidInputError: see `as_data`.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | Data | Mapping):
+        return as_data(given).full_train
+    return as_data({"train": given, "test": given}).full_train
 
 
 def as_budgets(budget: Any) -> tuple[Budget, ...]:

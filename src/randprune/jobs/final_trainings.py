@@ -54,7 +54,7 @@ def train_all(
     for candidate in candidates:
         role, index = candidate.method, candidate.index
         chosen = {RANDOM_CONFIGURATION: [index], STANDALONE: [0]}
-        images = len(session.data.search_indices)
+        images = len(session.data.search)
         for k in chosen.get(role, every):
             row = NetworkRow(
                 _label(recipe, candidate),

@@ -32,6 +32,9 @@ _DATA_PARTS = (
     "split_seed",
     "calibration_images",
     "search_images",
+    # Of images that are not training images, where there are some.
+    "calibration_fingerprint",
+    "search_fingerprint",
 )
 
 
@@ -63,7 +66,7 @@ def run_key(
         seed=recipe.seed,
         fingerprint=session.original.space.fingerprint,
         weights_hash=weights_hash(session.original.network),
-        data_fingerprint=content_hash({part: described[part] for part in _DATA_PARTS}),
+        data_fingerprint=content_hash({p: described[p] for p in _DATA_PARTS if p in described}),
     )
 
 

@@ -18,8 +18,10 @@ from randprune.recipe import JobRecipe, ModelSection, WidenSection
 from randprune.space import Space
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
+from randprune.zoo.dataset import CALIBRATION_LIMIT, SEARCH_LIMIT, balanced
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
+from randprune.zoo.splits import Split
 from randprune.zoo.weights import load_weights
 
 
@@ -116,15 +118,28 @@ def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:
 
 
 def images_of_recipe(recipe: JobRecipe) -> Data:
-    """The images that a recipe names."""
+    """The images that a recipe names.
+
+    Raises:
+        InvalidInputError, DataError: see `load_data` and `Data.with_fresh`.
+    """
     asked = recipe.images
-    return load_data(
+    data = load_data(
         asked.spec,
         calibration=asked.calibration,
         search=asked.search,
         seed=asked.seed,
         **asked.options,
     )
+    fresh: dict[str, Split] = {}
+    for part, spec, count, most in (
+        ("calibration", asked.calibration_data, asked.calibration, CALIBRATION_LIMIT),
+        ("search", asked.search_data, asked.search, SEARCH_LIMIT),
+    ):
+        if spec:
+            images = load_data(spec, **asked.options).full_train
+            fresh[part] = balanced(images, count or most, asked.seed)
+    return data.with_fresh(**fresh)
 
 
 def example_of(data: Data) -> Tensor:

@@ -50,7 +50,7 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
         for entry in run.ledger()
         if entry.phase in ("supernet", "search") or entry.key == f"training/{SEARCHED}/0"
     )
-    searching = recipe.search.candidates * len(session.data.search_indices) * small
+    searching = recipe.search.candidates * len(session.data.search) * small
     epoch = _BACKWARD_AND_FORWARD * images
     tuning = max(1, round(recipe.pretrained.share * max(0.0, spent - searching) / (epoch * small)))
     rest = spent - searching - tuning * epoch * small

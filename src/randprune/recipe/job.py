@@ -52,6 +52,16 @@ class DataSection(Section):
     search: int | None = Field(
         default=None, ge=1, description="how many training images rank the candidates."
     )
+    calibration_data: str = Field(
+        default="",
+        exclude_if=lambda spec: not spec,
+        description="another source, whose training images feed recovery and criteria instead.",
+    )
+    search_data: str = Field(
+        default="",
+        exclude_if=lambda spec: not spec,
+        description="another source, whose training images rank the candidates instead.",
+    )
     seed: int = Field(default=0, ge=0, description="what draws the parts of the training images.")
     options: Options = Field(
         default={}, description="what the data source gets besides, such as mean."

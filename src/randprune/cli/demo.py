@@ -82,6 +82,7 @@ def _train(file: Path, seed: int, shown: Progress) -> None:
     import torch
 
     from randprune.atomic import write_file
+    from randprune.evaluate.threads import decide, using
     from randprune.jobs.progress import phase
     from randprune.training import TrainProgress, TrainRecipe, train
     from randprune.zoo.data import load_data
@@ -99,5 +100,6 @@ def _train(file: Path, seed: int, shown: Progress) -> None:
             done = (now.epoch - 1) * _TICKS + _TICKS * now.step // now.steps
             running.at(max(running.done, done), loss=now.loss)
 
-        trained = train(network, images, recipe, progress=tell).model
+        with using(decide().count):
+            trained = train(network, images, recipe, progress=tell).model
     write_file(file, safetensors.torch.save(dict(trained.state_dict())))

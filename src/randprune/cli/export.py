@@ -15,9 +15,7 @@ from randprune.report.format import size
 
 
 def export(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
-    ],
+    file: options.PrunedFile,
     out: Annotated[
         Path,
         typer.Option(
@@ -28,15 +26,7 @@ def export(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="The dense architecture, if the file does not name it.",
-            show_default="what the file names",
-        ),
-    ] = None,
+    model: options.Architecture = None,
     batch: Annotated[
         int | None,
         typer.Option(

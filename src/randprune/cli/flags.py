@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from randprune.cli import options
 from randprune.cli.options import MODEL_HELP, RUN
 from randprune.cli.trust import check_folder, check_trust
 from randprune.errors import InvalidInputError
@@ -31,6 +32,7 @@ class Flag:
         text: the help.
         default: shown as the default, which the recipe has; "" shows none.
         panel: the heading that it stands under in the help.
+        several: the recipe's key that numbers with commas between them set instead, if any.
     """
 
     key: str
@@ -40,12 +42,13 @@ class Flag:
     text: str
     default: str = ""
     panel: str = ""
+    several: str = ""
 
     @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a Typer command: None or empty where it is not given."""
         taken: dict[type, Any] = {list: list[str], tuple: str}
-        annotation = taken.get(self.kind, self.kind)
+        annotation = str if self.several else taken.get(self.kind, self.kind)
         text = self.text + (f" [dim]\\[default: {self.default}][/]" if self.default else "")
         common: dict[str, Any] = {
             "metavar": self.metavar or None,
@@ -61,20 +64,29 @@ class Flag:
             annotation=Annotated[annotation | None, declared],
         )
 
-    def value(self, given: Any) -> Any:
-        """What the recipe gets.
+    def values(self, given: Any) -> dict[str, Any]:
+        """What the recipe gets, by key.
 
         Raises:
             InvalidInputError: no numbers where there should be.
         """
-        if self.kind is not tuple:
-            return given
+        if self.several:
+            numbers = self._numbers(given, "a number, or several with commas between them", "0.5")
+            if len(numbers) > 1:
+                return {self.several: numbers}
+            return {self.several: None, self.key: numbers[0]}
+        if self.kind is tuple:
+            several = "numbers with commas between them, one per channel"
+            return {self.key: self._numbers(given, several, "0.5,0.5,0.5")}
+        return {self.key: given}
+
+    def _numbers(self, given: str, takes: str, example: str) -> list[float]:
         try:
             return [float(part) for part in given.split(",")]
         except ValueError:
             raise InvalidInputError(
-                f"The option {self.names[0]} takes numbers with commas between them, one "
-                f"per channel, such as 0.5,0.5,0.5. Got {given!r} instead."
+                f"The option {self.names[0]} takes {takes}, such as {example}. Got {given!r} "
+                "instead."
             ) from None
 
 
@@ -117,8 +129,14 @@ PRUNE = (
     Flag("data.search", ("--search-images",), int, "N",
          "Number of training images on which candidates are compared: finalists on all of them, "
          "the others on the first search.images (2000).", "20 %, at most 5000", IMAGES),
-    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE",
-         "Share of the dense network's cost that remains, in (0, 1].", "0.5", SEARCH),
+    Flag("data.calibration_data", ("--calibration-data",), str, "SOURCE",
+         "Other images for repair and criteria, with which the network was not trained.", "",
+         IMAGES),
+    Flag("data.search_data", ("--search-data",), str, "SOURCE",
+         "Other images on which candidates are compared, also new to the network.", "", IMAGES),
+    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE[,SHARE...]",
+         "Share of the dense network's cost that remains, in (0, 1]; several give a network each.",
+         "0.5", SEARCH, several="budget.ratios"),
     Flag("budget.metric", ("--metric",), str, "NAME",
          "The cost that the budget limits: macs, params or activations.", "macs", SEARCH),
     Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
@@ -146,6 +164,8 @@ PRUNE = (
          "least_squares", SEARCH),
     Flag("finalists.count", ("--finalists",), int, "N",
          "Number of the best candidates that are repaired again, with more effort.", "5", SEARCH),
+    Flag("controls.random_search", ("--random-control/--no-random-control",), bool, "",
+         "Also search as many random configurations, as a control.", "no random control", SEARCH),
     Flag("finetune.epochs", ("--epochs",), int, "N",
          "Epochs of fine-tuning.", "0, or 3 if another option of this group is given", TRAINING),
     Flag("finetune.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.01", TRAINING),
@@ -173,7 +193,7 @@ SCRATCH = (
     *map(_of_prune, ("data.spec", "data.options.size", "data.options.mean", "data.options.std")),
     _of_prune("data.calibration", text="Training images for batch-norm statistics."),
     _of_prune("data.search"),
-    _of_prune("budget.ratio", panel=WIDTHS,
+    _of_prune("budget.ratio", panel=WIDTHS, metavar="SHARE", several="",
               text="Share of the original network's cost that remains, in (0, 1]."),
     _of_prune("budget.metric", panel=WIDTHS),
     _of_prune("budget.tolerance", panel=WIDTHS),
@@ -223,26 +243,64 @@ BENCH = (
 # fmt: on
 
 
-def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorator that gives a command these flags; its first parameter gets {key: value given}."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command line asks of a command that does a recipe; its fields are options of all.
+
+    `given`: recipe key -> value, of the command's own flags that were given.
+    """
+
+    given: Mapping[str, Any]
+    recipe: options.RecipeFile = None
+    settings: options.Settings = None
+    trust_plugins: options.TrustPlugins = False
+    device: options.Device = None
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    quiet: options.Quiet = False
+    debug: options.Debug = False
+
+    def document(self, file: Path | None) -> dict[str, Any]:
+        """The recipe as plain data: the file's content, over it the flags, over them `--set`.
+
+        Raises:
+            InvalidInputError: see `recipe_document`.
+        """
+        return recipe_document(file, self.given, self.settings or (), trusted=self.trust_plugins)
+
+
+def with_flags(
+    flags: Sequence[Flag], without: Collection[str] = ()
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Decorator that gives a command these flags and those of `Asked`, its first parameter.
+
+    Args:
+        flags: of the recipe's keys.
+        without: fields of `Asked` that the command does not take.
+    """
+    shared = [
+        inspect.Parameter(
+            field.name, _KEYWORD, default=field.default, annotation=_OF_ASKED[field.name]
+        )
+        for field in fields(Asked)
+        if field.name != "given" and field.name not in without
+    ]
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         parameters = [flag.parameter for flag in flags]
 
         def run(**values: Any) -> T:
-            given = {
-                flag.key: values.pop(p.name) for flag, p in zip(flags, parameters, strict=True)
-            }
-            chosen = {
-                flag.key: flag.value(given[flag.key])
-                for flag in flags
-                if given[flag.key] is not None and given[flag.key] != []
-            }
-            return command(chosen, **values)
+            taken = [values.pop(parameter.name) for parameter in parameters]
+            given: dict[str, Any] = {}
+            for flag, value in zip(flags, taken, strict=True):
+                if value is not None and value != []:
+                    given |= flag.values(value)
+            common = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            return command(Asked(given, **common), **values)
 
         signature = inspect.Signature(
-            [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+            [*parameters, *(parameter.replace(kind=_KEYWORD) for parameter in own), *shared]
         )
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
@@ -250,6 +308,10 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[.
         return run
 
     return decorate
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_OF_ASKED = get_type_hints(Asked, include_extras=True)
 
 
 def recipe_document(

@@ -99,6 +99,20 @@ RoundTo = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Random seed.")]
 
+# Of the commands that read a pruned network: export, check.
+PrunedFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="The dense architecture, if the file does not name it.",
+        show_default="what the file names",
+    ),
+]
+
 # Of the commands that do a recipe: prune, scratch, bench.
 RecipeFile = Annotated[
     Path | None,

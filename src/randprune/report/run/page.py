@@ -8,7 +8,7 @@ from randprune.report.format import moment, number, often, percent, seconds, si,
 from randprune.report.ledger import ledger_chart, ledger_entries, ledger_table
 from randprune.report.names import IMAGE_NAMES, METRIC_NAMES
 from randprune.report.reproduce import footer, reproduce
-from randprune.report.run import figures, tables
+from randprune.report.run import curve, figures, tables
 from randprune.report.run.analysis import RunAnalysis
 from randprune.report.run.networks import networks, results
 from randprune.report.run.records import RunRecord
@@ -40,8 +40,10 @@ def run_report(record: RunRecord) -> Report:
     side_by_side, rows = results(analysis), networks(analysis)
     candidates, frozen = tables.candidates(analysis), tables.frozen(record)
     widths, epochs = tables.widths(analysis), tables.epochs(record)
+    budgets = curve.table(analysis)
     sentence = _headline(analysis)
     sections = (
+        Section.of("budgets", "Budgets", curve.chart(analysis, budgets), budgets),
         # What was asked for comes first, the words behind it.
         Section.of(
             "result",
@@ -92,13 +94,15 @@ def run_report(record: RunRecord) -> Report:
         notices=_notices(record),
         footer=footer(info, f" of {record.runs_in_folder}"),
     )
-    csv = (rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
-    return Report(page, present(csv), _summary(analysis, sentence), side_by_side)
+    csv = (budgets, rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
+    return Report(page, present(csv), _summary(analysis, sentence), budgets or side_by_side)
 
 
 def _headline(analysis: RunAnalysis) -> str:
     """The result in one sentence, or how far the run has come."""
     record, chosen, dense = analysis.record, analysis.chosen, analysis.dense
+    if record.curve:
+        return curve.headline(analysis)
     last = chosen.last if chosen else None
     if chosen is not None and last is not None and last.share is not None:
         parts = []

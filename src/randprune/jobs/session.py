@@ -65,6 +65,9 @@ class CandidateRules(Protocol):
     def rank_by(self) -> RankBy: ...
 
     @property
+    def images(self) -> int | None: ...
+
+    @property
     def precision(self) -> Precision: ...
 
     @property
@@ -173,8 +176,14 @@ class Session:
 
     @cached_property
     def search_images(self) -> Split:
-        """The images that candidates are compared on, decoded where they fit into memory."""
+        """The images that finalists are compared on, decoded where they fit into memory."""
         return in_memory(self.data.search)
+
+    @cached_property
+    def ranking_images(self) -> Split:
+        """The first of the search images: those that all candidates are compared on."""
+        every, limit = self.search_images, self.rules.images
+        return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
 
     # -- the budget and costs ------------------------------------------------------------------
 
@@ -263,32 +272,35 @@ class Session:
         finally:
             torch.set_num_threads(before)
 
-    def judge(self, precision: Precision) -> Judge:
-        """Measures networks on the search images, beside a trained network's outputs."""
-        if precision not in self._judges:
-            evaluator = self.evaluator(self.search_images, "search", precision)
-            dense = self._dense_logits(evaluator, precision) if self.trained else None
-            self._judges[precision] = Judge(evaluator, dense)
-        return self._judges[precision]
-
     @property
     def quick_judge(self) -> Judge:
-        """Compares candidates with the fastest engine that the recipe allows."""
-        return self.judge(self.rules.precision)
+        """Compares candidates: on the ranking images, by the engine that the recipe names."""
+        images, precision = self.ranking_images, self.rules.precision
+        if images is self.search_images and precision == "float32":
+            return self.exact_judge
+        return self._judge("ranking", images, precision)
 
     @property
     def exact_judge(self) -> Judge:
-        """Measures networks in float32."""
-        return self.judge("float32")
+        """Measures networks on all search images in float32."""
+        return self._judge("search", self.search_images, "float32")
 
-    def _dense_logits(self, evaluator: Evaluator, precision: str) -> Tensor:
+    def _judge(self, part: str, split: Split, precision: Precision) -> Judge:
+        """Measures networks on a split, beside a trained network's outputs."""
+        if part not in self._judges:
+            evaluator = self.evaluator(split, part, precision)
+            dense = self._dense_logits(evaluator, part) if self.trained else None
+            self._judges[part] = Judge(evaluator, dense)
+        return self._judges[part]
+
+    def _dense_logits(self, evaluator: Evaluator, part: str) -> Tensor:
         def run() -> dict[str, Tensor]:
             start = time.perf_counter()
             logits = evaluator.logits(self.network, name="the dense network")
-            self.spend("dense", f"dense/{precision}", start, {self.macs(): len(evaluator.split)})
+            self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
             return {"logits": logits}
 
-        return self.work.tensors(f"dense-{precision}", run)["logits"]
+        return self.work.tensors(f"dense-{part}", run)["logits"]
 
     # -- statistics ----------------------------------------------------------------------------
 
@@ -333,12 +345,14 @@ class Session:
 
     def _measure_tables(self) -> dict[str, Tensor]:
         start = time.perf_counter()
-        moments, found = self.moments(), self.statistics.eliminations()
+        self.moments()
+        statistics = self.statistics
+        inverses, found = statistics.inverses(), statistics.eliminations()
         data = self.data
         # The moments explain the calibration images too well; ranking has its own, where it can.
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         images = next(data.full_train.subset(unseen).batches(len(unseen)))[0]
-        tables = measured_tables(self.network, self.space, moments, found, images)
+        tables = measured_tables(self.network, self.space, inverses, found, images)
         self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from randprune.errors import DataError
 from randprune.recovery.batch_norm import closed_form, recalibrate
 from randprune.recovery.dense import DenseStatistics
-from randprune.recovery.least_squares import RIDGE, repair
+from randprune.recovery.inverses import RIDGE
+from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair, images_within
 from randprune.recovery.statistics import Moments, reference_replay
 from randprune.registry import Registry
@@ -110,9 +111,11 @@ class LeastSquares:
 
     def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
         """See `randprune.recovery.least_squares.repair`."""
+        context.moments()
+        shared = context.shared
         return repair(
-            small, context.model, context.space, context.selection, context.moments(),
-            ridge=self.ridge, tensors=context.shared.reference,
+            small, context.model, context.space, context.selection, shared.inverses(self.ridge),
+            tensors=shared.reference,
         )  # fmt: skip
 
 

@@ -208,7 +208,8 @@ def _groups_table(groups: Sequence[dict[str, Any]], limit: int | None) -> Any:
             ]
             for position, group in enumerate(groups[:limit])
         ],
-        title=f"{len(groups)} channel groups (saves: share of the MACs, this group cut alone)",
+        title=f"{len(groups)} channel groups. Saves up to: the share of the MACs that goes when "
+        "only this group is cut.",
     )
 
 

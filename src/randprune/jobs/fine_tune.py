@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from randprune.jobs.finalists import Finalist
+from randprune.jobs.progress import epochs_in_words
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recipe import FinetuneSection
@@ -42,7 +43,7 @@ def fine_tune(
         training = NamedTraining(
             name=f"finetuned-{method}",
             label=labels[method],
-            text=f"Fine-tuning {labels[method]} for {recipe.epochs} epochs",
+            text=f"Fine-tuning {labels[method]} for {epochs_in_words(recipe.epochs)}",
             phase="finetune",
             key=f"finetune/{method}",
             recipe=recipe,

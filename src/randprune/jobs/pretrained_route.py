@@ -12,7 +12,7 @@ from randprune.jobs.controls import uniform_controls
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.measure import Entrant, entrant
-from randprune.jobs.progress import Renamed
+from randprune.jobs.progress import Renamed, epochs_in_words
 from randprune.jobs.pruning import labels_of, prepared_scores, repairing
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.session import Session, Subject
@@ -60,7 +60,7 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
     training = NamedTraining(
         name="trained-original",
         label="original for the pre-trained route",
-        text=f"Training the original network for {epochs} epochs",
+        text=f"Training the original network for {epochs_in_words(epochs)}",
         phase="pretrained",
         key="pretrained/training",
         recipe=section.train_recipe(seed).replace(

@@ -149,8 +149,8 @@ def require_reachable(
         )
     asked = Budget(budget.metric, budget.ratio / whole, budget.tolerance / whole)
     raise InfeasibleBudgetError(
-        f"No feasible widths: {describe(asked)} asked, {_span(low / whole, high / whole)} "
-        "reachable with "
+        f"No feasible widths: {describe(asked)} was asked for, but "
+        f"{_span(low / whole, high / whole)} can be reached with "
         f"min_keep {min_keep:g} and round_to {round_to}. {advice}"
     )
 
@@ -161,7 +161,8 @@ def starved(
     """The error for a budget that is within reach but that too few of the draws met."""
     start = "No feasible widths" if found == 0 else f"Only {found} of {asked} feasible widths"
     return InfeasibleBudgetError(
-        f"{start}: {describe(budget)} asked, {draws:,} draws spanned {_span(*spanned)}. {advice}"
+        f"{start}: {describe(budget)} was asked for, {draws:,} draws spanned "
+        f"{_span(*spanned)}. {advice}"
     )
 
 

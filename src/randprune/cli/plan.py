@@ -60,6 +60,7 @@ class JobPlan:
                 out of reach.
         """
         from randprune.jobs.opening import check_outputs, example_of
+        from randprune.jobs.pricing import priced
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
@@ -68,7 +69,7 @@ class JobPlan:
         check_outputs(network, data, example_of(data))
         space = traced(recipe, network, data)
         limits = recipe.search.min_keep, recipe.search.round_to
-        budget = recipe.budget.budget()
+        space, budget = priced(recipe.budget, network, space, limits[1], None)
         require_reachable(space, budget, *limits)
         law = ""
         if recipe.search.strategy == "random":
@@ -251,8 +252,16 @@ def images_line(data: Data) -> Line:
 
 def budget_line(recipe: JobRecipes, space: Space, lowest: float) -> Line:
     """The budget, and the least that can be reached."""
-    budget = recipe.budget
-    dense = space.cost(budget.metric).dense
+    budget, cost = recipe.budget, space.cost(recipe.budget.metric)
+    dense = cost.dense
+    if cost.unit == "ms":
+        asked = recipe.budget.budget(dense)
+        return "budget", (
+            f"{asked.ratio * dense:.3g} of {dense:.3g} ms in {asked.runs_in}, "
+            f"{asked.threads} thread{'s' if asked.threads > 1 else ''}, {asked.batch} "
+            f"image{'s' if asked.batch > 1 else ''} a batch (reachable: {lowest * dense:.3g} ms "
+            "and more)"
+        )
     metric = {"macs": "MACs", "params": "parameters"}.get(budget.metric, budget.metric)
     return "budget", (
         f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}: "

@@ -20,6 +20,7 @@ from randprune.jobs.arguments import (
     as_budget,
     as_network,
     as_training,
+    budget_section,
     check_batches,
     check_example,
     check_settings,
@@ -113,7 +114,7 @@ def prune(
         "seed": seed,
         "preset": preset,
         "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "budget": budget_section(asked),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
@@ -42,6 +42,15 @@ def as_budget(budget: Any) -> Budget:
             f"Budget. Got {budget!r} instead."
         )
     return Budget("macs", float(budget))
+
+
+def budget_section(budget: Budget) -> dict[str, Any]:
+    """The section [budget] of a recipe that asks for this budget."""
+    section = {"metric": budget.metric, "ratio": budget.ratio, "tolerance": budget.tolerance}
+    if budget.metric != LATENCY:
+        return section
+    timed = {"runtime": budget.runs_in, "threads": budget.threads, "batch": budget.batch}
+    return {**section, **timed}
 
 
 def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:

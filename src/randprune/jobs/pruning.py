@@ -109,7 +109,8 @@ def prune_network(
             recovery = recipe.finalists.recovery or recipe.recovery
             thorough = repairing(session, scores, recovery)
             count = recipe.finalists.count
-            found = choose_winner(session, run, candidates, controls, thorough, count)
+            notes: list[str] = []
+            found = choose_winner(session, run, candidates, controls, thorough, count, notes)
             verification = verify_cut(session, run, found[SEARCHED].selection)
 
             # Fine-tune the winner; measure all networks, at all stages, on the test set.
@@ -123,8 +124,9 @@ def prune_network(
             measure(session, run, entrants, recipe.output.latency_seconds)
 
             # Save the winner, and what a reader must know of it.
-            failed = [c.error for c in controls.values() if c.status == "failed"]
-            if notes := failed + ([] if verification.passed else [verification.message]):
+            notes += [c.error for c in controls.values() if c.status == "failed"]
+            notes += [] if verification.passed else [verification.message]
+            if notes:
                 run.write(Notes(tuple(map(portable, notes))))
             small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
             save_network(recipe, session, run, small)

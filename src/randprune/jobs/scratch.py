@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
+from randprune.jobs.candidates import Maker
 from randprune.jobs.controls import scratch_controls
 from randprune.jobs.final_trainings import train_all
 from randprune.jobs.finalists import verify_cut
 from randprune.jobs.identity import describe, run_key
 from randprune.jobs.measure import measure
+from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.opening import open_widened
 from randprune.jobs.outcome import finished_network, result_of, save_network
 from randprune.jobs.pretrained_route import pretrained_route
@@ -33,6 +35,7 @@ from randprune.jobs.ranking import best_first
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
+from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import train_shared
 from randprune.jobs.work_folder import WorkFolder
 from randprune.provenance import portable
@@ -55,6 +58,9 @@ from randprune.store import (
 from randprune.supernet import first_channels, initialise
 from randprune.widening import widening_of
 from randprune.zoo.data import Data
+
+# So many of the best candidates are timed at most, where the budget is one of latency.
+_MEASURED = 5
 
 
 def scratch_network(
@@ -111,7 +117,7 @@ def scratch_network(
             info = SearchInfo(recipe.search.candidates, "", "shared weights", "bn")
             candidates = search_candidates(session, run, info, strategy, slices)
             ranked = best_first(candidates, recipe.search.rank_by)
-            winner = ranked[0]
+            winner, timing_notes = _on_time(session, ranked, slices)
             run.write(Winner(winner.index, SEARCHED, (winner.index,)))
             controls = scratch_controls(recipe, session, run, slices)
 
@@ -130,7 +136,7 @@ def scratch_network(
             # Save the winner, and what a reader must know of it.
             stayed = widening_of(session.network).stayed.items()
             notes = [f"Group {name} keeps its width: {why}" for name, why in stayed]
-            notes += controls.notes
+            notes += [*timing_notes, *controls.notes]
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
             if notes:
@@ -139,6 +145,18 @@ def scratch_network(
             save_network(recipe, session, run, network)
         session.work.remove()
         return result_of(recipe, session, run, network.to(place))
+
+
+def _on_time(
+    session: Session, ranked: Sequence[Candidate], maker: Maker
+) -> tuple[Candidate, list[str]]:
+    """The best candidate that keeps the budget, by measurement where it is one of latency."""
+    cost = latency_of(session)
+    if cost is None:
+        return ranked[0], []
+    on_time = OnTime(session, cost)
+    best = on_time.first(ranked[:_MEASURED], lambda c: maker.make(np.array(c.widths)).network.cpu())
+    return best, [*cost.notes, *on_time.notes]
 
 
 def _spread(ranked: Sequence[Candidate], standalone: int) -> list[Candidate]:

@@ -19,6 +19,7 @@ from randprune.jobs.arguments import (
     as_epochs,
     as_network,
     as_widening,
+    budget_section,
     check_batches,
     check_example,
     check_settings,
@@ -107,7 +108,7 @@ def prune_from_scratch(
     document: dict[str, Any] = {
         "seed": seed,
         "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
+        "budget": budget_section(asked),
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from randprune.errors import VerificationError as VerificationError
     from randprune.errors import WeightsError as WeightsError
     from randprune.graph.trace import trace as trace
+    from randprune.jobs import PruneCurve as PruneCurve
     from randprune.jobs import PruneResult as PruneResult
     from randprune.jobs import prune as prune
     from randprune.jobs import prune_from_scratch as prune_from_scratch
@@ -61,6 +62,7 @@ _HOMES = {
     ),
     "randprune.graph.trace": ("trace",),
     "randprune.jobs": (
+        "PruneCurve",
         "PruneResult",
         "prune",
         "prune_from_scratch",

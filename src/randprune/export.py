@@ -44,7 +44,7 @@ class Exported:
         format: "onnx" or "pt2".
         size_bytes: of the file.
         batch: the batch size it takes; None where it takes any.
-        difference: max |difference| / max |output| between the file's and the network's outputs.
+        difference: `max |difference| / max |output|` between the file's and the network's outputs.
     """
 
     path: Path
@@ -70,7 +70,7 @@ def export(
         path: the file, replaced if it exists.
         example_inputs: one tensor, or a tuple of the positional inputs; their values do not matter.
         any_batch: leave the first axis of every input free; otherwise it stays as in the example.
-        tolerance: largest allowed max |difference| / max |output| on random inputs.
+        tolerance: largest allowed `max |difference| / max |output|` on random inputs.
         seed: draws these inputs.
 
     Raises:

@@ -6,19 +6,20 @@
 All jobs, and benchmarks, work on a `randprune.jobs.session.Session`.
 """
 
-from randprune.jobs.api import prune, run_recipe
+from randprune.jobs.api import prune, prune_from_scratch, run_recipe, run_scratch_recipe
 from randprune.jobs.candidates import Evaluations, Repaired, Slices
+from randprune.jobs.curve import PruneCurve
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.quality import Judge, Quality, quality_of
 from randprune.jobs.ranking import best_first, rank
 from randprune.jobs.result import PruneResult
-from randprune.jobs.scratch_api import prune_from_scratch, run_scratch_recipe
 from randprune.jobs.session import Session
 
 __all__ = [
     "Evaluations",
     "Judge",
     "Progress",
+    "PruneCurve",
     "PruneResult",
     "Quality",
     "Repaired",

@@ -1,4 +1,4 @@
-"""How the main job is called: with a network and images in memory, or with a recipe."""
+"""How the jobs are called: with a network and images in memory, or with a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 
@@ -16,32 +16,49 @@ from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
+from randprune.graph.program import in_mode
 from randprune.jobs.arguments import (
     as_budget,
+    as_budgets,
+    as_epochs,
+    as_fresh,
     as_network,
     as_training,
+    as_widening,
     budget_section,
     check_batches,
     check_example,
     check_settings,
 )
-from randprune.jobs.opening import images_of_recipe, network_of_recipe
+from randprune.jobs.budgets import prune_to_budgets
+from randprune.jobs.curve import PruneCurve
+from randprune.jobs.job import Given
+from randprune.jobs.opening import images_of_recipe, network_of
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.jobs.scratch import scratch_network
 from randprune.memory import memory_errors
-from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recipe import CUSTOM, PruneRecipe, ScratchRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
 from randprune.training import TrainRecipe
-from randprune.zoo.data import as_data
+from randprune.zoo.data import Data, as_data
 
-Finetune = TrainRecipe | Mapping[str, Any] | int | None
+Epochs = int | TrainRecipe | Mapping[str, Any]
+Finetune = Epochs | None
 Folder = str | os.PathLike[str]
 
+# Keys of the recipes to make smaller where memory does not suffice.
+_BATCHES = {
+    "prune": ("search.batch_size", "finetune.batch_size"),
+    "scratch": ("search.batch_size", "supernet.batch_size", "training.batch_size"),
+}
 
+
+@overload
 def prune(
-    model: nn.Module,
+    model: nn.Module | str,
     data: Any,
     budget: float | Budget = 0.5,
     criterion: str | Criterion | None = None,
@@ -50,6 +67,9 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
     example_inputs: Tensor | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -58,8 +78,62 @@ def prune(
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
+    plugins: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> PruneResult:
+) -> PruneResult: ...
+
+
+@overload
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: Sequence[float | Budget],
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
+    example_inputs: Tensor | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneCurve: ...
+
+
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: float | Budget | Sequence[float | Budget] = 0.5,
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
+    example_inputs: Tensor | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult | PruneCurve:
     """Prune a trained network: search widths, cut, repair, verify, fine-tune, measure, save.
 
         result = rp.prune(model, rp_data, budget=0.5, out="runs/half")
@@ -69,11 +143,12 @@ def prune(
     where it stopped and ends with the same network. A finished job is only read.
 
     Args:
-        model: the trained network; left bit-identical.
+        model: the trained network, left bit-identical; or a name such as "torchvision:resnet18".
         data: a `Data`, a name such as "npz:DIR", tensors, arrays, or torch datasets: whatever
             `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
             the test images are opened once, for the final numbers.
-        budget: the share of the MACs that remains, or a `Budget`.
+        budget: the share of the MACs that remains, or a `Budget`; or several of them, which share
+            all that is known of the network and give a `PruneCurve`.
         criterion: what ranks the channels of a group, by name or as an object; default: the
             preset's, "reconstruction".
         candidates: how many configurations are repaired and evaluated; default: 100.
@@ -81,6 +156,10 @@ def prune(
             such as "least_squares+sequential"; default: the preset's, "least_squares".
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
         seed: decides everything random.
+        weights: the file with the weights of a network that was given by its name.
+        calibration_data: other images for repair and criteria than training images, which the
+            network has seen: whatever `data` may be, all of its training images.
+        search_data: other images that candidates are compared on, likewise.
         example_inputs: what the network is traced with; default: one image of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
@@ -91,6 +170,7 @@ def prune(
         out: the folder for records, recipe and the pruned network; None keeps nothing.
         progress: is told how far the job is.
         device: where networks are evaluated and trained; default: the GPU if there is one.
+        plugins: modules to import first, which register criteria, strategies or recoveries.
         settings: any other key of a recipe, in its sections, such as
             ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
 
@@ -103,7 +183,8 @@ def prune(
         MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
     """
-    model, asked = as_network(model, "prune"), as_budget(budget)
+    network, section = as_network(model, weights, "prune")
+    asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
@@ -113,37 +194,244 @@ def prune(
     document: dict[str, Any] = {
         "seed": seed,
         "preset": preset,
-        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
+        "plugins": list(plugins),
+        "model": section,
         "budget": budget_section(asked),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,
-            **_given(strategy=_name(strategy), candidates=candidates),
+            **_known(strategy=_name(strategy), candidates=candidates),
         },
-        **_given(criterion=_name(criterion), recovery=recovery),
+        **_known(criterion=_name(criterion), recovery=recovery),
     }
     if (training := as_training(finetune, "finetune", "prune")) is not None:
         document["finetune"] = training
-    merge_settings(document, settings)
-    recipe = PruneRecipe.parse(document, "the parameters of prune")
-    images = as_data(data)
-    check_batches(model, next(images.calibration.batches(1))[0])
-    with job_folder(out) as folder:
-        result = prune_network(
+    _merge(document, settings)
+    where = "the parameters of prune"
+    recipe = PruneRecipe.parse(document, where).resolved(where)
+    network = network or in_mode(network_of(recipe.network))
+    images = as_data(data).with_fresh(
+        calibration=as_fresh(calibration_data), search=as_fresh(search_data)
+    )
+    with _given(recipe, network, images, out, progress, device, example_inputs) as given:
+        result = _pruned(
             recipe,
-            model,
-            images,
-            folder,
-            progress or Silent(),
-            example=example_inputs,
+            given,
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
-            device=device,
         )
     return result if out is not None else result.without_folder()
 
 
-def _given(**parameters: Any) -> dict[str, Any]:
+def prune_from_scratch(
+    model: nn.Module | str,
+    data: Any,
+    budget: float | Budget = 0.5,
+    factor: float | Mapping[str, float] = 1.5,
+    candidates: int = 100,
+    supernet: Epochs = 20,
+    training: Epochs = 20,
+    seed: int = 0,
+    *,
+    seeds: int = 1,
+    standalone: int = 0,
+    example_inputs: Tensor | None = None,
+    strategy: str | Strategy = "random",
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Search the widths of an untrained network, and train what was found from random weights.
+
+        result = rp.prune_from_scratch(model, data, budget=0.5, seeds=3, out="runs/scratch")
+        result.model, result.accuracy("searched"), result.accuracy("uniform")
+        print(result.summary())
+
+    Interrupted at any moment, the same call with the same `out` goes on where it stopped and ends
+    with the same network. A finished job is only read.
+
+    Args:
+        model: the original network, left bit-identical, or its name. Its weights do not matter,
+            but those of layers that cannot draw new ones.
+        data: as `prune` takes it.
+        budget: the share of the original network's MACs, or a `Budget`.
+        factor: how much wider than originally a configuration may be in a layer, of all channel
+            groups or by group name.
+        candidates: how many configurations are evaluated with shared weights.
+        supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
+        training: how the found network and the controls are trained; the same kinds.
+        seed: decides everything random.
+        seeds: how often each network is trained.
+        standalone: how many more candidates are trained alone, for the rank correlation.
+        example_inputs: what the network is traced with; default: one image of the data.
+        strategy: what proposes configurations, by name or as an object.
+        min_keep: least share of a group's largest width.
+        round_to: widths are multiples of this number.
+        out: the folder for records, recipe and the network; None keeps nothing.
+        progress: is told how far the job is.
+        device: where networks are evaluated and trained; default: the GPU if there is one.
+        settings: any other key of a recipe, in its sections, such as
+            ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
+
+    Raises:
+        InvalidInputError: parameters that cannot mean anything.
+        InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
+        DataError: images or labels that cannot be used, or a training that diverges.
+        UnsupportedModelError: the network cannot be traced or widened.
+        StorageError: `out` cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
+    """
+    function = "prune_from_scratch"
+    network, section = as_network(model, None, function)
+    asked = as_budget(budget)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
+    document: dict[str, Any] = {
+        "seed": seed,
+        "model": section,
+        "budget": budget_section((asked,)),
+        "widen": as_widening(factor),
+        "supernet": as_epochs(supernet, "supernet", function),
+        "search": {
+            "strategy": _name(strategy),
+            "candidates": candidates,
+            "min_keep": min_keep,
+            "round_to": round_to,
+        },
+        "training": {
+            **as_epochs(training, "training", function),
+            "seeds": seeds,
+            "standalone": standalone,
+        },
+    }
+    _merge(document, settings)
+    recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
+    network = network or network_of(recipe.network, seed)
+    with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
+        proposer = None if isinstance(strategy, str) else strategy
+        result = scratch_network(recipe, given, strategy=proposer)
+    return result if out is not None else result.without_folder()
+
+
+@overload
+def run_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult: ...
+
+
+@overload
+def run_recipe(
+    recipe: JobRecipes,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult | PruneCurve: ...
+
+
+def run_recipe(
+    recipe: JobRecipes,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult | PruneCurve:
+    """Do the job that a recipe describes, with the network and images that it names.
+
+    Args:
+        recipe: with [model] and [data].
+        out: instead of the recipe's output folder.
+        progress, device: as in `prune`.
+
+    Returns:
+        A `PruneCurve` where the recipe has several budgets.
+
+    Raises:
+        InvalidInputError: the recipe names no network or images; and as `prune` or
+            `prune_from_scratch`.
+    """
+    recipe = recipe.resolved()
+    scratch = isinstance(recipe, ScratchRecipe)
+    named = {"network": recipe.network.spec, "strategy": recipe.search.strategy}
+    if isinstance(recipe, PruneRecipe):
+        named["criterion"] = recipe.criterion
+    for key, name in named.items():
+        if name.startswith(CUSTOM):
+            raise InvalidInputError(
+                f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
+                "Give that object to the Python function."
+            )
+    images = images_of_recipe(recipe)
+    # From scratch the constructor's weights matter: they are the same ones in the process that goes
+    # on after an interruption.
+    model = network_of(recipe.network, recipe.seed if scratch else None)
+    out = out or recipe.output.folder or None
+    with _given(recipe, model, images, out, progress, device) as given:
+        if isinstance(recipe, ScratchRecipe):
+            result: PruneResult | PruneCurve = scratch_network(recipe, given)
+        else:
+            result = _pruned(recipe, given)
+    return result if out is not None else result.without_folder()
+
+
+def run_scratch_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult:
+    """The same as `run_recipe`."""
+    return run_recipe(recipe, out=out, progress=progress, device=device)
+
+
+def _pruned(
+    recipe: PruneRecipe,
+    given: Given,
+    *,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+) -> PruneResult | PruneCurve:
+    """The job for one budget, or for each of several."""
+    if recipe.budget.ratios:
+        return prune_to_budgets(recipe, given, criterion=criterion, strategy=strategy)
+    return prune_network(recipe, given, criterion=criterion, strategy=strategy)
+
+
+@contextmanager
+def _given(
+    recipe: JobRecipes,
+    model: nn.Module,
+    data: Data,
+    out: Folder | None,
+    progress: Progress | None,
+    device: str | None,
+    example: Tensor | None = None,
+) -> Iterator[Given]:
+    """What a job works on; within the block torch has the threads of a job.
+
+    Without `out` the folder goes away after the block.
+    """
+    check_batches(model, next(data.calibration.batches(1))[0])
+    shown = progress or Silent()
+    with using(decide().count), memory_errors(*_BATCHES[recipe.job]):
+        if out is not None:
+            yield Given(model, data, checked_path(out, "out"), shown, example, device)
+            return
+        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
+            yield Given(model, data, Path(folder), shown, example, device)
+
+
+def _known(**parameters: Any) -> dict[str, Any]:
     """The parameters that are not None."""
     return {name: value for name, value in parameters.items() if value is not None}
 
@@ -153,71 +441,9 @@ def _name(part: object) -> str | None:
     return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
 
 
-def run_recipe(
-    recipe: PruneRecipe,
-    *,
-    out: Folder | None = None,
-    progress: Progress | None = None,
-    device: str | None = None,
-) -> PruneResult:
-    """Do the job that a recipe describes, with the network and images that it names.
-
-    Args:
-        recipe: with [model] and [data].
-        out: instead of the recipe's output folder.
-        progress, device: as in `prune`.
-
-    Raises:
-        InvalidInputError: the recipe names no network, images or folder; and as `prune`.
-    """
-    check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
-    data, model = images_of_recipe(recipe), network_of_recipe(recipe)
-    out = out or recipe.output.folder or None
-    with job_folder(out) as folder:
-        result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
-    return result if out is not None else result.without_folder()
-
-
-def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+def _merge(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
     """Put further keys into a recipe's document, section by section, in place."""
     for key, value in (settings or {}).items():
         section = document.get(key)
         both = isinstance(section, dict) and isinstance(value, Mapping)
         document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
-
-
-def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
-    """The recipe names its network and images, and nothing that was given as an object.
-
-    Raises:
-        InvalidInputError: it does not; says what is missing.
-    """
-    for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
-        if getattr(recipe, section) is None:
-            raise InvalidInputError(
-                f"The recipe has no [{section}] section. Add one, e.g. [{section}] with "
-                f'spec = "{example}".'
-            )
-    assert recipe.model is not None
-    for key, name in {"network": recipe.model.spec, **objects}.items():
-        if name.startswith(CUSTOM):
-            raise InvalidInputError(
-                f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
-                "Give that object to the Python function."
-            )
-
-
-@contextmanager
-def job_folder(
-    out: Folder | None, batches: Sequence[str] = ("search.batch_size", "finetune.batch_size")
-) -> Iterator[Path]:
-    """The folder asked for, or one that goes away; within, torch has the threads of a job.
-
-    `batches`: the keys of the recipe to make smaller where memory does not suffice.
-    """
-    with using(decide().count), memory_errors(*batches):
-        if out is not None:
-            yield checked_path(out, "out")
-            return
-        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            yield Path(folder)

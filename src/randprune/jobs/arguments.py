@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,76 @@ from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
+from randprune.recipe import CUSTOM
 from randprune.training import TrainRecipe
+from randprune.zoo.data import Data, as_data
+from randprune.zoo.splits import Split
 
 
-def as_network(model: Any, function: str) -> nn.Module:
-    """The network inside of `model`, which can be cut.
+def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The network that can be cut, None where it is named; and the section that stands for it.
+
+    Args:
+        model: a network, or a name for `build_model`.
+        weights: the file with the weights of a named one.
+        function: names the caller in messages.
 
     Raises:
         InvalidInputError, UnsupportedModelError, WeightsError: see `randprune.graph.entrance`.
     """
+    if isinstance(model, str):
+        return None, {"spec": model, **({} if weights is None else {"weights": os.fspath(weights)})}
+    if weights is not None:
+        raise InvalidInputError(
+            f"The 'weights' parameter of {function} is for a network that is given by its name. "
+            f"This {type(model).__name__} has its weights; load others before."
+        )
     plain = plain_module(model, function)
     check_network(plain)
     check_values(plain)
-    return plain
+    return plain, {"spec": f"{CUSTOM}{type(plain).__name__}"}
+
+
+def as_fresh(given: Any) -> Split | None:
+    """All images of what a parameter takes beside the data; None where it is not given.
+
+    Raises:
+        DataError, InvalidInputError: see `as_data`.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | Data | Mapping):
+        return as_data(given).full_train
+    return as_data({"train": given, "test": given}).full_train
+
+
+def as_budgets(budget: Any) -> tuple[Budget, ...]:
+    """One budget, or several in the order in which they are given.
+
+    Raises:
+        InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
+    """
+    if not isinstance(budget, list | tuple | np.ndarray):
+        return (as_budget(budget),)
+    found = tuple(map(as_budget, budget))
+    if len({(one.metric, one.tolerance) for one in found}) != 1:
+        raise InvalidInputError(
+            "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
+            f"Got {budget!r} instead."
+        )
+    return found
+
+
+def budget_section(budgets: Sequence[Budget]) -> dict[str, Any]:
+    """The section of a recipe that budgets of one cost stand for."""
+    first = budgets[0]
+    section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
+    if first.metric == LATENCY:
+        timed = {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+        section = {**section, **timed}
+    if len(budgets) == 1:
+        return {**section, "ratio": first.ratio}
+    return {**section, "ratios": [one.ratio for one in budgets]}
 
 
 def as_budget(budget: Any) -> Budget:
@@ -42,15 +100,6 @@ def as_budget(budget: Any) -> Budget:
             f"Budget. Got {budget!r} instead."
         )
     return Budget("macs", float(budget))
-
-
-def budget_section(budget: Budget) -> dict[str, Any]:
-    """The section [budget] of a recipe that asks for this budget."""
-    section = {"metric": budget.metric, "ratio": budget.ratio, "tolerance": budget.tolerance}
-    if budget.metric != LATENCY:
-        return section
-    timed = {"runtime": budget.runs_in, "threads": budget.threads, "batch": budget.batch}
-    return {**section, **timed}
 
 
 def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,37 +15,15 @@ from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, WidenSection
 from randprune.space import Space
-from randprune.store import RunKind
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
+from randprune.zoo.dataset import CALIBRATION_LIMIT, SEARCH_LIMIT, balanced
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
+from randprune.zoo.splits import Split
 from randprune.zoo.weights import load_weights
-
-
-class JobRecipe(Protocol):
-    """What the recipes of all jobs have."""
-
-    @property
-    def job(self) -> RunKind: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def model(self) -> ModelSection | None: ...
-
-    @property
-    def data(self) -> DataSection | None: ...
-
-    @property
-    def budget(self) -> BudgetSection: ...
-
-    def document(self) -> dict[str, Any]:
-        """All keys as plain data."""
-        ...
 
 
 def open_trained(
@@ -127,16 +104,14 @@ def open_widened(
     return session
 
 
-def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
-    """The network that a recipe names, with its weights where it has some.
+def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:
+    """The network of a recipe's section, with its weights where it has some.
 
     Args:
-        recipe: with [model].
+        asked: the section.
         seed: of the weights that its constructor draws, the same in any process; None: they are
             drawn from torch's own generator.
     """
-    asked = recipe.model
-    assert asked is not None
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -147,16 +122,28 @@ def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
 
 
 def images_of_recipe(recipe: JobRecipe) -> Data:
-    """The images that a recipe names."""
-    asked = recipe.data
-    assert asked is not None
-    return load_data(
+    """The images that a recipe names.
+
+    Raises:
+        InvalidInputError, DataError: see `load_data` and `Data.with_fresh`.
+    """
+    asked = recipe.images
+    data = load_data(
         asked.spec,
         calibration=asked.calibration,
         search=asked.search,
         seed=asked.seed,
         **asked.options,
     )
+    fresh: dict[str, Split] = {}
+    for part, spec, count, most in (
+        ("calibration", asked.calibration_data, asked.calibration, CALIBRATION_LIMIT),
+        ("search", asked.search_data, asked.search, SEARCH_LIMIT),
+    ):
+        if spec:
+            images = load_data(spec, **asked.options).full_train
+            fresh[part] = balanced(images, count or most, asked.seed)
+    return data.with_fresh(**fresh)
 
 
 def example_of(data: Data) -> Tensor:
@@ -165,10 +152,24 @@ def example_of(data: Data) -> Tensor:
 
 
 def traced(section: ModelSection | None, network: nn.Module, example: Tensor) -> Space:
-    """The channel groups of a network, as a recipe asks for them."""
-    if section is None:
-        return trace(network, example)
-    return trace(network, example, section.freeze, as_graph=section.as_graph, allow=section.allow)
+    """The channel groups of a network, as a recipe asks for them.
+
+    Raises:
+        InvalidInputError: it does not run on the images; says how to bring them to another size.
+    """
+    asked = ModelSection(spec="") if section is None else section
+    try:
+        return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+    except InvalidInputError as error:
+        if example.ndim != 4 or not isinstance(error.__cause__, Exception):
+            raise
+        size = " x ".join(map(str, example.shape[2:]))
+        wanted = getattr(network, "image_size", None)
+        wanted = wanted if isinstance(wanted, int) else 224
+        raise InvalidInputError(
+            f"{error} The images are {size}: if the network needs others, bring them to their "
+            f"size, e.g. --image-size {wanted} (data.options.size), or give images of that size."
+        ) from error
 
 
 def widened(original: nn.Module, space: Space, section: WidenSection, seed: int) -> nn.Module:

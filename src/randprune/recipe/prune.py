@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from randprune.cost import LATENCY, Budget
-from randprune.errors import InfeasibleBudgetError
+from randprune.cost import Budget
 from randprune.evaluate.engine import Choice
-from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.base import Section
+from randprune.recipe.job import BudgetSection, JobRecipe, Options, OutputSection
 from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
 from randprune.recipe.presets import DEFAULT, with_preset
 from randprune.training.recipe import TrainRecipe
 
-Options = dict[str, Any]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
 Rank = Literal["kl", "accuracy", "loss"]
 # Keys of [search] and, in benchmarks, of [proposals].
 MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a group that stays.")]
@@ -49,112 +47,33 @@ EngineChoice = Annotated[
 ]
 
 
-class ModelSection(Section):
-    """The network to prune."""
-
-    spec: str = Field(
-        description="randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable."
-    )
-    weights: str = Field(
-        default="", description="the file with trained weights, safetensors, pt or pth."
-    )
-    num_classes: int | None = Field(default=None, ge=1, description="the number of outputs.")
-    in_channels: int | None = Field(default=None, ge=1, description="the number of input channels.")
-    options: Options = Field(default={}, description="what the network's constructor gets besides.")
-    freeze: Names = Field(
-        default=(), description="the layers whose outputs stay, names or patterns."
-    )
-    allow: Names = Field(
-        default=(), description="the operations that may be cut although not exactly."
-    )
-    as_graph: bool = Field(
-        default=False, description="whether groups count that can be cut in an emitted graph only."
-    )
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-class DataSection(Section):
-    """The images, and how the training images are divided."""
+class BudgetsSection(BudgetSection):
+    """What the pruned network may cost, or the networks, one for each of several ratios."""
 
-    spec: str = Field(description="digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.")
-    calibration: int | None = Field(
-        default=None, ge=1, description="how many training images feed recovery and criteria."
-    )
-    search: int | None = Field(
-        default=None, ge=1, description="how many training images rank the candidates."
-    )
-    seed: int = Field(default=0, ge=0, description="what draws the parts of the training images.")
-    options: Options = Field(
-        default={}, description="what the data source gets besides, such as mean."
-    )
-
-
-class BudgetSection(Section):
-    """What the pruned network may cost."""
-
-    metric: str = Field(
-        default="macs", description="the cost: macs, params, activations or latency."
-    )
-    ratio: float = Field(
-        default=0.5, gt=0, le=1, description="the share of the dense cost that remains."
-    )
-    tolerance: float = Field(
-        default=0.005, gt=0, lt=1, description="how far from the ratio is accepted."
-    )
-
-    runtime: str | None = Field(
+    ratios: Annotated[tuple[Ratio, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None,
-        description="of latency, what networks run in: onnxruntime where it is unset, openvino, "
-        "torch, torch.compile.",
-    )
-    threads: int | None = Field(
-        default=None, ge=1, description="of latency, threads of the CPU; 1 where it is unset."
-    )
-    batch: int | None = Field(
-        default=None, ge=1, description="of latency, images a batch; 1 where it is unset."
-    )
-    ms: float | None = Field(
-        default=None,
-        gt=0,
-        description="of latency, how many milliseconds a batch may take, instead of a ratio.",
+        description="several shares of the dense cost, instead of one: a network for each.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _milliseconds_are_latency(cls, document: Any) -> Any:
-        if isinstance(document, dict) and document.get("ms") is not None:
-            return {"metric": LATENCY, **document}
-        return document
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets of the job, in their order."""
+        ratios = self.ratios or (self.ratio,)
+        plain = [Budget(self.metric, ratio, self.tolerance) for ratio in ratios]
+        return tuple(self.timed(budget) for budget in plain)
 
     @model_validator(mode="after")
-    def _latency_alone(self) -> BudgetSection:
-        given = [name for name in ("runtime", "threads", "batch", "ms") if getattr(self, name)]
-        if given and self.metric != LATENCY:
+    def _once_each(self) -> BudgetsSection:
+        if self.ratios and self.ms is not None:
             raise ValueError(
-                f"budget.{given[0]} goes with budget.metric = 'latency'. Got {self.metric!r}."
+                "ms is one budget. Leave out ratios, or ask for ratios of the latency."
             )
+        if self.ratios and len(set(self.ratios)) < len(self.ratios):
+            given = ", ".join(f"{ratio:g}" for ratio in self.ratios)
+            raise ValueError(f"ratios must be given once each. Got {given}.")
         return self
-
-    def budget(self, dense_ms: float | None = None) -> Budget:
-        """The same as a `Budget`.
-
-        Args:
-            dense_ms: the dense network's latency, where milliseconds are asked for.
-
-        Raises:
-            InfeasibleBudgetError: the dense network is as fast as is asked.
-        """
-        if self.metric != LATENCY:
-            return Budget(self.metric, self.ratio, self.tolerance)
-        ratio = self.ratio
-        if self.ms is not None and dense_ms is not None:
-            ratio = self.ms / dense_ms
-            if ratio > 1.0:
-                raise InfeasibleBudgetError(
-                    f"A latency of {self.ms:g} ms is asked, and the dense network takes "
-                    f"{dense_ms:.3g} ms: nothing has to be pruned. Ask for less."
-                )
-        runtime, threads, batch = self.runtime or "", self.threads or 1, self.batch or 1
-        return Budget(self.metric, ratio, self.tolerance, runtime, threads, batch)
 
 
 class SearchSection(Section):
@@ -217,24 +136,20 @@ class FinetuneSection(TrainSection):
     controls: bool = Field(default=False, description="whether the controls are trained as well.")
 
 
-class OutputSection(Section):
-    """Where results go, and how exactly speed is measured. Does not decide which network wins."""
+class ControlsSection(Section):
+    """What the searched network is set beside, besides uniform widths and random channels."""
 
-    folder: str = Field(default="", description="the output folder.")
-    latency_seconds: float = Field(
-        default=10.0,
-        ge=0,
-        description="how long latency is measured, per batch size; 0: not at all.",
+    random_search: bool = Field(
+        default=False,
+        description="whether as many random configurations are searched, too: the time of a second "
+        "search, where the strategy is not random itself.",
     )
 
 
-class PruneRecipe(RecipeBase):
+class PruneRecipe(JobRecipe):
     """A whole pruning job."""
 
-    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
-
     job: Literal["prune"] = "prune"
-    seed: int = Field(default=0, ge=0, description="random seed.")
     criterion: CriterionOrObject = Field(
         default="reconstruction", description="the name of the criterion that ranks channels."
     )
@@ -244,13 +159,27 @@ class PruneRecipe(RecipeBase):
     preset: str = Field(
         default=DEFAULT, description="the named settings that keys left out take: see presets."
     )
-    model: ModelSection | None = None
-    data: DataSection | None = None
-    budget: BudgetSection = BudgetSection()
+    budget: BudgetsSection = BudgetsSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()
+    controls: ControlsSection = Field(
+        default=ControlsSection(), exclude_if=lambda controls: controls == ControlsSection()
+    )
     finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
+
+    def for_each_budget(self) -> tuple[PruneRecipe, ...]:
+        """The recipes of several budgets, one each, in their order; none where it has one budget.
+
+        Each is what a job with that budget alone is asked for.
+        """
+        budget = self.budget
+        return tuple(
+            self.model_copy(
+                update={"budget": budget.model_copy(update={"ratio": ratio, "ratios": None})}
+            )
+            for ratio in budget.ratios or ()
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ monotony alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from randprune.graph.execute import Execution
 from randprune.recovery.elimination import Elimination
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import refit
+from randprune.recovery.partial import Partial
 from randprune.recovery.replay import Replay
 from randprune.recovery.statistics import reference_replay, reference_tensors
 from randprune.space import ChannelGroup, IntArray, Space
@@ -54,6 +55,8 @@ def measured_tables(
     *,
     keeps: Sequence[float] = KEEPS,
     replay: Replay | None = None,
+    partial: Partial | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> list[FloatArray]:
     """Tables for proxy searches: relative error at the outputs of keeping k channels of a group.
 
@@ -66,6 +69,8 @@ def measured_tables(
             moments; 64 are plenty.
         keeps: the shares of each group's channels at which it is measured.
         replay: the network's replay where there is one already.
+        partial: keeps what has been measured, for an interrupted measurement to go on from.
+        tell: is told how many widths of all groups have been measured.
 
     Returns:
         One array (width + 1,) a group, float64: 0 at the dense width, never less for fewer
@@ -80,7 +85,8 @@ def measured_tables(
     for number, group in enumerate(space.groups):
         for slot in group.with_role("in"):
             waiting[slot.tensor].append(number)
-    outputs: dict[tuple[int, int], Tensor] = {}
+    kept_outputs = {} if partial is None else partial.read()
+    outputs = {_place(name): output for name, output in kept_outputs.items()}
 
     def before(node: Node, run: Execution) -> None:
         for number in waiting.get(replay.layers[node].weight, ()):
@@ -90,6 +96,10 @@ def measured_tables(
                     kept = eliminations[number].kept(width)
                     changed = masked(group, kept, inverses, tensors)
                     outputs[number, width] = run.fork({**tensors, **changed}).finish()
+                    if partial is not None:
+                        partial.save(lambda: {_name(*at): out for at, out in outputs.items()})
+                    if tell is not None:
+                        tell(len(outputs))
 
     with torch.no_grad():
         reference = replay.run(tensors, images, before).finish()
@@ -110,6 +120,20 @@ def measured_tables(
         tables[number] if number in tables else typical * eliminations[number].errors
         for number in range(len(space))
     ]
+
+
+def measurements(space: Space, keeps: Sequence[float] = KEEPS) -> int:
+    """How many widths of all groups are measured, at most."""
+    return sum(len(_widths(group, keeps)) for group in space.groups)
+
+
+def _name(number: int, width: int) -> str:
+    return f"{number}/{width}"
+
+
+def _place(name: str) -> tuple[int, int]:
+    number, _, width = name.partition("/")
+    return int(number), int(width)
 
 
 def table(full: int, measured: Mapping[int, float]) -> FloatArray:

@@ -40,6 +40,7 @@ from randprune.graph.execute import Execution
 from randprune.graph.layers import norm_behind
 from randprune.graph.steps import Step
 from randprune.lineage import named_tensors
+from randprune.recovery.collect import FULL_COLUMNS, POSITIONS
 from randprune.recovery.least_squares import (
     Kept,
     add_to_bias,
@@ -50,8 +51,6 @@ from randprune.recovery.patches import input_rows, output_rows, sample_positions
 from randprune.recovery.regression import Regression, check_ridge
 from randprune.recovery.replay import Layer, Replay, add_bias, detached_tensors, replay_for
 from randprune.recovery.statistics import (
-    FULL_COLUMNS,
-    POSITIONS,
     reference_replay,
     reference_tensors,
 )

@@ -155,11 +155,11 @@ def prune(
         recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
             such as "least_squares+sequential"; default: the preset's, "least_squares".
         finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
-        seed: decides everything random.
+        seed: random seed; the same seed gives the same result.
         weights: the file with the weights of a network that was given by its name.
         calibration_data: other images for repair and criteria than training images, which the
             network has seen: whatever `data` may be, all of its training images.
-        search_data: other images that candidates are compared on, likewise.
+        search_data: other images on which candidates are compared, new to the network too.
         example_inputs: what the network is traced with; default: one image of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
@@ -175,7 +175,7 @@ def prune(
             ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
 
     Raises:
-        InvalidInputError: parameters that cannot mean anything.
+        InvalidInputError: invalid parameters; the message says what to give instead.
         InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
         WeightsError: weights that are NaN or infinite.
         DataError: images or labels that cannot be used.
@@ -263,7 +263,7 @@ def prune_from_scratch(
         candidates: how many configurations are evaluated with shared weights.
         supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
         training: how the found network and the controls are trained; the same kinds.
-        seed: decides everything random.
+        seed: random seed; the same seed gives the same result.
         seeds: how often each network is trained.
         standalone: how many more candidates are trained alone, for the rank correlation.
         example_inputs: what the network is traced with; default: one image of the data.
@@ -277,7 +277,7 @@ def prune_from_scratch(
             ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
 
     Raises:
-        InvalidInputError: parameters that cannot mean anything.
+        InvalidInputError: invalid parameters; the message says what to give instead.
         InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
         DataError: images or labels that cannot be used, or a training that diverges.
         UnsupportedModelError: the network cannot be traced or widened.

@@ -11,7 +11,9 @@ from randprune.search import EvolutionSearch, LagrangianSearch, RandomSearch, st
 
 
 def test_names_and_options():
-    assert {"evolution", "lagrangian", "proxy", "random", "uniform"} <= set(strategies.names())
+    assert {"evolution", "lagrangian", "proxy", "random", "spdy", "uniform"} <= set(
+        strategies.names()
+    )
     assert strategies.create("random", min_keep=0.3) == RandomSearch(min_keep=0.3)
     assert isinstance(strategies.create("evolution"), EvolutionSearch)
     assert isinstance(strategies.create("lagrangian", tables=[]), LagrangianSearch)

@@ -30,6 +30,14 @@ BatchSize = Annotated[
     int | None,
     Field(ge=1, description="images a batch while networks are evaluated; unset: see engine."),
 ]
+RankingImages = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="how many of the search images rank candidates, at most; unset: all. "
+        "Finalists are compared on all of them.",
+    ),
+]
 EngineChoice = Annotated[
     Choice,
     Field(
@@ -109,6 +117,7 @@ class SearchSection(Section):
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy.",
     )
+    images: RankingImages = 2000
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
     engine: EngineChoice = "rules"

@@ -157,7 +157,8 @@ class SequentialRepair:
         """
         self.space.check_selection(selection)
         with torch.no_grad():
-            _Pass(self, small, kept_of(self.space, selection, self.shapes)).run()
+            layers = self.replay.layers.values()
+            _Pass(self, small, kept_of(self.space, selection, layers, self.shapes)).run()
         return small
 
     def graph_of(self, small: nn.Module) -> Replay:
@@ -243,7 +244,7 @@ class _Pass:
             return
         if not self._inputs_cut(layer) and self._is_last(node):
             return
-        weight = self.tensors[layer.weight]
+        weight = layer.upright(self.tensors[layer.weight])
         columns = weight.shape[1] * layer.taps
         if columns > self.options.full_columns:
             return
@@ -296,7 +297,7 @@ class _Pass:
 
         Shapes: inputs (groups, N, columns), goal, plain and offset (N, rows), slope (rows,).
         """
-        weight = self.tensors[layer.weight]
+        weight = layer.upright(self.tensors[layer.weight])
         usable = slope.abs() > 1e-3 * slope.abs().max()
         safe = torch.where(usable, slope, torch.ones_like(slope))
         target = torch.where(usable, (goal - offset) / safe, plain)
@@ -323,12 +324,13 @@ class _Pass:
         return torch.zeros(rows, dtype=torch.float64)
 
     def _write(self, layer: Layer, weight: Tensor, shift: Tensor) -> None:
-        """Into the module and into the tensors that the walk uses."""
+        """Into the module and into the tensors that the walk uses; `weight` is upright."""
+        weight = layer.upright(weight)
         self.module_tensors[layer.weight].detach().copy_(weight)
         self.tensors[layer.weight] = (
             weight.float().contiguous(memory_format=torch.channels_last)
             if weight.ndim == 4
-            else weight.float()
+            else weight.float().contiguous()
         )
         if not takes_bias(self.small, layer):
             return

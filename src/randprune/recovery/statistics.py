@@ -15,7 +15,7 @@ is not repaired.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ class Moments:
         return (index[:, None] * layer.taps + torch.arange(layer.taps)).reshape(-1)
 
     def matrix(self, layer: Layer, weight: Tensor) -> Tensor:
-        """The weight as (groups, rows, columns), to be multiplied with the columns."""
+        """The upright weight as (groups, rows, columns), to be multiplied with the columns."""
         out = weight.detach().reshape(layer.groups, -1, weight.shape[1], layer.taps)
         if self.site(layer).per_channel:
             # One row per output and kernel position: positions are treated alike and apart.
@@ -106,7 +106,7 @@ class Moments:
         return out.reshape(layer.groups, out.shape[1], -1)
 
     def weight(self, layer: Layer, matrix: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of `matrix`."""
+        """The inverse of `matrix`: an upright weight of this shape."""
         if self.site(layer).per_channel:
             parts = matrix.reshape(layer.groups, -1, layer.taps, shape[1]).transpose(2, 3)
             return parts.reshape(shape)
@@ -194,8 +194,8 @@ def collect_moments(
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, _Sums] = {}
     images = 0
-    consumers = consumer_weights(space)
     tensors: Mapping[str, Tensor] = {}
+    readers: Sequence[Layer] = ()
     plan: Mapping[str, Mode] = {}
     seen: set[str] = set()
 
@@ -220,7 +220,8 @@ def collect_moments(
             replay = reference_replay(model, space, inputs)
         if not tensors:
             tensors = reference_tensors(model, space)
-            plan = _plan(replay, consumers, tensors, full_columns, limit_mib)
+            readers = [x for x in replay.layers.values() if reads_channels(x, space)]
+            plan = _plan(readers, tensors, full_columns, limit_mib)
         seen.clear()
         with torch.no_grad():
             run = replay.run(tensors, map_tensors(channels_last, inputs), before)
@@ -235,17 +236,15 @@ def collect_moments(
                 f"The inputs of layer {name!r} are not finite on the calibration images: check "
                 "the normalisation of the images and the weights."
             )
-    known = (layer for layer in replay.layers.values() if layer.weight in consumers)
-    layers = {layer.weight: layer for layer in known if layer.site in sites}
+    layers = {layer.weight: layer for layer in readers if layer.site in sites}
     shapes = {name: tuple(tensors[name].shape) for name in layers}
     return Moments(layers, sites, shapes, images, space.fingerprint)
 
 
-def consumer_weights(space: Space) -> frozenset[str]:
-    """Names of the weights whose input channels (dim 1) can be cut."""
-    return frozenset(
-        slot.tensor for group in space.groups for slot in group.with_role("in") if slot.dim == 1
-    )
+def reads_channels(layer: Layer, space: Space) -> bool:
+    """Whether input channels of the layer can be cut."""
+    slots = (slot for group in space.groups for slot in group.with_role("in"))
+    return any(slot.tensor == layer.weight and slot.dim == layer.input_dim for slot in slots)
 
 
 def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
@@ -269,8 +268,7 @@ def channels_last(value: Tensor) -> Tensor:
 
 
 def _plan(
-    replay: Replay,
-    consumers: frozenset[str],
+    readers: Sequence[Layer],
     tensors: Mapping[str, Tensor],
     full_columns: int,
     limit_mib: int,
@@ -278,10 +276,9 @@ def _plan(
     """What is kept at each site; the widest sites step down first."""
     channels: dict[str, int] = {}
     sites: dict[str, Layer] = {}
-    for layer in replay.layers.values():
-        if layer.weight in consumers:
-            channels[layer.site] = int(tensors[layer.weight].shape[1])
-            sites.setdefault(layer.site, layer)
+    for layer in readers:
+        channels[layer.site] = int(tensors[layer.weight].shape[layer.input_dim])
+        sites.setdefault(layer.site, layer)
     modes: dict[str, Mode] = {}
     for name, layer in sites.items():
         wide = layer.taps > 1 and channels[name] * layer.taps > full_columns

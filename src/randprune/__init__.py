@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from randprune.errors import VerificationError as VerificationError
     from randprune.errors import WeightsError as WeightsError
     from randprune.graph.trace import trace as trace
+    from randprune.jobs import PruneCurve as PruneCurve
     from randprune.jobs import PruneResult as PruneResult
     from randprune.jobs import SearchResult as SearchResult
     from randprune.jobs import prune as prune
@@ -68,6 +69,7 @@ _HOMES = {
     ),
     "randprune.graph.trace": ("trace",),
     "randprune.jobs": (
+        "PruneCurve",
         "PruneResult",
         "SearchResult",
         "prune",

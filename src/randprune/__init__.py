@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from randprune.errors import InvalidInputError as InvalidInputError
     from randprune.errors import RandpruneError as RandpruneError
     from randprune.errors import StorageError as StorageError
+    from randprune.errors import TrainerError as TrainerError
     from randprune.errors import UnsupportedModelError as UnsupportedModelError
     from randprune.errors import VerificationError as VerificationError
     from randprune.errors import WeightsError as WeightsError
     from randprune.graph.trace import trace as trace
+    from randprune.jobs import PruneCurve as PruneCurve
     from randprune.jobs import PruneResult as PruneResult
     from randprune.jobs import SearchResult as SearchResult
     from randprune.jobs import prune as prune
@@ -60,12 +62,14 @@ _HOMES = {
         "InvalidInputError",
         "RandpruneError",
         "StorageError",
+        "TrainerError",
         "UnsupportedModelError",
         "VerificationError",
         "WeightsError",
     ),
     "randprune.graph.trace": ("trace",),
     "randprune.jobs": (
+        "PruneCurve",
         "PruneResult",
         "SearchResult",
         "prune",

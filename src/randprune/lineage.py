@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from randprune.errors import InvalidInputError
 from randprune.space import Selection, Space
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -139,6 +140,20 @@ def plan_of(model: nn.Module) -> CutPlan | None:
     found = getattr(model, "meta", {}).get(_ATTRIBUTE) if _is_graph(model) else None
     found = model.__dict__.get(_ATTRIBUTE) if found is None else found
     return found if isinstance(found, CutPlan) else None
+
+
+def selection_of(network: nn.Module) -> Selection:
+    """What the last step that made the network kept.
+
+    Raises:
+        InvalidInputError: it is an unchanged network.
+    """
+    plan = plan_of(network)
+    if plan is None:
+        raise InvalidInputError(
+            f"This {type(network).__name__} was not cut. Call randprune.cut on it first."
+        )
+    return plan.selection
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

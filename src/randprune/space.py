@@ -133,7 +133,7 @@ class Selection:
         return cls(kept, document.get("fingerprint", ""))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Space:
     """All configurations of one traced network.
 
@@ -169,6 +169,21 @@ class Space:
     allow: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()
     _cache: dict[str, str] = field(init=False, default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """The groups, what is frozen and the dense costs, on a page at most."""
+        costs = ", ".join(f"{name} {cost.dense:,.0f}" for name, cost in self.costs.items())
+        groups = [f"  {g.name}: {g.width} channels, {len(g.slots)} slots" for g in self.groups]
+        frozen = [f"  {f.layer}: {f.channels} of {f.width} stay, {f.reason}" for f in self.frozen]
+        return "\n".join(
+            [
+                f"Space of {self.model or 'a network'}: {len(groups)} channel groups, "
+                f"{int(self.widths.sum()):,} channels; {costs or 'no costs'}",
+                *_at_most(groups, 24, "groups"),
+                *(["Frozen:"] if frozen else []),
+                *_at_most(frozen, 12, "frozen"),
+            ]
+        )
 
     @property
     def widths(self) -> IntArray:
@@ -352,3 +367,9 @@ def _pack(index: IntArray) -> list[list[int]]:
 def _unpack(runs: Sequence[Sequence[int]], width: int) -> IntArray:
     flat = [start + step * i for start, step, count in runs for i in range(count)]
     return np.array(flat, dtype=np.int64).reshape(width, -1)
+
+
+def _at_most(lines: list[str], count: int, attribute: str) -> list[str]:
+    """The first lines, and how many more there are under which attribute."""
+    more = len(lines) - count
+    return lines if more <= 0 else [*lines[:count], f"  ... and {more} more, see .{attribute}"]

@@ -11,7 +11,8 @@ from repairable import Bare, Chain, Concat, Grouped, build, images, traced
 from torch import Tensor, nn
 
 from randprune.errors import ArtifactError, DataError
-from randprune.recovery.statistics import Moments, collect_moments
+from randprune.recovery.collect import collect_moments
+from randprune.recovery.statistics import Moments
 
 EVERYWHERE = 10_000
 

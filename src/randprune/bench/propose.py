@@ -135,9 +135,13 @@ class _Row:
 
     def proxy(self, widths: IntArray) -> FloatArray:
         """See `Task.proxy`."""
-        self.job.charge(self.meter, predicted=True)
         predict = self.job.predict
-        assert predict is not None
+        if predict is None:
+            raise InvalidInputError(
+                "Nothing predicts configurations from scratch: there is no trained network to make "
+                "tables of. Use task.evaluate, or a benchmark of the setting 'pretrained'."
+            )
+        self.job.charge(self.meter, predicted=True)
         return predict(widths)
 
     def rescore(self, selection: Selection) -> list[Tensor]:

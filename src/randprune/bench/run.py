@@ -46,7 +46,7 @@ from randprune.bench.units import (
 from randprune.errors import DataError
 from randprune.evaluate.threads import decide, using
 from randprune.executors import Executor, Failure, InProcess, Processes
-from randprune.jobs.identity import describe, run_key
+from randprune.jobs.identity import describe, numbered, run_key
 from randprune.jobs.progress import Progress, Silent, phase
 from randprune.jobs.work_folder import WorkFolder
 from randprune.memory import memory_errors
@@ -141,7 +141,8 @@ class _Runner:
 
     def _describe(self) -> None:
         """Record on which network and images the run is, and write the recipe."""
-        describe(self.job.recipe, self.job.session, self.run, RECIPE_FILE, "randprune bench")
+        file = numbered(self.run, RECIPE_FILE)
+        describe(self.job.recipe, self.job.session, self.run, file, "randprune bench")
         if self.run.read(UseOfTestSet) is None:
             self.run.write(UseOfTestSet(0, 0))
 
@@ -189,7 +190,7 @@ class _Runner:
 
     @property
     def _dense(self) -> DenseRecord:
-        return self.run.get_typed(DenseRecord, DenseRecord.KEY)
+        return self.run.recorded(DenseRecord)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -251,12 +252,12 @@ class _Runner:
         One that ends after a final evaluation could have been chosen by it: then the test set was
         open before.
         """
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self._count(before_final=max(0, use.final - use.before_final) + opened)
 
     def _count(self, *, before_final: int = 0, final: int = 0) -> None:
         """Count how often the test set was opened."""
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
 
 

@@ -1,14 +1,14 @@
-"""What a recipe would do, found out without doing it: `randprune prune --dry-run`."""
+"""What a recipe would do, found out without doing it: `--dry-run`."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from randprune.cli.console import output
+from randprune.cli.console import messages, output, print_json
 from randprune.report.format import number, percent, seconds, si
 
 if TYPE_CHECKING:
@@ -28,6 +28,33 @@ _TIMED = 16
 
 Line = tuple[str, str]
 """What a line is about, and what it says."""
+
+
+class Plan(Protocol):
+    """What a recipe would do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        ...
+
+    def lines(self) -> list[Line]:
+        """The plan in words."""
+        ...
+
+
+def show_plan(make: Callable[[], Plan], *, json: bool) -> None:
+    """A plan on standard output: what `--dry-run` does."""
+    from randprune.evaluate.threads import decide, using
+
+    # Times are judged with the threads that the job will have.
+    with messages().status("Looking at the network and the images ..."), using(decide().count):
+        plan = make()
+    if json:
+        print_json(plan.to_json())
+        return
+    for name, text in plan.lines():
+        output().print(f"[bold]{name:<10}[/]", end="")
+        output().print(text, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,17 +92,18 @@ class JobPlan:
         from randprune.search.feasible import require_reachable
 
         network, data = network_and_images(recipe)
-        check_outputs(network, data, example_of(data, network))
         space = traced(recipe, network, data)
+        check_outputs(network, data, example_of(data, network))
         limits = recipe.search.min_keep, recipe.search.round_to
-        budget = recipe.budget.budget()
-        require_reachable(space, budget, *limits)
+        budgets = recipe.budget.budgets()
+        for budget in budgets:
+            require_reachable(space, budget, *limits)
         law = ""
         if recipe.search.strategy == "random":
             strategy = create_strategy(recipe.search, list)
             assert isinstance(strategy, RandomSearch)
-            law = strategy.resolve(space, budget).law
-        span = reachable(space, budget.metric, *limits)
+            law = strategy.resolve(space, min(budgets, key=lambda one: one.ratio)).law
+        span = reachable(space, recipe.budget.metric, *limits)
         return cls(recipe, space, data, span, law, _speed(network, space, data))
 
     @property
@@ -88,8 +116,10 @@ class JobPlan:
 
         recipe, data = self.recipe, self.data
         dense = self.space.cost("macs").dense
-        small = dense * (recipe.budget.ratio if recipe.budget.metric == "macs" else 1.0)
-        calibration, judged = len(data.calibration_indices), len(data.search_indices)
+        # The cost of one network of every budget; several share what is known of the network.
+        budgets = recipe.budget.budgets()
+        small = dense * sum(b.ratio if b.metric == "macs" else 1.0 for b in budgets)
+        calibration, judged = len(data.calibration), len(data.search)
         ranked = min(judged, recipe.search.images or judged)
         quick = images_forward(quick_form(recipe.recovery), calibration)
         # The part of the dense network after a group, half of it on average, for each width.
@@ -99,14 +129,16 @@ class JobPlan:
         # A repair layer after layer also looks at the dense network.
         thorough = images_forward(recipe.finalists.recovery or recipe.recovery, calibration)
         finalists = (recipe.finalists.count + _CONTROLS) * (
-            (judged + thorough) * small + thorough * dense
+            (judged + thorough) * small + thorough * dense * len(budgets)
         )
         tuning = recipe.finetune
         epochs = tuning.epochs if tuning else 0
+        controlled = recipe.controls.random_search and recipe.search.strategy != "random"
+        searches = 2 if controlled else 1
         trained = _TRAINED * epochs * len(data.full_train) * small
         macs = {
             "statistics": (calibration + judged + ranked + tables) * dense,
-            "search": recipe.search.candidates * (ranked + quick) * small,
+            "search": searches * recipe.search.candidates * (ranked + quick) * small,
             "finalists": finalists,
             "training": trained * (1 + _CONTROLS if tuning and tuning.controls else 1),
         }
@@ -123,15 +155,15 @@ class JobPlan:
             "seconds": self.seconds,
         }
 
-    def print(self) -> None:
+    def lines(self) -> list[Line]:
         """The plan in words."""
         recipe = self.recipe
-        assert recipe.model is not None
+        weights = recipe.network.weights
         search, tuning = recipe.search, recipe.finetune
         law = f" ({self.law} law)" if self.law else ""
-        print_lines([
+        return [
             network_line(recipe, self.space),
-            ("weights", recipe.model.weights or "none: the network starts untrained"),
+            ("weights", weights or "none: the network starts untrained"),
             images_line(self.data),
             preprocessing_line(self.data),
             budget_line(recipe, self.space, self.reachable[0]),
@@ -145,7 +177,7 @@ class JobPlan:
                          f"{tuning.optimizer}, learning rate {tuning.lr:g}"),
             ("time", self._time()),
             ("output", recipe.output.folder),
-        ])  # fmt: skip
+        ]  # fmt: skip
 
     def _time(self) -> str:
         took = self.seconds
@@ -174,9 +206,9 @@ def _speed(network: nn.Module, space: Space, data: Data) -> float:
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
     """The network, with weights where it has some, and the images that a recipe names."""
-    from randprune.jobs.opening import images_of_recipe, network_of_recipe
+    from randprune.jobs.opening import images_of_recipe, network_of
 
-    return network_of_recipe(recipe), images_of_recipe(recipe)
+    return network_of(recipe.network), images_of_recipe(recipe)
 
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
@@ -225,17 +257,16 @@ def images(data: Data) -> dict[str, int]:
     """How many images serve what, JSON-ready."""
     return {
         "fit": len(data.fit_indices),
-        "calibration": len(data.calibration_indices),
-        "search": len(data.search_indices),
+        "calibration": len(data.calibration),
+        "search": len(data.search),
     }
 
 
 def network_line(recipe: JobRecipes, space: Space) -> Line:
     """The network and its size."""
-    assert recipe.model is not None
     found = sizes(space)
     return "network", (
-        f"{recipe.model.spec}: {si(found['macs'])} MACs, {number(found['params'])} parameters, "
+        f"{recipe.network.spec}: {si(found['macs'])} MACs, {number(found['params'])} parameters, "
         f"{found['groups']} channel groups, frozen layers: {found['frozen']}"
     )
 
@@ -244,24 +275,19 @@ def images_line(data: Data) -> Line:
     """Where images come from, and what they serve."""
     return "images", (
         f"{data.name}: {number(len(data.fit_indices))} to fit, "
-        f"{number(len(data.calibration_indices))} to calibrate, "
-        f"{number(len(data.search_indices))} to rank"
+        f"{number(len(data.calibration))} to calibrate, "
+        f"{number(len(data.search))} to rank"
     )
 
 
 def budget_line(recipe: JobRecipes, space: Space, lowest: float) -> Line:
     """The budget, and the least that can be reached."""
-    budget = recipe.budget
-    dense = space.cost(budget.metric).dense
-    metric = {"macs": "MACs", "params": "parameters"}.get(budget.metric, budget.metric)
+    section, budgets = recipe.budget, recipe.budget.budgets()
+    dense = space.cost(section.metric).dense
+    metric = {"macs": "MACs", "params": "parameters"}.get(section.metric, section.metric)
+    ratios = " and ".join(percent(budget.ratio) for budget in budgets)
+    costs = " and ".join(si(budget.ratio * dense) for budget in budgets)
     return "budget", (
-        f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}: "
-        f"{si(budget.ratio * dense)} of {si(dense)} (reachable: {percent(lowest)} and more)"
+        f"{ratios} ± {percent(section.tolerance)} of the {metric}: {costs} of {si(dense)} "
+        f"(reachable: {percent(lowest)} and more)"
     )
-
-
-def print_lines(lines: Iterable[Line]) -> None:
-    """A plan in words on standard output."""
-    for name, text in lines:
-        output().print(f"[bold]{name:<10}[/]", end="")
-        output().print(text, markup=False, soft_wrap=True)

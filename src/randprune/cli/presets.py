@@ -12,7 +12,7 @@ from randprune.cli.console import output, print_json
 
 def presets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this one as a recipe.")
+        str | None, typer.Argument(metavar="NAME", help="Show this preset as a recipe.")
     ] = None,
     json: options.Json = False,
     debug: options.Debug = False,

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # A log gets a line at the ends of a phase and, in long ones, this often in between.
 _LOG_SECONDS = 30.0
-# What a trained network knows at least, of what is above chance.
-_ABOVE_CHANCE = 0.1
 # Metrics that are shares of images; all others are shown as numbers.
 _SHARES = ("top1", "accuracy")
 
@@ -72,7 +70,7 @@ class Bars:
         """Move the bar."""
         task = self._tasks[phase]
         self._bars.update(task, completed=done)
-        if doubt := near_chance(metrics):
+        for doubt in doubts(metrics):
             self._bars.console.print(doubt, markup=False)
         if metrics:
             self._bars.update(task, metrics=describe(metrics))
@@ -103,7 +101,7 @@ class Lines:
     def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
         """Tell how far it is, if the last line is a while ago."""
         self._metrics = describe(metrics) or self._metrics
-        if doubt := near_chance(metrics):
+        for doubt in doubts(metrics):
             self._console.print(doubt, markup=False, soft_wrap=True)
         now = time.monotonic()
         if now - self._told >= _LOG_SECONDS and done < self._total:
@@ -162,13 +160,11 @@ def describe(metrics: Mapping[str, float]) -> str:
     return ", ".join(words)
 
 
-def near_chance(metrics: Mapping[str, float]) -> str:
-    """A warning where the dense network hardly knows more than the commonest class, else ""."""
+def doubts(metrics: Mapping[str, float]) -> list[str]:
+    """A warning where the dense network hardly knows more than the commonest class."""
     chance, found = metrics.get("chance_accuracy"), metrics.get("dense_accuracy")
-    if chance is None or found is None or found > chance + _ABOVE_CHANCE * (1 - chance):
-        return ""
-    return (
-        f"Warning: the dense network has {percent(found)} accuracy on the search images; always "
-        f"saying the commonest class has {percent(chance)}. Check the weights, the order of the "
-        "classes, --image-size, --mean and --std."
-    )
+    if chance is None or found is None:
+        return []
+    from randprune.jobs.doubts import near_chance
+
+    return near_chance(found, chance)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from randprune.cli.plan import (
+    Line,
     budget_line,
     images,
     images_line,
     network_and_images,
     network_line,
     preprocessing_line,
-    print_lines,
     sizes,
     traced,
 )
@@ -111,7 +111,7 @@ class ScratchPlan:
             "phase_seconds": self.seconds,
         }
 
-    def print(self) -> None:
+    def lines(self) -> list[Line]:
         """The plan in words."""
         recipe = self.recipe
         shared, training, search = recipe.supernet, recipe.training, recipe.search
@@ -142,8 +142,7 @@ class ScratchPlan:
         total = (
             f"{si(sum(self.macs.values()))} multiply-adds, {seconds(sum(self.seconds.values()))}"
         )
-        lines += [("in all", f"about {total}"), ("output", recipe.output.folder)]
-        print_lines(lines)
+        return [*lines, ("in all", f"about {total}"), ("output", recipe.output.folder)]
 
 
 def _trainings(recipe: ScratchRecipe) -> dict[str, int]:
@@ -171,7 +170,7 @@ def _macs(
     limits = recipe.search.min_keep, recipe.search.round_to
     step = step_macs(recipe.supernet, wide, limits, small)
     shared = _TRAINED * recipe.supernet.epochs * fit * step
-    looked_at = len(data.search_indices) + len(data.calibration_indices)
+    looked_at = len(data.search) + len(data.calibration)
     search = recipe.search.candidates * looked_at * small
     one = _TRAINED * recipe.training.epochs * every * small
     originals = trainings.get("original", 0)

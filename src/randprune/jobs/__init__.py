@@ -6,21 +6,22 @@
 All jobs, and benchmarks, work on a `randprune.jobs.session.Session`.
 """
 
-from randprune.jobs.api import prune, run_recipe
+from randprune.jobs.api import prune, prune_from_scratch, run_recipe, run_scratch_recipe
 from randprune.jobs.candidates import Evaluations, Repaired, Slices
+from randprune.jobs.curve import PruneCurve
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.quality import Judge, Quality
 from randprune.jobs.ranking import best_first, rank
 from randprune.jobs.result import PruneResult
-from randprune.jobs.scratch_api import prune_from_scratch, run_scratch_recipe
 from randprune.jobs.session import Session
-from randprune.jobs.steps import Found, SearchResult, repair, search
+from randprune.jobs.steps import FoundNetwork, SearchResult, repair, search
 
 __all__ = [
     "Evaluations",
-    "Found",
+    "FoundNetwork",
     "Judge",
     "Progress",
+    "PruneCurve",
     "PruneResult",
     "Quality",
     "Repaired",

@@ -14,7 +14,7 @@ from randprune.jobs.candidates import Repaired
 from randprune.jobs.ledger import cost_entry
 from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, value_of
 from randprune.jobs.session import Session
-from randprune.lineage import plan_of
+from randprune.lineage import selection_of
 from randprune.space import Selection
 from randprune.store import FINALIST_TOP1, SEARCHED, Candidate, Result, Run, Verification, Winner
 from randprune.surgery import cut, verify
@@ -130,11 +130,11 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
 def _network(session: Session, candidate: Candidate, maker: Repaired) -> nn.Module:
     """The repaired finalist, or the one that an earlier process has kept."""
     name = f"finalist-{candidate.method}-{candidate.index}"
-    found = session.work.network(name, session.original.network)
+    found = session.made.network(name, session.original.network)
     if found is not None:
         return found
     made = maker.make(session.space.check_widths(candidate.widths)).network
-    return session.work.keep_network(name, made)
+    return session.made.keep_network(name, made)
 
 
 def _finalist(
@@ -142,10 +142,8 @@ def _finalist(
 ) -> Finalist:
     """The finalist of a candidate whose network was made as that of `made`."""
     network = _network(session, made, makers[made.method])
-    plan, images = plan_of(network), len(session.search_images)
-    assert plan is not None
-    search = session.result(candidate.scores[FINALIST_TOP1], images)
-    return Finalist(candidate, plan.selection, network, search)
+    search = session.result(candidate.scores[FINALIST_TOP1], len(session.search_images))
+    return Finalist(candidate, selection_of(network), network, search)
 
 
 def verify_cut(session: Session, run: Run, selection: Selection) -> Verification:

@@ -42,7 +42,11 @@ class Entrant:
 
 
 def measure(
-    session: Session, run: Run, entrants: Sequence[Entrant], latency_seconds: float
+    session: Session,
+    run: Run,
+    entrants: Sequence[Entrant],
+    latency_seconds: float,
+    opened_before: int,
 ) -> None:
     """Record the rows of all networks, complete: test accuracy in float32, size, latency.
 
@@ -53,6 +57,7 @@ def measure(
         run: its records.
         entrants: the networks.
         latency_seconds: how long latency is measured, per batch size; 0: not at all.
+        opened_before: how often the test set was opened while anything could still be chosen.
     """
     recorded = {(row.label, row.stage, row.seed): row for row in run.networks()}
     missing = [
@@ -64,9 +69,8 @@ def measure(
     if not missing:
         return
     latency = _latencies(session, entrants, latency_seconds) if latency_seconds else {}
-    before = session.data.test_opened
     judge = session.test_judge(f"final numbers of a {session.space.model}")
-    use = run.read(UseOfTestSet) or UseOfTestSet(before, 0)
+    use = run.read(UseOfTestSet) or UseOfTestSet(opened_before, 0)
     run.write(UseOfTestSet(use.before_final, use.final + 1))
     done = len(entrants) - len(missing)
     with session.phase("test", "Test accuracy", total=len(entrants), done=done) as running:

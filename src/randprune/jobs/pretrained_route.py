@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -13,7 +12,7 @@ from randprune.jobs.controls import uniform_controls
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.measure import Entrant, entrant
-from randprune.jobs.progress import Progress
+from randprune.jobs.progress import Renamed
 from randprune.jobs.pruning import labels_of, prepared_scores, repairing
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.session import Session, Subject
@@ -51,7 +50,7 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
         for entry in run.ledger()
         if entry.phase in ("supernet", "search") or entry.key == f"training/{SEARCHED}/0"
     )
-    searching = recipe.search.candidates * len(session.data.search_indices) * small
+    searching = recipe.search.candidates * len(session.data.search) * small
     epoch = _BACKWARD_AND_FORWARD * images
     tuning = max(1, round(recipe.pretrained.share * max(0.0, spent - searching) / (epoch * small)))
     rest = spent - searching - tuning * epoch * small
@@ -88,8 +87,8 @@ def _pruned(
     session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int
 ) -> tuple[nn.Module, Finalist]:
     """The trained network pruned and fine-tuned, with records of its own in the work folder."""
-    recipe = _recipe(session, scratch, epochs)
-    assert recipe.finetune is not None
+    tuning = _tuning(session, scratch, epochs)
+    recipe = _recipe(scratch, tuning)
     subject = Subject(network, session.original.space, session.original.budget)
     folder = session.work.folder / "pretrained"
     with Store.open(folder) as store:
@@ -111,7 +110,7 @@ def _pruned(
             seeds=session.seeds,
             work=WorkFolder(folder / "work"),
             ledger=run,
-            progress=_Renamed(session.progress),
+            progress=Renamed(session.progress, PRETRAINED, "Pre-trained route"),
             device=session.device,
         )
         # The same steps as in `randprune.jobs.pruning`, up to the fine-tuning.
@@ -125,18 +124,22 @@ def _pruned(
         count = recipe.finalists.count
         found = choose_winner(inner, run, candidates, controls, thorough, count)
         verify_cut(inner, run, found[SEARCHED].selection)
-        tuned = fine_tune(inner, recipe.finetune, found, labels_of(recipe.search.strategy))
+        tuned = fine_tune(inner, tuning, found, labels_of(recipe.search.strategy))
         for entry in run.ledger():
             key_of_entry = f"{PRETRAINED}/{entry.phase}/{entry.key}"
             session.ledger.add_cost(replace(entry, phase=PRETRAINED, key=key_of_entry))
     return tuned[SEARCHED], found[SEARCHED]
 
 
-def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
-    """What is asked of the pre-trained route, with so many epochs of fine-tuning."""
+def _tuning(session: Session, asked: ScratchRecipe, epochs: int) -> FinetuneSection:
+    """How the pruned network is fine-tuned: as networks are trained here, from a lower peak."""
     fields = asked.training.model_dump(include=set(FinetuneSection.model_fields))
     fields |= {"epochs": epochs, "lr": asked.pretrained.lr, "warmup_epochs": 0.0}
-    fields["seed"] = session.seeds.seed("finetune")
+    return FinetuneSection(**{**fields, "seed": session.seeds.seed("finetune")})
+
+
+def _recipe(asked: ScratchRecipe, tuning: FinetuneSection) -> PruneRecipe:
+    """What is asked of the pre-trained route."""
     return PruneRecipe.parse(
         {
             "seed": asked.seed,
@@ -144,26 +147,7 @@ def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
             "recovery": asked.pretrained.recovery,
             "budget": asked.budget.model_dump(),
             "search": asked.search.model_dump(exclude={"rank_by"}),
-            "finetune": {key: value for key, value in fields.items() if value is not None},
+            "finetune": tuning.model_dump(exclude_none=True),
         },
         "the pre-trained route",
     )
-
-
-class _Renamed:
-    """Progress of the inner job, under names of its own."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def start(self, phase: str, total: int, done: int, text: str) -> None:
-        """A phase begins."""
-        self._progress.start(f"{PRETRAINED}/{phase}", total, done, f"Pre-trained route: {text}")
-
-    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
-        """Steps are complete."""
-        self._progress.advance(f"{PRETRAINED}/{phase}", done, metrics)
-
-    def finish(self, phase: str) -> None:
-        """The phase is complete."""
-        self._progress.finish(f"{PRETRAINED}/{phase}")

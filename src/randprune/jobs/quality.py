@@ -57,10 +57,7 @@ class Quality:
         Raises:
             DataError: they are not.
         """
-        found = self.result
-        if isinstance(found, Accuracy):
-            return found
-        raise DataError(f"The metric {self.metric.name!r} does not count right answers.")
+        return accuracy_of(self.result)
 
     @property
     def scores(self) -> Mapping[RankBy, float]:
@@ -78,6 +75,17 @@ def result_of(measured: TaskQuality) -> Accuracy | Measured:
     if measured.correct is not None:
         return Accuracy(measured.correct, measured.samples)
     return Measured(measured.value, measured.samples)
+
+
+def accuracy_of(result: Accuracy | Measured) -> Accuracy:
+    """`result` itself, where right answers are counted.
+
+    Raises:
+        DataError: they are not.
+    """
+    if isinstance(result, Accuracy):
+        return result
+    raise DataError("Right answers are not counted here: the task is not classification.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

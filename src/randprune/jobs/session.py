@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -44,11 +44,12 @@ from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
     DenseStatistics,
     Moments,
+    Partial,
     collect_moments,
     needs_moments,
     recover,
 )
-from randprune.recovery.sensitivity import KEEPS, measured_tables
+from randprune.recovery.sensitivity import KEEPS, measured_tables, measurements
 from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
@@ -64,6 +65,9 @@ TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
 OUTPUT_BYTES = 512 << 20
 """The dense network's outputs are held up to this size, and computed beside each network above."""
+
+
+_TABLES_SO_FAR = "tables-so-far"
 
 
 class CandidateRules(Protocol):
@@ -115,13 +119,15 @@ class Session:
         rules: limits on widths, and how candidates are compared.
         task: what the network is for.
         seeds: where everything random comes from.
-        work: what is kept until the work is done.
+        work: what is kept until the work is done. What is known of the network lies here;
+            networks that are made for a budget lie in `made`.
         ledger: what is found, and what it costs.
         progress: who is told.
         device: where networks are evaluated and trained; default: the GPU if there is one.
         trained: whether the subject's weights say anything, so that candidates are compared with
             its outputs.
         threads: how many threads engines are chosen for, None: as many as torch uses here.
+        part: the part of `work` where networks are kept, of a job with several budgets.
     """
 
     subject: Subject
@@ -137,6 +143,7 @@ class Session:
     device: str | None = None
     trained: bool = True
     threads: int | None = None
+    part: str = ""
     _judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _evaluators: dict[str, Evaluator] = field(default_factory=dict, repr=False)
 
@@ -154,6 +161,18 @@ class Session:
     def budget(self) -> Budget:
         """What a configuration may cost, as a share of `network`'s cost."""
         return self.subject.budget
+
+    @property
+    def made(self) -> WorkFolder:
+        """Where networks that are made for the budget are kept, their trainings included."""
+        return self.work.inside(self.part) if self.part else self.work
+
+    def aim(self, budget: Budget) -> None:
+        """Work from now on for this budget; what is known of the network stays known.
+
+        The network is the one that was given: nothing was widened.
+        """
+        self.subject = self.original = replace(self.subject, budget=budget)
 
     def use(self, network: nn.Module) -> None:
         """Work from now on with this network, such as the given one after its training.
@@ -364,14 +383,29 @@ class Session:
                     found = Moments.load(path)
                 except ArtifactError:
                     path.unlink(missing_ok=True)
-            if found is None:
-                start = time.perf_counter()
-                batches, seed = self.calibration.batches(BATCH), self.seeds.seed("moments")
-                found = collect_moments(self.network, self.space, batches, seed=seed)
-                self.spend("calibrate", "moments", start, {self.macs(): found.images})
-                found.save(path)
-            self.statistics.moments = found
+            self.statistics.moments = found or self._collect_moments()
         return self.statistics.moments
+
+    def _collect_moments(self) -> Moments:
+        """The moments from one pass, which goes on where an interrupted one has stopped."""
+        seed, images = self.seeds.seed("moments"), len(self.calibration)
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": BATCH}
+        partial = Partial(self.work.file("moments-so-far"), key)
+        start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
+        text = "Collecting statistics"
+        with self.phase("calibrate", text, total=images, done=done) as running:
+            found = collect_moments(
+                self.network,
+                self.space,
+                self.calibration.batches(BATCH),
+                seed=seed,
+                partial=partial,
+                tell=running.at,
+            )
+            self.spend("calibrate", "moments", start, {self.macs(): found.images})
+            found.save(self.work.file("moments"))
+            partial.remove()
+        return found
 
     @property
     def table_passes(self) -> int:
@@ -386,10 +420,10 @@ class Session:
     @cached_property
     def _tables(self) -> Sequence[FloatArray]:
         kept = self.work.tensors("tables", self._measure_tables)
+        self.work.file(_TABLES_SO_FAR).unlink(missing_ok=True)
         return check_tables(self.space, [kept[f"{g:05d}"].numpy() for g in range(len(self.space))])
 
     def _measure_tables(self) -> dict[str, Tensor]:
-        start = time.perf_counter()
         self.moments()
         statistics = self.statistics
         inverses, found = statistics.inverses(), statistics.eliminations()
@@ -398,8 +432,14 @@ class Session:
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         batch = next(data.full_train.subset(unseen).batches(len(unseen)))
         inputs = network_inputs(self.network, batch)
-        tables = measured_tables(self.network, self.space, inverses, found, inputs)
-        self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
+        key = {"space": self.space.fingerprint, "images": unseen.tolist()}
+        partial = Partial(self.work.file(_TABLES_SO_FAR), key)
+        start, text = time.perf_counter() - partial.seconds, "Measuring widths of single groups"
+        with self.phase("tables", text, total=measurements(self.space)) as running:
+            tables = measured_tables(
+                self.network, self.space, inverses, found, inputs, partial=partial, tell=running.at
+            )
+            self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 
     def predicted(self, widths: IntArray) -> FloatArray:

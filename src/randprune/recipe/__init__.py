@@ -1,18 +1,16 @@
 """Jobs as TOML files: validated, with one clear message per mistake, and written back exactly."""
 
 from randprune.recipe.base import RecipeBase, Section
-from randprune.recipe.names import CUSTOM
-from randprune.recipe.prune import (
+from randprune.recipe.job import (
     BudgetSection,
     DataSection,
-    FinalistsSection,
-    FinetuneSection,
+    JobRecipe,
     ModelSection,
     Names,
     OutputSection,
-    PruneRecipe,
-    SearchSection,
 )
+from randprune.recipe.names import CUSTOM
+from randprune.recipe.prune import FinalistsSection, FinetuneSection, PruneRecipe, SearchSection
 from randprune.recipe.scratch import ScratchRecipe, SupernetSection, WidenSection
 from randprune.recipe.shareable import shareable_toml
 from randprune.recipe.toml import dump_toml
@@ -23,6 +21,7 @@ __all__ = [
     "DataSection",
     "FinalistsSection",
     "FinetuneSection",
+    "JobRecipe",
     "ModelSection",
     "Names",
     "OutputSection",

@@ -15,35 +15,24 @@ is not repaired.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.fx import Node
 
 from randprune.atomic import write_file
-from randprune.errors import ArtifactError, DataError
-from randprune.graph.call import network_inputs
+from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
-from randprune.graph.execute import Execution
 from randprune.graph.layers import Geometry, Norm
 from randprune.graph.program import Inputs
-from randprune.graph.trees import count_of, map_tensors
-from randprune.recovery.patches import channel_rows, input_rows, sample_positions
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
-
-Mode = Literal["full", "channels", "none"]
-
-POSITIONS = 64
-FULL_COLUMNS = 2304
-LIMIT_MIB = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,94 +151,20 @@ class Moments:
         )
 
 
-def collect_moments(
-    model: nn.Module,
-    space: Space,
-    batches: Iterable[Any],
-    *,
-    positions: int = POSITIONS,
-    seed: int = 0,
-    full_columns: int = FULL_COLUMNS,
-    limit_mib: int = LIMIT_MIB,
-    replay: Replay | None = None,
-) -> Moments:
-    """Moments of what the pruned layers of the dense network read, from one pass over the data.
-
-    Args:
-        model: the dense network that was traced; left untouched.
-        space: its channel groups.
-        batches: what `randprune.graph.call` finds the network's inputs in, such as (images,
-            labels) pairs or images alone, float32, normalised.
-        positions: places per image and layer at which windows are sampled.
-        seed: of the places.
-        full_columns: most columns (input channels per group times kernel positions) for which
-            the full covariance is kept; wider layers get moments between channels.
-        limit_mib: MiB that all accumulators may take together; the widest layers fall back to
-            moments between channels until they fit.
-        replay: the network's replay where there is one already (`reference_replay`).
-
-    Raises:
-        DataError: no images, or values that are not finite.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, _Sums] = {}
-    images = 0
-    tensors: Mapping[str, Tensor] = {}
-    readers: Sequence[Layer] = ()
-    plan: Mapping[str, Mode] = {}
-    seen: set[str] = set()
-
-    def before(node: Node, run: Execution) -> None:
-        assert replay is not None
-        layer = replay.layers[node]
-        mode = plan.get(layer.site, "none")
-        if mode == "none" or layer.site in seen:
-            return
-        seen.add(layer.site)
-        source = run.value(replay.source(node))
-        if mode == "channels":
-            rows = channel_rows(layer, source, positions, generator)
-        else:
-            places = sample_positions(layer, source, positions, generator)
-            rows = input_rows(layer, source, places)
-        sums.setdefault(layer.site, _Sums.like(rows)).add(rows)
-
-    for batch in batches:
-        inputs = network_inputs(model, batch)
-        if replay is None:
-            replay = reference_replay(model, space, inputs)
-        if not tensors:
-            tensors = reference_tensors(model, space)
-            readers = [x for x in replay.layers.values() if reads_channels(x, space)]
-            plan = _plan(readers, tensors, full_columns, limit_mib)
-        seen.clear()
-        with torch.no_grad():
-            run = replay.run(tensors, map_tensors(channels_last, inputs), before)
-            run.finish()
-        images += count_of(inputs)
-    if replay is None:
-        raise DataError("No calibration images: the data is empty. Give at least a few hundred.")
-    sites = {name: total.moments(plan[name] == "channels") for name, total in sums.items()}
-    for name, site in sites.items():
-        if not bool(torch.isfinite(site.covariance).all()):
-            raise DataError(
-                f"The inputs of layer {name!r} are not finite on the calibration images: check "
-                "the normalisation of the images and the weights."
-            )
-    layers = {layer.weight: layer for layer in readers if layer.site in sites}
-    shapes = {name: tuple(tensors[name].shape) for name in layers}
-    return Moments(layers, sites, shapes, images, space.fingerprint)
-
-
-def reads_channels(layer: Layer, space: Space) -> bool:
-    """Whether input channels of the layer can be cut."""
-    slots = (slot for group in space.groups for slot in group.with_role("in"))
-    return any(slot.tensor == layer.weight and slot.dim == layer.input_dim for slot in slots)
+def readers(replay: Replay, space: Space) -> list[Layer]:
+    """The layers whose input channels can be cut, in order."""
+    slots = {(slot.tensor, slot.dim) for group in space.groups for slot in group.with_role("in")}
+    return [x for x in replay.layers.values() if (x.weight, x.input_dim) in slots]
 
 
 def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
     """The replay of the dense network in the form in which it is cut."""
     return replay_for(_reference(model, space), inputs)
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """Images in the memory order that walks over graphs take; other values as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
@@ -260,66 +175,6 @@ def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
 def _reference(model: nn.Module, space: Space) -> nn.Module:
     # An emitted network has tensors of its own (folded kernels), which the space's slots name.
     return emit(model, space, space.dense) if space.as_graph else model
-
-
-def channels_last(value: Tensor) -> Tensor:
-    """Images in the memory order that walks over graphs take; other values as they are."""
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
-
-
-def _plan(
-    readers: Sequence[Layer],
-    tensors: Mapping[str, Tensor],
-    full_columns: int,
-    limit_mib: int,
-) -> dict[str, Mode]:
-    """What is kept at each site; the widest sites step down first."""
-    channels: dict[str, int] = {}
-    sites: dict[str, Layer] = {}
-    for layer in readers:
-        channels[layer.site] = int(tensors[layer.weight].shape[layer.input_dim])
-        sites.setdefault(layer.site, layer)
-    modes: dict[str, Mode] = {}
-    for name, layer in sites.items():
-        wide = layer.taps > 1 and channels[name] * layer.taps > full_columns
-        modes[name] = "channels" if wide else "full"
-
-    def size(name: str) -> int:
-        columns = {"full": channels[name] * sites[name].taps, "channels": channels[name]}
-        return 8 * sites[name].groups * columns.get(modes[name], 0) ** 2
-
-    while sum(map(size, sites)) > limit_mib << 20:
-        widest = max(sites, key=size)
-        step_down = modes[widest] == "full" and sites[widest].taps > 1
-        modes[widest] = "channels" if step_down else "none"
-    return modes
-
-
-@dataclass(slots=True, eq=False)
-class _Sums:
-    """Running sums of rows and of their products; float32 products, float64 sums."""
-
-    first: Tensor
-    second: Tensor
-    rows: int
-
-    @classmethod
-    def like(cls, rows: Tensor) -> _Sums:
-        groups, _, columns = rows.shape
-        first = torch.zeros(groups, columns, dtype=torch.float64, device=rows.device)
-        return cls(first, first.new_zeros(groups, columns, columns), 0)
-
-    def add(self, rows: Tensor) -> None:
-        self.first += rows.sum(dim=1, dtype=torch.float64)
-        for total, part in zip(self.second, rows, strict=True):
-            total += part.T @ part
-        self.rows += rows.shape[1]
-
-    def moments(self, per_channel: bool) -> SiteMoments:
-        mean = self.first / self.rows
-        self.second /= self.rows
-        self.second -= mean[:, :, None] * mean[:, None, :]
-        return SiteMoments(mean, self.second.float(), self.rows, per_channel)
 
 
 def _layer_from(document: dict[str, Any]) -> Layer:

@@ -10,6 +10,7 @@ with Store.open("out") as store:
 """
 
 from randprune.store.codec import content_hash
+from randprune.store.curve import CurvePoint, curve_of
 from randprune.store.database import RunKey, Store
 from randprune.store.rows import (
     DENSE,
@@ -19,6 +20,7 @@ from randprune.store.rows import (
     PROXY,
     RANDOM_CHANNELS,
     RANDOM_CONFIGURATION,
+    RANDOM_SEARCH,
     SEARCH_TOP1,
     SEARCHED,
     SECONDS,
@@ -29,6 +31,7 @@ from randprune.store.rows import (
     Accuracy,
     ArtifactInfo,
     BudgetInfo,
+    BudgetSeries,
     Candidate,
     CandidateStatus,
     CostEntry,
@@ -67,6 +70,7 @@ __all__ = [
     "PROXY",
     "RANDOM_CHANNELS",
     "RANDOM_CONFIGURATION",
+    "RANDOM_SEARCH",
     "SEARCHED",
     "SEARCH_TOP1",
     "SECONDS",
@@ -77,9 +81,11 @@ __all__ = [
     "Accuracy",
     "ArtifactInfo",
     "BudgetInfo",
+    "BudgetSeries",
     "Candidate",
     "CandidateStatus",
     "CostEntry",
+    "CurvePoint",
     "EpochRow",
     "FrozenInfo",
     "GroupInfo",
@@ -108,4 +114,5 @@ __all__ = [
     "Verification",
     "Winner",
     "content_hash",
+    "curve_of",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -105,13 +105,33 @@ class Split(Samples, Protocol):
         ...
 
 
+_SAMPLES = ("fingerprint", "__len__", "subset", "batches")
+_SPLIT = (*_SAMPLES, "num_classes", "image_shape", "labels")
+
+
+def is_samples(obj: Any) -> TypeGuard[Samples]:
+    """Whether an object has what `Samples` have; nothing of it is computed to find out."""
+    return _has(obj, _SAMPLES)
+
+
+def is_split(obj: Any) -> TypeGuard[Split]:
+    """Whether an object has what a `Split` has; nothing of it is computed to find out."""
+    return _has(obj, _SPLIT)
+
+
+def _has(obj: Any, names: tuple[str, ...]) -> bool:
+    # isinstance would evaluate properties, such as the fingerprint, which reads data.
+    held = getattr(obj, "__dict__", {})
+    return all(hasattr(type(obj), name) or name in held for name in names)
+
+
 def labelled(samples: Samples) -> Split:
     """`samples` itself, if they are labelled images.
 
     Raises:
         DataError: they are not.
     """
-    if isinstance(samples, Split):
+    if is_split(samples):
         return samples
     raise DataError(
         f"Labelled images are needed here, (image, class index) pairs. Got {type(samples).__name__}"
@@ -311,7 +331,7 @@ def check_images(images: Tensor) -> None:
             first = int(bad.nonzero()[0])
             raise DataError(
                 f"{int(bad.sum())} of {len(images)} images hold NaN or infinite pixels, "
-                f"the first is image {first}. Remove or mend them."
+                f"the first is image {first}. Remove or repair them."
             )
 
 
@@ -319,7 +339,7 @@ def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     """Raises `DataError` unless `labels` is int64 (count,) with values in 0..num_classes-1."""
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise DataError(
-            "Labels must be int64 of shape (N,), one class index an image. "
+            "Labels must be int64 of shape (N,), one class index per image. "
             f"Got {labels.dtype} of shape {tuple(labels.shape)} instead."
         )
     if len(labels) != count:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from randprune.provenance import portable
 from randprune.report.document import Facts, Folded, Page, Report, Section, Text, Tile, present
 from randprune.report.format import moment, number, often, percent, seconds, si, size, speed, tiny
 from randprune.report.ledger import ledger_chart, ledger_entries, ledger_table
 from randprune.report.names import IMAGE_NAMES, METRIC_NAMES
 from randprune.report.reproduce import footer, reproduce
-from randprune.report.run import figures, tables
+from randprune.report.run import curve, figures, tables
 from randprune.report.run.analysis import RunAnalysis
 from randprune.report.run.networks import networks, results
 from randprune.report.run.records import RunRecord
@@ -40,8 +42,10 @@ def run_report(record: RunRecord) -> Report:
     side_by_side, rows = results(analysis), networks(analysis)
     candidates, frozen = tables.candidates(analysis), tables.frozen(record)
     widths, epochs = tables.widths(analysis), tables.epochs(record)
+    budgets = curve.table(analysis)
     sentence = _headline(analysis)
     sections = (
+        Section.of("budgets", "Budgets", curve.chart(analysis, budgets), budgets),
         # What was asked for comes first, the words behind it.
         Section.of(
             "result",
@@ -92,24 +96,26 @@ def run_report(record: RunRecord) -> Report:
         notices=_notices(record),
         footer=footer(info, f" of {record.runs_in_folder}"),
     )
-    csv = (rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
-    return Report(page, present(csv), _summary(analysis, sentence), side_by_side)
+    csv = (budgets, rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
+    return Report(page, present(csv), _summary(analysis, sentence), budgets or side_by_side)
 
 
 def _headline(analysis: RunAnalysis) -> str:
     """The result in one sentence, or how far the run has come."""
     record, chosen, dense = analysis.record, analysis.chosen, analysis.dense
+    if record.curve:
+        return curve.headline(analysis)
     last = chosen.last if chosen else None
     if chosen is not None and last is not None and last.share is not None:
         parts = []
         if chosen.macs is not None and dense is not None and dense.macs:
             parts.append(f"{percent(chosen.macs / dense.macs)} of the MACs")
-        if chosen.speedup is not None:
+        if chosen.speedup is not None and chosen.speedup.clear:
             parts.append(speed(chosen.speedup.median))
-        accuracy = f"{percent(last.share)} test accuracy"
+        accuracy = f"{analysis.scale.text(last.share)} test {analysis.scale.noun}"
         accuracy += "" if last.stage == "finetuned" else " without any training"
         if dense is not None and dense.last is not None and dense.last.share is not None:
-            accuracy += f" (dense {percent(dense.last.share)})"
+            accuracy += f" (dense {analysis.scale.text(dense.last.share)})"
         return f"{record.title}: {', '.join([*parts, accuracy])}"
     if analysis.scored:
         best = max(c.scores[SEARCH_TOP1] for c in analysis.scored)
@@ -117,7 +123,7 @@ def _headline(analysis: RunAnalysis) -> str:
         planned = f" of {number(search.planned)}" if search else ""
         return (
             f"{record.title}: {number(len(analysis.scored))}{planned} candidates evaluated, "
-            f"the best so far {percent(best)} on the search images"
+            f"the best so far {analysis.scale.of_score(best)} on the search images"
         )
     return f"{record.title}: nothing evaluated yet"
 
@@ -133,6 +139,7 @@ def _summary(analysis: RunAnalysis, headline: str) -> dict[str, object]:
         "run": record.info.id,
         "candidates": len(record.candidates),
         "speedup": None if faster is None else faster.median,
+        "metric": asdict(analysis.scale.metric),
         "networks": [
             {
                 "label": n.label,
@@ -158,12 +165,12 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
     record, chosen, dense = analysis.record, analysis.chosen, analysis.dense
     found: list[Tile] = []
     last = chosen.last if chosen else None
-    if chosen is not None and last is not None and last.share is not None and last.interval:
-        spread = f"{percent(last.interval[0])} – {percent(last.interval[1])}"
-        if len(last.tests) > 1:
-            spread = f"{len(last.tests)} seeds, {spread}"
-        stage = analysis.words.stage(last.stage)
-        found.append(Tile("Test accuracy", percent(last.share, 2), f"{spread}, {stage}"))
+    if chosen is not None and last is not None and last.share is not None:
+        scale, stage = analysis.scale, analysis.words.stage(last.stage)
+        seeds = f"{len(last.tests)} seeds" if len(last.tests) > 1 else ""
+        spread = " – ".join(map(scale.text, last.interval)) if last.interval else ""
+        about = ", ".join(filter(None, (seeds, spread, stage)))
+        found.append(Tile(scale.title("test"), scale.text(last.share, 2), about))
         for name, kept, whole in (
             ("MACs kept", chosen.macs, dense.macs if dense else None),
             ("Parameters kept", chosen.params, dense.params if dense else None),
@@ -172,10 +179,13 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
                 found.append(Tile(name, percent(kept / whole), f"{si(kept)} of {si(whole)}"))
         if chosen.speedup is not None:
             note = f"measured speed-up, {chosen.speedup.low:.2f} – {chosen.speedup.high:.2f}"
-            found.append(Tile("Speed", speed(chosen.speedup.median), note))
+            said = speed(chosen.speedup.median) if chosen.speedup.clear else "undecided"
+            found.append(Tile("Speed", said, note))
     artifact = record.milestone(ArtifactInfo)
     if artifact is not None:
-        found.append(Tile("File", size(artifact.size_bytes), artifact.file))
+        # A line may break before the suffix.
+        stem, dot, suffix = artifact.file.rpartition(".")
+        found.append(Tile("File", size(artifact.size_bytes), f"{stem}\u200b{dot}{suffix}"))
     if analysis.ledger.total.seconds:
         evaluated = sum(SEARCH_TOP1 in c.scores for c in record.candidates)
         spent = seconds(analysis.ledger.total.seconds)

@@ -13,10 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
-import randprune.search.random as random_module
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
 from randprune.search import RandomSearch, Strategy, reachable
+from randprune.search import random as random_module
 from randprune.search.feasible import WidthGrid
 
 

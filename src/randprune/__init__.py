@@ -1,4 +1,8 @@
-"""Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks."""
+"""Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks.
+
+Public are the modules that define `__all__`, with the names in it: this one, and those that
+docs/python-api.md lists. Every other module is private and may change with any version.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from randprune.errors import InvalidInputError
 
+__all__ = ["Budget", "Cost", "FloatArray", "QuadraticCost"]
+
 FloatArray = npt.NDArray[np.float64]
 
 # Rows are costed in blocks of about this many bytes, so that a block and its product with the

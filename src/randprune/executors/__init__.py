@@ -5,20 +5,33 @@ what does one unit, has it done wherever it likes, and hands back what came of e
 no records: who started it writes them, alone.
 """
 
-from randprune.executors.base import FATAL, Advance, Do, Executor, Failure, Tell
-from randprune.executors.in_process import InProcess
-from randprune.executors.processes import Processes
-from randprune.executors.wire import Wire, Work
-
-__all__ = [
-    "FATAL",
-    "Advance",
-    "Do",
-    "Executor",
-    "Failure",
-    "InProcess",
-    "Processes",
-    "Tell",
-    "Wire",
-    "Work",
-]
+from randprune.executors.base import (
+    FATAL as FATAL,
+)
+from randprune.executors.base import (
+    Advance as Advance,
+)
+from randprune.executors.base import (
+    Do as Do,
+)
+from randprune.executors.base import (
+    Executor as Executor,
+)
+from randprune.executors.base import (
+    Failure as Failure,
+)
+from randprune.executors.base import (
+    Tell as Tell,
+)
+from randprune.executors.in_process import (
+    InProcess as InProcess,
+)
+from randprune.executors.processes import (
+    Processes as Processes,
+)
+from randprune.executors.wire import (
+    Wire as Wire,
+)
+from randprune.executors.wire import (
+    Work as Work,
+)

@@ -18,8 +18,7 @@ import randprune as rp
 from randprune.cli.app import main
 from randprune.cli.flags import Asked
 from randprune.cli.recipes import job_recipe
-from randprune.jobs import PruneCurve, opening
-from randprune.jobs import session as session_module
+from randprune.jobs import PruneCurve, opening, session as session_module
 from randprune.recipe import PruneRecipe
 from randprune.store import Store
 

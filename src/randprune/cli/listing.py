@@ -1,4 +1,4 @@
-"""`randprune list`: every name that the other commands take."""
+"""`randprune list` and `presets`: every name that the other commands take."""
 
 from __future__ import annotations
 
@@ -75,3 +75,31 @@ def names(kind: str) -> list[str]:
             f"randprune list takes {', '.join(KINDS)}, torchvision or timm. Got {kind!r} instead."
         )
     return list(registries[kind])
+
+
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show this one as a recipe.")
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the presets of [bold]randprune prune --preset NAME[/], or show one."""
+    import tomllib
+
+    from randprune.recipe.presets import preset_meaning, preset_names, preset_text
+
+    if name is not None:
+        text = preset_text(name)
+        if json:
+            print_json({"name": name, "recipe": tomllib.loads(text)})
+        else:
+            output().print(text, markup=False, soft_wrap=True, end="")
+        return
+    meanings = {found: preset_meaning(found) for found in preset_names()}
+    if json:
+        print_json(meanings)
+        return
+    for found, meaning in meanings.items():
+        output().print(f"[bold]{found:<10}[/]", end="")
+        output().print(meaning, markup=False, soft_wrap=True)

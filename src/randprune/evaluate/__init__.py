@@ -10,22 +10,14 @@ from randprune.evaluate.choose import (
 )
 from randprune.evaluate.engine import (
     Choice as Choice,
-)
-from randprune.evaluate.engine import (
     Engine as Engine,
-)
-from randprune.evaluate.engine import (
     Precision as Precision,
 )
 from randprune.evaluate.evaluator import (
     Evaluation as Evaluation,
-)
-from randprune.evaluate.evaluator import (
     Evaluator as Evaluator,
 )
 from randprune.evaluate.inference import (
     InferenceCopy as InferenceCopy,
-)
-from randprune.evaluate.inference import (
     inference_copy as inference_copy,
 )

@@ -7,31 +7,17 @@ no records: who started it writes them, alone.
 
 from randprune.executors.base import (
     FATAL as FATAL,
-)
-from randprune.executors.base import (
     Advance as Advance,
-)
-from randprune.executors.base import (
     Do as Do,
-)
-from randprune.executors.base import (
     Executor as Executor,
-)
-from randprune.executors.base import (
     Failure as Failure,
-)
-from randprune.executors.base import (
     Tell as Tell,
+    Wire as Wire,
+    Work as Work,
 )
 from randprune.executors.in_process import (
     InProcess as InProcess,
 )
 from randprune.executors.processes import (
     Processes as Processes,
-)
-from randprune.executors.wire import (
-    Wire as Wire,
-)
-from randprune.executors.wire import (
-    Work as Work,
 )

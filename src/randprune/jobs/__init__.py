@@ -8,23 +8,13 @@ All jobs, and benchmarks, work on a `randprune.jobs.session.Session`.
 
 from randprune.jobs.api import (
     prune as prune,
-)
-from randprune.jobs.api import (
     prune_from_scratch as prune_from_scratch,
-)
-from randprune.jobs.api import (
     run_recipe as run_recipe,
-)
-from randprune.jobs.api import (
     run_scratch_recipe as run_scratch_recipe,
 )
 from randprune.jobs.candidates import (
     Evaluations as Evaluations,
-)
-from randprune.jobs.candidates import (
     Repaired as Repaired,
-)
-from randprune.jobs.candidates import (
     Slices as Slices,
 )
 from randprune.jobs.curve import (
@@ -32,23 +22,15 @@ from randprune.jobs.curve import (
 )
 from randprune.jobs.progress import (
     Progress as Progress,
-)
-from randprune.jobs.progress import (
     Silent as Silent,
 )
 from randprune.jobs.quality import (
     Judge as Judge,
-)
-from randprune.jobs.quality import (
     Quality as Quality,
-)
-from randprune.jobs.quality import (
     quality_of as quality_of,
 )
 from randprune.jobs.ranking import (
     best_first as best_first,
-)
-from randprune.jobs.ranking import (
     rank as rank,
 )
 from randprune.jobs.result import (

@@ -11,8 +11,6 @@ from randprune.supernet.initialise import (
 )
 from randprune.supernet.network import (
     Supernet as Supernet,
-)
-from randprune.supernet.network import (
     first_channels as first_channels,
 )
 from randprune.supernet.step import (

@@ -7,44 +7,24 @@ interval is ever of width zero.
 
 from randprune.bench.stats.best_of_n import (
     BestOfN as BestOfN,
-)
-from randprune.bench.stats.best_of_n import (
     best_of_n as best_of_n,
 )
 from randprune.bench.stats.comparison import (
     Comparison as Comparison,
-)
-from randprune.bench.stats.comparison import (
     Pair as Pair,
-)
-from randprune.bench.stats.comparison import (
     Verdict as Verdict,
-)
-from randprune.bench.stats.comparison import (
     compare_with_baseline as compare_with_baseline,
-)
-from randprune.bench.stats.comparison import (
     detectable_difference as detectable_difference,
-)
-from randprune.bench.stats.comparison import (
     holm as holm,
-)
-from randprune.bench.stats.comparison import (
     largest_difference as largest_difference,
-)
-from randprune.bench.stats.comparison import (
     paired_difference as paired_difference,
 )
 from randprune.bench.stats.compute import (
     at_equal_compute as at_equal_compute,
-)
-from randprune.bench.stats.compute import (
     candidates_affordable as candidates_affordable,
 )
 from randprune.bench.stats.estimate import (
     Estimate as Estimate,
-)
-from randprune.bench.stats.estimate import (
     mean_interval as mean_interval,
 )
 from randprune.bench.stats.ranks import (
@@ -52,7 +32,5 @@ from randprune.bench.stats.ranks import (
 )
 from randprune.bench.stats.variance import (
     VarianceSplit as VarianceSplit,
-)
-from randprune.bench.stats.variance import (
     variance_split as variance_split,
 )

@@ -70,7 +70,7 @@ def test_the_default_in_the_help_is_the_recipes(recipe: type[BaseModel], flag: F
             "no sandwich",
             "no random control",
             "pretrained",
-            f"0, or {default} with any of these",
+            f"0, or {default} if another option of this group is given",
         )
         assert flag.default in said
     else:

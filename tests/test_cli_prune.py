@@ -143,8 +143,8 @@ def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "digits"], 2, "Which network? Name it first"),
-        ([DIGITS], 2, "Which images? Give --data"),
+        (["--data", "digits"], 2, "No network is given. Name it first"),
+        ([DIGITS], 2, "No images are given. Give --data"),
         ([DIGITS, "--data", "digitz"], 2, "Did you mean 'digits'?"),
         ([DIGITS, "--data", "npz:nowhere"], 6, "'nowhere' does not exist"),
         ([DIGITS, "--data", "digits", "--budget", "1.5"], 2, "'budget.ratio'"),

@@ -122,7 +122,7 @@ def verify(
     the same outputs on random inputs with randomised batch-norm statistics and scales.
 
     Returns:
-        max |difference| / max |dense output|.
+        `max |difference| / max |dense output|`.
 
     Raises:
         VerificationError: a tensor or an output differs, or all outputs are zero.
@@ -187,7 +187,7 @@ def _check_tensors(model: nn.Module, small: nn.Module, space: Space, selection: 
         got = theirs[name]
         if wanted.shape != got.shape:
             raise VerificationError(
-                f"{name} has shape {tuple(got.shape)}, the selection asks {tuple(wanted.shape)}."
+                f"{name} has shape {tuple(got.shape)}, the selection needs {tuple(wanted.shape)}."
             )
         if not torch.equal(wanted.detach(), got.detach().to(wanted.device)):
             raise VerificationError(

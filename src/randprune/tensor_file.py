@@ -44,10 +44,11 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(content)
         metadata = metadata_of(content)
     except Exception as error:  # safetensors and torch raise many kinds for damaged files
-        raise ArtifactError(f"The file {path} cannot be read: {error}. Make it anew.") from error
+        raise ArtifactError(f"The file {path} cannot be read: {error}. Make it again.") from error
     if metadata.get(_KEY) != digest(tensors):
         raise ArtifactError(
-            f"The file {path} does not match its checksum: it was altered or damaged. Make it anew."
+            f"The file {path} does not match its checksum: it was altered or damaged. "
+            "Make it again."
         )
     return tensors
 

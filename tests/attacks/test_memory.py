@@ -60,7 +60,7 @@ class LimitedDigits(nn.Sequential):
 )
 def test_libraries_tell_it_in_many_ways(make: Any) -> None:
     with (
-        pytest.raises(MemoryError, match=r"does not suffice: .*smaller batches \(a\.b\)") as caught,
+        pytest.raises(MemoryError, match=r"enough memory: .*smaller batches \(a\.b\)") as caught,
         memory_errors("a.b"),
     ):
         make()
@@ -112,4 +112,4 @@ def test_a_command_ends_with_a_code_of_its_own(
 
     monkeypatch.setattr("randprune.cli.app.app", full)
     assert main(["inspect", "x"]) == 11
-    assert "The memory does not suffice: Unable to allocate 74.5 GiB." in capsys.readouterr().err
+    assert "There is not enough memory: Unable to allocate 74.5 GiB." in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_names_are_chains_of_steps() -> None:
     [
         ("least_square", "Did you mean 'least_squares'"),
         ("bn+none", "No recovery is called 'none'"),
-        ("bn+bn", "each step once"),
+        ("bn+bn", "chain of different steps"),
     ],
 )
 def test_unknown_and_repeated_steps_are_refused(name: str, message: str) -> None:

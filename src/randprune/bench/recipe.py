@@ -75,7 +75,7 @@ class BenchRecipe(BenchKeys):
                     'setting = "scratch".'
                 )
         if not self.criteria:
-            raise ValueError("criteria must have at least 1 item, what ranks channels.")
+            raise ValueError("criteria must name at least one criterion, which ranks channels.")
         if self.finetune is None:
             raise ValueError("finetune must not be None: it trains every proposed network.")
 
@@ -158,5 +158,5 @@ class BenchRecipe(BenchKeys):
 
 def _of_setting(section: S | None, name: str) -> S:
     if section is None:
-        raise InvalidInputError(f'[{name}] means something with setting = "scratch" alone.')
+        raise InvalidInputError(f'[{name}] has a meaning only with setting = "scratch".')
     return section

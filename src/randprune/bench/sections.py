@@ -31,7 +31,9 @@ from randprune.training.recipe import TrainRecipe
 
 def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
+        raise InvalidInputError(
+            f"criteria must name each criterion only once. Got {', '.join(names)}."
+        )
     return names
 
 

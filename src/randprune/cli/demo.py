@@ -23,7 +23,10 @@ _TICKS = 100
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where everything goes.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="The folder for everything that the demo writes."
+        ),
     ] = Path("runs/demo"),
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -32,13 +35,13 @@ def demo(
 ) -> None:
     """Train a small network on handwritten digits, then prune it to half of its MACs.
 
-    Takes a minute or two on two cores. Nothing is downloaded: scikit-learn ships the images.
+    Takes a minute or two on two cores. Nothing is downloaded: the images are part of the package.
     """
     from randprune.recipe import PruneRecipe
 
     if not json:
         output().print(
-            "A small ResNet learns scikit-learn's handwritten digits; then half of its MACs go.\n"
+            "A small ResNet learns handwritten digits; then half of its MACs are cut away.\n"
             "Widths within the budget are proposed, cut, repaired without training, ranked on\n"
             "held-out images, and the best one is fine-tuned for 3 epochs.\n",
             markup=False,

@@ -31,19 +31,25 @@ def inspect(
     freeze: options.Freeze = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Fail where an operation is not supported: never freeze."),
+        typer.Option(
+            "--strict",
+            help="Fail where an operation is not supported, instead of freezing its channels.",
+        ),
     ] = False,
     as_graph: options.AsGraph = False,
     allow: options.Allow = None,
     min_keep: options.MinKeep = 0.1,
     round_to: options.RoundTo = 1,
     show_all: Annotated[
-        bool, typer.Option("--all", help=f"List more than {_SHOWN} groups or frozen layers.")
+        bool,
+        typer.Option(
+            "--all", help=f"List all groups and frozen layers, not only the first {_SHOWN}."
+        ),
     ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show what can be pruned: channel groups, their costs, what stays and why.
+    """Show what can be pruned: channel groups, their costs, and which layers stay and why.
 
     Nothing is trained or changed, and no data is needed. MACs are multiply-adds for one image
     (FLOPs = 2 x MACs).

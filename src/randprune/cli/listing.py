@@ -20,7 +20,7 @@ def listing(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]",
+            metavar="KIND",
             help=f"One of {', '.join(KINDS)}, torchvision or timm.",
             show_default="all but torchvision's and timm's networks",
         ),
@@ -28,7 +28,7 @@ def listing(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """List the names that other commands take, those of installed plug-ins included."""
+    """List the names that other commands take, including those of installed plug-ins."""
     found = {name: names(name) for name in (KINDS if kind is None else (kind,))}
     if json:
         print_json(found)
@@ -79,7 +79,7 @@ def names(kind: str) -> list[str]:
 
 def presets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this one as a recipe.")
+        str | None, typer.Argument(metavar="NAME", help="Show this preset as a recipe.")
     ] = None,
     json: options.Json = False,
     debug: options.Debug = False,

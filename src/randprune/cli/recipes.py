@@ -88,12 +88,12 @@ def _check_named(recipe: JobRecipes) -> None:
     """
     if recipe.model is None:
         raise InvalidInputError(
-            f"Which network? Name it first, as in: randprune {recipe.job} randprune:resnet20 ..., "
-            "or in the recipe's [model] section."
+            f"No network is given. Name it first, as in: randprune {recipe.job} randprune:resnet20 "
+            "..., or in the recipe's [model] section."
         )
     if recipe.data is None:
         raise InvalidInputError(
-            "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
+            "No images are given. Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
             "cifar100:DIR, or the recipe's [data] section."
         )
 

@@ -101,7 +101,7 @@ def _scores(
     for criterion in chosen:
         if criterion.needs - {"weights"} and data is None:
             raise DataError(
-                f"The criterion {criterion.name!r} looks at {', '.join(sorted(criterion.needs))}: "
+                f"The criterion {criterion.name!r} needs {', '.join(sorted(criterion.needs))}: "
                 "give `data`, e.g. a calibration split or a list of (images, labels) batches."
             )
     shared = statistics_of(model, space, shared)

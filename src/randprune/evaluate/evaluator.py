@@ -104,7 +104,7 @@ class Evaluator:
             if self.precision not in ("auto", self.engine.dtype):
                 raise InvalidInputError(
                     f"The 'engine' parameter of Evaluator runs in {self.engine.dtype}, the "
-                    f"'precision' parameter asks {self.precision!r}. Give one of them."
+                    f"'precision' parameter asks for {self.precision!r}. Give one of them."
                 )
 
     def engine_for(self, model: nn.Module) -> Engine:
@@ -201,7 +201,7 @@ class Evaluator:
         logits = logits_of(output, name).float()
         if logits.shape[1] < self.split.num_classes:
             raise InvalidInputError(
-                f"{name} returns {logits.shape[1]} logits an image, the split has "
+                f"{name} returns {logits.shape[1]} logits per image, the split has "
                 f"{self.split.num_classes} classes. Use a network with as many outputs as classes."
             )
         return logits

@@ -125,7 +125,7 @@ def _propagate_once(
             elif node.op == "call_function":
                 ctx.values[node] = _call(ctx, node)
             elif node.op == "output":
-                ctx.freeze_all(ctx.tensors([node.args]), "the network's output")
+                ctx.freeze_all(ctx.tensors([node.args]), "it defines the network's output")
         terms = terms or list(ctx.terms)  # those of the first program, which is the one that counts
     ctx.terms = terms + [_parameter_term(axis) for axis in axes]
     return Propagation(ctx, tuple(axes), ctx.values)

@@ -33,7 +33,7 @@ _STAGES: Mapping[Stage, str] = {
     "repaired": "repaired, no training",
 }
 _METHODS = {
-    SEARCHED: "random configurations",
+    SEARCHED: "candidates of the search",
     UNIFORM: "uniform width",
     RANDOM_CHANNELS: "random channels",
     RANDOM_SEARCH: "random search",

@@ -37,7 +37,8 @@ def spread_chart(
     data: Table | None = None,
     *,
     id: str = "spread",
-    title: str = "Spread of the random candidates",
+    title: str = "Spread of the candidates",
+    pool: str = "candidates",
     axis: str = SEARCH_AXIS,
     images: str = "on the search images",
 ) -> Chart | None:
@@ -51,7 +52,7 @@ def spread_chart(
     shown = at_most(range(len(values)))
     marks: list[Mark] = [
         Bars(
-            f"{len(values):,} random configurations",
+            f"{len(values):,} {pool}",
             centers.tolist(),
             counts.tolist(),
             "candidate",
@@ -77,7 +78,7 @@ def spread_chart(
     return Chart(
         id,
         title,
-        f"Accuracy of {len(values):,} random configurations {images}: median "
+        f"Accuracy of {len(values):,} {pool} {images}: median "
         f"{percent(middle)}, best {percent(max(values))}, the middle 80\u00a0% between "
         f"{percent(low)} and {percent(high)}.{lines}",
         Axis(axis, percent=True, span=_padded([*edges.tolist(), *shown_at])),

@@ -259,7 +259,7 @@ def _as_labels(obj: Any, part: str) -> Tensor:
     plain = not labels.is_floating_point() and not labels.is_complex()
     if labels.ndim != 1 or not plain or labels.dtype == torch.bool:
         raise DataError(
-            f"The {part} labels must be integers of shape (N,), one class index an image. "
+            f"The {part} labels must be integers of shape (N,), one class index per image. "
             f"Got {labels.dtype} of shape {tuple(labels.shape)} instead."
         )
     if labels.dtype == torch.uint64 and labels.numel():

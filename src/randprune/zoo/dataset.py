@@ -118,7 +118,9 @@ class Data:
     def open_test(self, reason: str) -> Split:
         """The test set, for final numbers alone; each call counts and records its reason."""
         if not reason.strip():
-            raise InvalidInputError("The 'reason' parameter of open_test must say what for.")
+            raise InvalidInputError(
+                "The 'reason' parameter of open_test must say why the test set is opened."
+            )
         self._openings.append(reason)
         return self._test
 
@@ -207,7 +209,7 @@ def count_classes(highest: int, where: str) -> int:
     if highest >= MOST_CLASSES:
         raise DataError(
             f"The highest label of {where} is {highest}; labels are class indices from 0, below "
-            f"{MOST_CLASSES:,}. Number the classes anew."
+            f"{MOST_CLASSES:,}. Number the classes from 0."
         )
     return highest + 1
 

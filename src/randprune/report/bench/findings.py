@@ -138,7 +138,9 @@ def _clear_winner(family: Sequence[Comparison[Row]], names: Names) -> str:
             "is absence of evidence, and more draws would be needed to call them equivalent."
         )
     if not said:
-        said.append("There is no clear winner, and that is shown, not just not refuted.")
+        said.append(
+            "There is no clear winner, and the data show it: equivalence was tested, not assumed."
+        )
     return " ".join(said)
 
 

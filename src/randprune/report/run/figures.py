@@ -227,7 +227,7 @@ def proxy(analysis: RunAnalysis) -> Chart | None:
         Axis(SEARCH_AXIS, percent=True),
         (
             Points(
-                "random configurations",
+                "candidates",
                 [c.scores[PROXY] for c in shown],
                 [c.scores[SEARCH_TOP1] for c in shown],
                 "candidate",

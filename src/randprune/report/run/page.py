@@ -108,7 +108,7 @@ def _headline(analysis: RunAnalysis) -> str:
         parts = []
         if chosen.macs is not None and dense is not None and dense.macs:
             parts.append(f"{percent(chosen.macs / dense.macs)} of the MACs")
-        if chosen.speedup is not None:
+        if chosen.speedup is not None and chosen.speedup.clear:
             parts.append(speed(chosen.speedup.median))
         accuracy = f"{percent(last.share)} test accuracy"
         accuracy += "" if last.stage == "finetuned" else " without any training"
@@ -176,10 +176,13 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
                 found.append(Tile(name, percent(kept / whole), f"{si(kept)} of {si(whole)}"))
         if chosen.speedup is not None:
             note = f"measured speed-up, {chosen.speedup.low:.2f} – {chosen.speedup.high:.2f}"
-            found.append(Tile("Speed", speed(chosen.speedup.median), note))
+            said = speed(chosen.speedup.median) if chosen.speedup.clear else "undecided"
+            found.append(Tile("Speed", said, note))
     artifact = record.milestone(ArtifactInfo)
     if artifact is not None:
-        found.append(Tile("File", size(artifact.size_bytes), artifact.file))
+        # A line may break before the suffix.
+        stem, dot, suffix = artifact.file.rpartition(".")
+        found.append(Tile("File", size(artifact.size_bytes), f"{stem}\u200b{dot}{suffix}"))
     if analysis.ledger.total.seconds:
         evaluated = sum(SEARCH_TOP1 in c.scores for c in record.candidates)
         spent = seconds(analysis.ledger.total.seconds)

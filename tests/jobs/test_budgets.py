@@ -180,6 +180,11 @@ def test_the_command_prints_the_curve_and_the_report_shows_it(
     found = json.loads(capsys.readouterr().out)
     assert [point["ratio"] for point in found["curve"]] == [0.7, 0.5]
     assert [Path(one["network"]).exists() for one in found["results"]] == [True, True]
+    # Each budget has a page of its own.
+    assert main(["report", str(out), "--budget", "0.7"]) == 0
+    assert "70.0 %" in (out / "budget-0.7" / "report.html").read_text().replace("\u00a0", " ")
+    assert main(["report", str(out), "--budget", "0.6"]) != 0
+    assert "Its budgets: 0.7, 0.5." in capsys.readouterr().err
     # One budget on the command line takes the place of several in the file.
     given = {"budget.ratio": 0.6, "budget.ratios": None, "output.folder": "x"}
     asked = Asked(given, recipe=out / "recipe.toml", trust_plugins=True)

@@ -15,6 +15,7 @@ from randprune.store.codec import (
 from randprune.store.curve import (
     CurvePoint as CurvePoint,
     curve_of as curve_of,
+    run_of_budget as run_of_budget,
 )
 from randprune.store.database import (
     RunKey as RunKey,

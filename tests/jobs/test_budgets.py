@@ -153,6 +153,9 @@ def test_a_budget_out_of_reach_is_said_before_anything_is_done(tmp_path: Path) -
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
+    one: Any = job(None, finetune=None, candidates=2, budget=[0.7])
+    assert isinstance(one, PruneCurve)  # what is asked for as several comes as several
+    assert one.results[0].budget.ratio == 0.7
     found = curve(None, finetune=None, candidates=2)
     assert [result.artifact for result in found] == [None, None]
     assert [point.file for point in found.curve] == ["", ""]

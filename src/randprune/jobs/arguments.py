@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,30 +57,23 @@ def as_fresh(given: Any) -> Split | None:
     return as_data({"train": given, "test": given}).full_train
 
 
-def as_budgets(budget: Any) -> tuple[Budget, ...]:
-    """One budget, or several in the order in which they are given.
+def budget_section(budget: Any) -> dict[str, Any]:
+    """The section of a recipe that one budget stands for, or several in their order.
 
     Raises:
         InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
     """
     if not isinstance(budget, list | tuple | np.ndarray):
-        return (as_budget(budget),)
-    found = tuple(map(as_budget, budget))
-    if len({(one.metric, one.tolerance) for one in found}) != 1:
+        one = as_budget(budget)
+        return {"metric": one.metric, "tolerance": one.tolerance, "ratio": one.ratio}
+    several = tuple(map(as_budget, budget))
+    if len({(one.metric, one.tolerance) for one in several}) != 1:
         raise InvalidInputError(
             "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
             f"Got {budget!r} instead."
         )
-    return found
-
-
-def budget_section(budgets: Sequence[Budget]) -> dict[str, Any]:
-    """The section of a recipe that budgets of one cost stand for."""
-    first = budgets[0]
-    section = {"metric": first.metric, "tolerance": first.tolerance}
-    if len(budgets) == 1:
-        return {**section, "ratio": first.ratio}
-    return {**section, "ratios": [one.ratio for one in budgets]}
+    first, ratios = several[0], [one.ratio for one in several]
+    return {"metric": first.metric, "tolerance": first.tolerance, "ratios": ratios}
 
 
 def as_budget(budget: Any) -> Budget:

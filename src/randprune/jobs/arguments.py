@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
@@ -63,17 +64,19 @@ def budget_section(budget: Any) -> dict[str, Any]:
     Raises:
         InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
     """
-    if not isinstance(budget, list | tuple | np.ndarray):
-        one = as_budget(budget)
-        return {"metric": one.metric, "tolerance": one.tolerance, "ratio": one.ratio}
-    several = tuple(map(as_budget, budget))
-    if len({(one.metric, one.tolerance) for one in several}) != 1:
+    several = isinstance(budget, list | tuple | np.ndarray)
+    found = tuple(map(as_budget, budget)) if several else (as_budget(budget),)
+    if len({replace(one, ratio=1.0) for one in found}) != 1:
         raise InvalidInputError(
             "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
             f"Got {budget!r} instead."
         )
-    first, ratios = several[0], [one.ratio for one in several]
-    return {"metric": first.metric, "tolerance": first.tolerance, "ratios": ratios}
+    first = found[0]
+    section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
+    if first.metric == LATENCY:
+        section |= {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+    ratios = [one.ratio for one in found]
+    return {**section, "ratios": ratios} if several else {**section, "ratio": ratios[0]}
 
 
 def as_budget(budget: Any) -> Budget:

@@ -12,10 +12,10 @@ they come. `python benchmarks/latency_page.py` makes the page of them.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             self._block(a, b) for a, b in zip([3, *sizes[:-1]], sizes, strict=True)
         )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(sizes)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(sizes))
         self.merge = nn.ModuleList(self._block(2 * a, a) for a in sizes[:-1])
         self.head = nn.Conv2d(width, 2, 1)
 

@@ -4,15 +4,20 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import LagrangianSearch, ProxySearch, RandomSearch, Strategy, proxy_errors
-from randprune.search import lagrangian as lagrangian_module
-from randprune.search import proxy as proxy_module
+from randprune.search import (
+    LagrangianSearch,
+    ProxySearch,
+    RandomSearch,
+    Strategy,
+    lagrangian as lagrangian_module,
+    proxy as proxy_module,
+    proxy_errors,
+)
 from randprune.search.feasible import WidthGrid
 
 

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 from randprune.errors import InvalidInputError
-from randprune.search import EvolutionSearch, LagrangianSearch, RandomSearch, strategies
-from randprune.search import base as strategy_base
+from randprune.search import (
+    EvolutionSearch,
+    LagrangianSearch,
+    RandomSearch,
+    base as strategy_base,
+    strategies,
+)
 
 
 def test_names_and_options():

@@ -19,7 +19,6 @@ from randprune.evaluate.threads import decide, using
 from randprune.graph.program import Inputs, in_mode
 from randprune.jobs.arguments import (
     as_budget,
-    as_budgets,
     as_epochs,
     as_fresh,
     as_network,
@@ -197,7 +196,8 @@ def prune(
         search_data: other images that candidates are compared on, likewise.
         example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
-            measured networks, or "paper", random widths and channels by L1.
+            measured networks; "thorough", which repairs every candidate layer after layer; or
+            "paper", random widths and channels by L1.
         strategy: what proposes configurations, by name or as an object; default: the preset's,
             "lagrangian".
         min_keep: least share of a group's channels that stays.
@@ -220,7 +220,6 @@ def prune(
         TrainerError: the trainer failed; says how, and has the networks so far.
     """
     network, section = as_network(model, weights, "prune")
-    asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
@@ -231,7 +230,7 @@ def prune(
     task = section_of_task.get("name") if isinstance(section_of_task, Mapping) else task
     samples, chosen = data_and_task(data, task, loss, metric, higher_is_better)
     document = search_document(
-        section, asked, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
+        section, budget, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
         strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
         round_to=round_to, task=task if loss is None and metric is None else chosen,
         settings=settings, finetune=as_training(finetune, "finetune", "prune"),
@@ -320,7 +319,6 @@ def prune_from_scratch(
     """
     function = "prune_from_scratch"
     network, section = as_network(model, None, function)
-    asked = as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
     if not isinstance(strategy, str):
@@ -328,7 +326,7 @@ def prune_from_scratch(
     document: dict[str, Any] = {
         "seed": seed,
         "model": section,
-        "budget": budget_section((asked,)),
+        "budget": budget_section(as_budget(budget)),
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {

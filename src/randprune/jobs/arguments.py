@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
@@ -83,7 +83,10 @@ def as_budgets(budget: Any) -> tuple[Budget, ...]:
 def budget_section(budgets: Sequence[Budget]) -> dict[str, Any]:
     """The section of a recipe that budgets of one cost stand for."""
     first = budgets[0]
-    section = {"metric": first.metric, "tolerance": first.tolerance}
+    section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
+    if first.metric == LATENCY:
+        timed = {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+        section = {**section, **timed}
     if len(budgets) == 1:
         return {**section, "ratio": first.ratio}
     return {**section, "ratios": [one.ratio for one in budgets]}

@@ -13,6 +13,7 @@ from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.trace import trace
 from randprune.graph.trees import map_tensors
+from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
@@ -60,7 +61,8 @@ def open_trained(
     """
     example = example_of(data, network) if example is None else on_cpu(example)
     space = traced(recipe.model, network, example)
-    subject = Subject(network, space, recipe.budget.budget())
+    space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
+    subject = Subject(network, space, budget)
     session = Session(
         subject, subject, example, data, rules, seeds, WorkFolder(work), task or Classification()
     )
@@ -100,9 +102,11 @@ def open_widened(
     example = example_of(data, original) if example is None else on_cpu(example)
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
-    step, budget = widening_of(wide), recipe.budget.budget()
+    step, kept = widening_of(wide), work.parent
+    space, budget = priced(recipe.budget, original, space, rules.round_to, kept)
+    wide_space, _ = priced(recipe.budget, wide, step.wide, rules.round_to, kept)
     session = Session(
-        Subject(wide, step.wide, wide_budget(step, budget)),
+        Subject(wide, wide_space, wide_budget(space, wide_space, budget)),
         Subject(original, space, budget),
         example,
         data,

@@ -122,7 +122,7 @@ def _pruned(
         controls = uniform_controls(inner, run, quick)
         thorough = repairing(inner, scores, recipe.finalists.recovery or recipe.recovery)
         count = recipe.finalists.count
-        found = choose_winner(inner, run, candidates, controls, thorough, count)
+        found = choose_winner(inner, run, candidates, controls, thorough, count, [])
         verify_cut(inner, run, found[SEARCHED].selection)
         tuned = fine_tune(inner, tuning, found, labels_of(recipe.search.strategy))
         for entry in run.ledger():

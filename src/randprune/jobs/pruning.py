@@ -124,7 +124,10 @@ def found_network(
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
     count = recipe.finalists.count
-    found = choose_winner(session, run, candidates, controls, thorough, count)
+    notes = [] if session.task.needs_targets else [NO_TARGETS]
+    if is_split(images := session.search_images):
+        notes += near_chance(session.dense_result().share, chance(images.labels))
+    found = choose_winner(session, run, candidates, controls, thorough, count, notes)
     verification = verify_cut(session, run, found[SEARCHED].selection)
 
     # Fine-tune the winner, and the controls where asked.
@@ -135,9 +138,6 @@ def found_network(
     for method, finalist in found.items():
         bare = cut_only[method].make(finalist.selection.widths).network
         entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
-    notes = [] if session.task.needs_targets else [NO_TARGETS]
-    if is_split(images := session.search_images):
-        notes += near_chance(session.dense_result().share, chance(images.labels))
     notes += [c.error for c in controls.values() if c.status == "failed"]
     notes += [] if verification.passed else [verification.message]
     network = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))

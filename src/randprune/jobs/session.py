@@ -28,17 +28,9 @@ from randprune.evaluate import Engine, Evaluator
 from randprune.evaluate.engine import Choice, Precision
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs
-from randprune.graph.trees import named_leaves
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import (
-    Judge,
-    RankBy,
-    flat_outputs,
-    kept_outputs,
-    read_outputs,
-    result_of,
-)
+from randprune.jobs.quality import Judge, RankBy, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
@@ -63,9 +55,6 @@ BATCH = 128
 """Calibration images a batch."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
-OUTPUT_BYTES = 512 << 20
-"""The dense network's outputs are held up to this size, and computed beside each network above."""
-
 
 _TABLES_SO_FAR = "tables-so-far"
 
@@ -337,15 +326,11 @@ class Session:
 
     def _dense_outputs(self, evaluator: Evaluator, part: str) -> Sequence[Any] | None:
         """Of the dense network, by batch; None where they would take too much memory."""
-        every: list[Any] = []
         if known := self.work.kept_tensors(name := f"dense-{part}"):
             return read_outputs(known)
-        start, size = time.perf_counter(), 0
-        for outputs, _ in evaluator.outputs(self.network):
-            every.append(flat_outputs(outputs))
-            size += sum(leaf.nbytes for _, leaf in named_leaves(every[-1]))
-            if size > OUTPUT_BYTES:
-                return None
+        start, every = time.perf_counter(), outputs_of(evaluator, self.network)
+        if every is None:
+            return None
         self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
         return read_outputs(self.work.keep_tensors(name, kept_outputs(every)))
 
@@ -357,14 +342,7 @@ class Session:
 
     def dense_result(self) -> Result:
         """Of the dense network on the search images, in float32."""
-        judge, meter = self.exact_judge, self.task.meter()
-        assert judge.dense is not None or judge.network is not None
-        if judge.dense is None:
-            return judge.quality(self.network).result
-        batches = judge.evaluator.batches(self.network)
-        for batch, outputs in zip(batches, judge.dense, strict=True):
-            meter.update(outputs, batch, outputs)
-        return result_of(meter.result())
+        return self.exact_judge.dense_result(self.network)
 
     # -- statistics ----------------------------------------------------------------------------
 

@@ -218,8 +218,7 @@ def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
     """The channel groups of a recipe's network."""
-    from randprune.jobs.opening import example_of
-    from randprune.jobs.opening import traced as traced_network
+    from randprune.jobs.opening import example_of, traced as traced_network
 
     return traced_network(recipe.model, network, example_of(data, network))
 

@@ -19,7 +19,6 @@ from randprune.evaluate.threads import decide, using
 from randprune.graph.program import Inputs, in_mode
 from randprune.jobs.arguments import (
     as_budget,
-    as_budgets,
     as_epochs,
     as_fresh,
     as_network,
@@ -220,7 +219,6 @@ def prune(
         TrainerError: the trainer failed; says how, and has the networks so far.
     """
     network, section = as_network(model, weights, "prune")
-    asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
@@ -231,7 +229,7 @@ def prune(
     task = section_of_task.get("name") if isinstance(section_of_task, Mapping) else task
     samples, chosen = data_and_task(data, task, loss, metric, higher_is_better)
     document = search_document(
-        section, asked, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
+        section, budget, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
         strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
         round_to=round_to, task=task if loss is None and metric is None else chosen,
         settings=settings, finetune=as_training(finetune, "finetune", "prune"),
@@ -320,7 +318,6 @@ def prune_from_scratch(
     """
     function = "prune_from_scratch"
     network, section = as_network(model, None, function)
-    asked = as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
     if not isinstance(strategy, str):
@@ -328,7 +325,7 @@ def prune_from_scratch(
     document: dict[str, Any] = {
         "seed": seed,
         "model": section,
-        "budget": budget_section((asked,)),
+        "budget": budget_section(as_budget(budget)),
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {

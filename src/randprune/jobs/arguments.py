@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,33 +64,25 @@ def as_fresh(given: Any, data: Data) -> Samples | None:
     return as_data({"train": given, "test": given}).full_train
 
 
-def as_budgets(budget: Any) -> tuple[Budget, ...]:
-    """One budget, or several in the order in which they are given.
+def budget_section(budget: Any) -> dict[str, Any]:
+    """The section of a recipe that one budget stands for, or several in their order.
 
     Raises:
         InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
     """
-    if not isinstance(budget, list | tuple | np.ndarray):
-        return (as_budget(budget),)
-    found = tuple(map(as_budget, budget))
-    if len({(one.metric, one.tolerance) for one in found}) != 1:
+    several = isinstance(budget, list | tuple | np.ndarray)
+    found = tuple(map(as_budget, budget)) if several else (as_budget(budget),)
+    if len({replace(one, ratio=1.0) for one in found}) != 1:
         raise InvalidInputError(
             "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
             f"Got {budget!r} instead."
         )
-    return found
-
-
-def budget_section(budgets: Sequence[Budget]) -> dict[str, Any]:
-    """The section of a recipe that budgets of one cost stand for."""
-    first = budgets[0]
+    first = found[0]
     section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
     if first.metric == LATENCY:
-        timed = {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
-        section = {**section, **timed}
-    if len(budgets) == 1:
-        return {**section, "ratio": first.ratio}
-    return {**section, "ratios": [one.ratio for one in budgets]}
+        section |= {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+    ratios = [one.ratio for one in found]
+    return {**section, "ratios": ratios} if several else {**section, "ratio": ratios[0]}
 
 
 def as_budget(budget: Any) -> Budget:
@@ -110,7 +103,7 @@ def as_budget(budget: Any) -> Budget:
 
 def search_document(
     model: Mapping[str, Any],
-    budgets: Sequence[Budget],
+    budget: Any,
     *,
     seed: int,
     preset: str,
@@ -131,7 +124,7 @@ def search_document(
         "preset": preset,
         "plugins": list(plugins),
         "model": dict(model),
-        "budget": budget_section(budgets),
+        "budget": budget_section(budget),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,

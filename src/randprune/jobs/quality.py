@@ -18,8 +18,7 @@ from randprune.errors import DataError
 from randprune.evaluate import Evaluator
 from randprune.graph.trees import floating_leaves
 from randprune.store import Accuracy, Measured
-from randprune.tasks import Metric, Task
-from randprune.tasks import Quality as TaskQuality
+from randprune.tasks import Metric, Quality as TaskQuality, Task
 
 RankBy = Literal["kl", "loss", "accuracy"]
 """By the distance to the dense network's outputs (kl, for class probabilities), the task's loss, or

@@ -268,7 +268,7 @@ def search(
     if strategy is not None:
         strategies.named_or_given(strategy, Strategy, "strategy")
     document = search_document(
-        section, (asked,), seed=seed, preset=preset, plugins=(), criterion=criterion,
+        section, asked, seed=seed, preset=preset, plugins=(), criterion=criterion,
         strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
         round_to=round_to, task=task, settings=settings,
     )  # fmt: skip

@@ -7,6 +7,19 @@ with which values, and the next step.
 
 from __future__ import annotations
 
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "InfeasibleBudgetError",
+    "InvalidInputError",
+    "MemoryLimitError",
+    "RandpruneError",
+    "StorageError",
+    "UnsupportedModelError",
+    "VerificationError",
+    "WeightsError",
+]
+
 
 class RandpruneError(Exception):
     """Base of all errors raised on purpose. ``exit_code`` is what the command line returns."""

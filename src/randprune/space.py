@@ -18,6 +18,8 @@ import numpy.typing as npt
 from randprune.cost import Cost, QuadraticCost
 from randprune.errors import ArtifactError, InvalidInputError
 
+__all__ = ["ChannelGroup", "FrozenChannels", "IntArray", "Role", "Selection", "Slot", "Space"]
+
 IntArray = npt.NDArray[np.int64]
 Role = Literal["out", "in", "pass"]
 

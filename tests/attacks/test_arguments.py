@@ -68,6 +68,7 @@ def test_a_selection_is_a_selection(selection: Any) -> None:
         ({"budget": True}, "'budget' parameter must be the share of the MACs"),
         ({"budget": np.array([0.5, 0.5])}, "ratios must be given once each"),
         ({"budget": []}, "'budget' parameter must be one budget or several"),
+        ({"budget": [[0.5]]}, "'budget' parameter must be the share of the MACs"),
         ({"criterion": 3}, "'criterion' parameter must be the name of a criterion"),
         ({"criterion": []}, "'criterion' parameter must be the name of a criterion"),
         ({"criterion": int}, "'criterion' parameter must be a criterion, not its class"),

@@ -72,7 +72,7 @@ def _chosen(job: BenchJob, key: ProposalKey, meter: Meter, tell: Tell) -> Select
         return job.chosen(job.session.original.space.dense)
     selection = job.recipe.method(key.row.label).propose(_Row(job, key, meter, tell).task())
     job.session.space.check_selection(selection)
-    budget, ratio = job.recipe.budget, job.session.ratio(selection.widths)
+    budget, ratio = job.session.original.budget, job.session.ratio(selection.widths)
     if abs(ratio - budget.ratio) > budget.tolerance + 1e-9:
         raise InvalidInputError(
             f"The method proposed {ratio:.4f} of the {budget.metric}, outside the budget of "

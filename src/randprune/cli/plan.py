@@ -86,6 +86,7 @@ class JobPlan:
                 out of reach.
         """
         from randprune.jobs.opening import check_outputs, example_of
+        from randprune.jobs.pricing import priced
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
@@ -94,7 +95,8 @@ class JobPlan:
         space = traced(recipe, network, data)
         check_outputs(network, data, example_of(data))
         limits = recipe.search.min_keep, recipe.search.round_to
-        budgets = recipe.budget.budgets()
+        space, first = priced(recipe.budget, network, space, limits[1], None)
+        budgets = recipe.budget.budgets() if recipe.budget.ratios else (first,)
         for budget in budgets:
             require_reachable(space, budget, *limits)
         law = ""
@@ -282,7 +284,17 @@ def images_line(data: Data) -> Line:
 def budget_line(recipe: JobRecipes, space: Space, lowest: float) -> Line:
     """The budget, and the least that can be reached."""
     section, budgets = recipe.budget, recipe.budget.budgets()
-    dense = space.cost(section.metric).dense
+    cost = space.cost(section.metric)
+    dense = cost.dense
+    if cost.unit == "ms":
+        asked = section.budget(dense)
+        shares = [b.ratio for b in budgets] if section.ms is None else [asked.ratio]
+        return "budget", (
+            f"{' and '.join(f'{share * dense:.3g}' for share in shares)} of {dense:.3g} ms in "
+            f"{asked.runs_in}, {asked.threads} thread{'s' if asked.threads > 1 else ''}, "
+            f"{asked.batch} image{'s' if asked.batch > 1 else ''} a batch "
+            f"(reachable: {lowest * dense:.3g} ms and more)"
+        )
     metric = {"macs": "MACs", "params": "parameters"}.get(section.metric, section.metric)
     ratios = " and ".join(percent(budget.ratio) for budget in budgets)
     costs = " and ".join(si(budget.ratio * dense) for budget in budgets)

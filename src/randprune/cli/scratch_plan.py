@@ -66,29 +66,32 @@ class ScratchPlan:
                 images, a network that cannot be widened, a budget out of reach.
         """
         from randprune.jobs.opening import widened
+        from randprune.jobs.pricing import priced
         from randprune.search import reachable
         from randprune.search.feasible import require_reachable
         from randprune.widening import wide_budget, widening_of
 
         network, data = network_and_images(recipe)
         space = traced(recipe, network, data)
-        step = widening_of(widened(network, space, recipe.widen, recipe.seed))
-        budget = recipe.budget.budget()
-        limit = wide_budget(step, budget)
+        wide = widened(network, space, recipe.widen, recipe.seed)
+        step = widening_of(wide)
         limits = recipe.search.min_keep, recipe.search.round_to
-        require_reachable(step.wide, limit, *limits, whole=limit.ratio / budget.ratio)
-        low, high = reachable(step.wide, limit.metric, *limits)
-        share = budget.ratio / limit.ratio
+        space, budget = priced(recipe.budget, network, space, limits[1], None)
+        wide_space, _ = priced(recipe.budget, wide, step.wide, limits[1], None)
+        limit = wide_budget(space, wide_space, budget)
+        share = limit.ratio / budget.ratio
+        require_reachable(wide_space, limit, *limits, whole=share)
+        low, high = reachable(wide_space, limit.metric, *limits)
         trainings = _trainings(recipe)
         return cls(
             recipe=recipe,
             space=space,
-            wide=step.wide,
+            wide=wide_space,
             stayed=dict(step.stayed),
             data=data,
-            reachable=(low * share, high * share),
+            reachable=(low / share, high / share),
             trainings=trainings,
-            macs=_macs(recipe, space, step.wide, data, trainings),
+            macs=_macs(recipe, space, wide_space, data, trainings),
             speed=_speed(recipe, network, space, data, device),
         )
 

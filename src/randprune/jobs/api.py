@@ -19,7 +19,6 @@ from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode
 from randprune.jobs.arguments import (
     as_budget,
-    as_budgets,
     as_epochs,
     as_fresh,
     as_network,
@@ -184,7 +183,6 @@ def prune(
         VerificationError: the cut is not exact.
     """
     network, section = as_network(model, weights, "prune")
-    asked = as_budgets(budget)
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
@@ -196,7 +194,7 @@ def prune(
         "preset": preset,
         "plugins": list(plugins),
         "model": section,
-        "budget": budget_section(asked),
+        "budget": budget_section(budget),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,
@@ -286,7 +284,6 @@ def prune_from_scratch(
     """
     function = "prune_from_scratch"
     network, section = as_network(model, None, function)
-    asked = as_budget(budget)
     check_settings(settings)
     check_example(example_inputs)
     if not isinstance(strategy, str):
@@ -294,7 +291,7 @@ def prune_from_scratch(
     document: dict[str, Any] = {
         "seed": seed,
         "model": section,
-        "budget": budget_section((asked,)),
+        "budget": budget_section(as_budget(budget)),
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {

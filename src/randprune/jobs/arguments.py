@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
@@ -57,30 +58,25 @@ def as_fresh(given: Any) -> Split | None:
     return as_data({"train": given, "test": given}).full_train
 
 
-def as_budgets(budget: Any) -> tuple[Budget, ...]:
-    """One budget, or several in the order in which they are given.
+def budget_section(budget: Any) -> dict[str, Any]:
+    """The section of a recipe that one budget stands for, or several in their order.
 
     Raises:
         InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
     """
-    if not isinstance(budget, list | tuple | np.ndarray):
-        return (as_budget(budget),)
-    found = tuple(map(as_budget, budget))
-    if len({(one.metric, one.tolerance) for one in found}) != 1:
+    several = isinstance(budget, list | tuple | np.ndarray)
+    found = tuple(map(as_budget, budget)) if several else (as_budget(budget),)
+    if len({replace(one, ratio=1.0) for one in found}) != 1:
         raise InvalidInputError(
             "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
             f"Got {budget!r} instead."
         )
-    return found
-
-
-def budget_section(budgets: Sequence[Budget]) -> dict[str, Any]:
-    """The section of a recipe that budgets of one cost stand for."""
-    first = budgets[0]
-    section = {"metric": first.metric, "tolerance": first.tolerance}
-    if len(budgets) == 1:
-        return {**section, "ratio": first.ratio}
-    return {**section, "ratios": [one.ratio for one in budgets]}
+    first = found[0]
+    section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
+    if first.metric == LATENCY:
+        section |= {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+    ratios = [one.ratio for one in found]
+    return {**section, "ratios": ratios} if several else {**section, "ratio": ratios[0]}
 
 
 def as_budget(budget: Any) -> Budget:

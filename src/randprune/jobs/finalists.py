@@ -12,6 +12,7 @@ from torch import nn
 from randprune.errors import DataError, RandpruneError, StorageError, VerificationError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.ledger import cost_entry
+from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, value_of
 from randprune.jobs.session import Session
 from randprune.lineage import selection_of
@@ -40,6 +41,7 @@ def choose_winner(
     controls: Mapping[str, Candidate],
     makers: Mapping[str, Repaired],
     count: int,
+    notes: list[str],
 ) -> dict[str, Finalist]:
     """The winner (as "searched") and the controls, by method, after the finalists' repair.
 
@@ -55,6 +57,7 @@ def choose_winner(
         controls: the other rows of the comparison, by method; failed ones are left out.
         makers: repair finalists, by method.
         count: how many of the candidates become finalists.
+        notes: what a reader must know of the choice is appended.
 
     Raises:
         DataError: no candidate, or no finalist, could be made.
@@ -80,9 +83,16 @@ def choose_winner(
                 judged.append(_judge(session, candidate, makers[candidate.method]))
             running.step(top1=judged[-1].scores.get(FINALIST_TOP1, 0.0))
     contenders = judged[: len(chosen)]
-    best = contenders[rank([value_of(c, rank_by, FINALIST) for c in contenders])[0]]
+    order = rank([value_of(c, rank_by, FINALIST) for c in contenders])
+    ranked = [contenders[i] for i in order]
+    best = ranked[0]
     if FINALIST_TOP1 not in best.scores:
         raise DataError(f"None of {len(chosen)} finalists could be repaired: {best.error}")
+    if (cost := latency_of(session)) is not None:
+        on_time = OnTime(session, cost)
+        able = [c for c in ranked if FINALIST_TOP1 in c.scores]
+        best = on_time.first(able, lambda c: _network(session, c, makers[c.method]))
+        notes += [*cost.notes, *on_time.notes]
     run.write(Winner(best.index, SEARCHED, tuple(c.index for c in contenders)))
     return {
         c.method: _finalist(session, c, twins.get(c.method, c), makers)

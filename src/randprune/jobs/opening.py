@@ -11,6 +11,7 @@ from randprune.errors import InvalidInputError
 from randprune.evaluate.inference import logits_of
 from randprune.graph.program import evaluation_mode
 from randprune.graph.trace import trace
+from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
@@ -52,7 +53,8 @@ def open_trained(
     """
     example = example_of(data) if example is None else example.cpu()
     space = traced(recipe.model, network, example)
-    subject = Subject(network, space, recipe.budget.budget())
+    space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
+    subject = Subject(network, space, budget)
     session = Session(subject, subject, example, data, rules, seeds, WorkFolder(work))
     session.check_reachable()
     return session
@@ -85,9 +87,11 @@ def open_widened(
     example = example_of(data) if example is None else example.cpu()
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
-    step, budget = widening_of(wide), recipe.budget.budget()
+    step, kept = widening_of(wide), work.parent
+    space, budget = priced(recipe.budget, original, space, rules.round_to, kept)
+    wide_space, _ = priced(recipe.budget, wide, step.wide, rules.round_to, kept)
     session = Session(
-        Subject(wide, step.wide, wide_budget(step, budget)),
+        Subject(wide, wide_space, wide_budget(space, wide_space, budget)),
         Subject(original, space, budget),
         example,
         data,

@@ -119,7 +119,8 @@ def found_network(
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
     count = recipe.finalists.count
-    found = choose_winner(session, run, candidates, controls, thorough, count)
+    notes = near_chance(session.dense_accuracy().share, chance(session.search_images.labels))
+    found = choose_winner(session, run, candidates, controls, thorough, count, notes)
     verification = verify_cut(session, run, found[SEARCHED].selection)
 
     # Fine-tune the winner, and the controls where asked.
@@ -129,7 +130,6 @@ def found_network(
     for method, finalist in found.items():
         bare = cut_only[method].make(finalist.selection.widths).network
         entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
-    notes = near_chance(session.dense_accuracy().share, chance(session.search_images.labels))
     notes += [c.error for c in controls.values() if c.status == "failed"]
     notes += [] if verification.passed else [verification.message]
     network = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))

@@ -16,12 +16,14 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from randprune.graph.program import in_mode, private_copy
+from randprune.jobs.candidates import Maker
 from randprune.jobs.controls import scratch_controls
 from randprune.jobs.doubts import beaten
 from randprune.jobs.final_trainings import train_all
 from randprune.jobs.finalists import verify_cut
 from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
 from randprune.jobs.measure import measure
+from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.opening import open_widened
 from randprune.jobs.pretrained_route import pretrained_route
 from randprune.jobs.progress import phase
@@ -29,6 +31,7 @@ from randprune.jobs.ranking import best_first
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
+from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import train_shared
 from randprune.provenance import portable
 from randprune.recipe import ScratchRecipe
@@ -49,6 +52,9 @@ from randprune.store import (
 )
 from randprune.supernet import first_channels, initialise
 from randprune.widening import widening_of
+
+# So many of the best candidates are timed at most, where the budget is one of latency.
+_MEASURED = 5
 
 
 def scratch_network(
@@ -87,7 +93,7 @@ def scratch_network(
             info = SearchInfo(recipe.search.candidates, "", "shared weights", "bn")
             candidates = search_candidates(session, run, info, strategy, slices)
             ranked = best_first(candidates, recipe.search.rank_by)
-            winner = ranked[0]
+            winner, timing_notes = _on_time(session, ranked, slices)
             run.write(Winner(winner.index, SEARCHED, (winner.index,)))
             controls = scratch_controls(recipe, session, run, slices)
 
@@ -107,7 +113,7 @@ def scratch_network(
             # Save the winner, and what a reader must know of it.
             stayed = widening_of(session.network).stayed.items()
             notes = [f"Group {name} keeps its width: {why}" for name, why in stayed]
-            notes += controls.notes
+            notes += [*timing_notes, *controls.notes]
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
             notes += beaten(run.networks())
@@ -116,6 +122,18 @@ def scratch_network(
             network = in_mode(next(e.network for e in entrants if e.row.role == SEARCHED))
             save_network(recipe, session, run, network)
         return result_of(recipe, session, run, network, given)
+
+
+def _on_time(
+    session: Session, ranked: Sequence[Candidate], maker: Maker
+) -> tuple[Candidate, list[str]]:
+    """The best candidate that keeps the budget, by measurement where it is one of latency."""
+    cost = latency_of(session)
+    if cost is None:
+        return ranked[0], []
+    on_time = OnTime(session, cost)
+    best = on_time.first(ranked[:_MEASURED], lambda c: maker.make(np.array(c.widths)).network.cpu())
+    return best, [*cost.notes, *on_time.notes]
 
 
 def _spread(ranked: Sequence[Candidate], standalone: int) -> list[Candidate]:

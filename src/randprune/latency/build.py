@@ -5,7 +5,9 @@ runtime itself (`randprune.latency.table`). A dozen whole networks of random wid
 Milliseconds are then a weighted sum: of each layer's table, one weight a kind of layer and a
 smaller correction an operator; of the numbers that other operations move, one rate a family; and of
 a constant. Ridge regression towards "tables are right" finds the weights, so that a dozen networks
-suffice. Each network is also predicted by weights from the others alone: the error that is stated.
+suffice. The constant may be negative: in a narrow network everything lies in the cache, which it
+does not where layers are timed side by side. Each network is also predicted by weights from the
+others alone: the error that is stated.
 
 Known shortcomings. Layout conversions count with the operations of their size, not by themselves.
 Networks of several inputs, and times on a GPU, are timed as a whole only.
@@ -18,6 +20,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ from randprune.cost import FloatArray
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.latency.cost import LatencyCost, Part, Setting
 from randprune.latency.operators import FAMILIES, Layer, Width, Work, work_of
-from randprune.latency.runtime import Runtime
+from randprune.latency.runtime import Runner, Runtime
 from randprune.latency.table import Axis, Times, keep, kept_in, read_kept, surface, wanted
 from randprune.latency.timing import named_runtime
 from randprune.search.feasible import WidthGrid
@@ -40,12 +43,15 @@ NETWORKS = 12
 NOISY = 0.1
 """A machine is too noisy to decide where the same network's times differ by more than this."""
 
-_RUNS = 12
+# A network runs for about so long at a time, so that one moment's load does not decide; so many
+# times at least, and at most.
+_WINDOW_MS, _LEAST_RUNS, _MOST_RUNS = 600.0, 8, 100
+_PASSES = 3
 # What a number costs before anything is known, in milliseconds.
 _RATES = {"pointwise": 4e-7, "activation": 2e-6, "movement": 6e-7}
 _OVERHEAD = 0.002
 # How firmly weights are held to their first guess: kinds of layers, single operators, the rest.
-_KIND, _SINGLE, _REST = 0.01, 0.1, 1e-3
+_KIND, _SINGLE, _REST, _CONSTANT = 0.01, 0.01, 1e-3, 1e-4
 
 Tell = Callable[[int, int], None]
 """Told how many of how many networks are measured."""
@@ -140,8 +146,8 @@ def _measured(
     notes: tuple[str, ...] = ()
     if spread > NOISY:
         notes = (
-            f"The machine is noisy: the dense network's latency differed by {spread:.0%} between "
-            "two measurements. Stop other work and measure again.",
+            "The machine is noisy: in every other measurement the dense network took "
+            f"{spread:.0%} more than its least latency. Stop other work and measure again.",
         )
     return replace(
         cost,
@@ -170,6 +176,35 @@ def network_of(model: nn.Module, space: Space, widths: IntArray) -> nn.Module:
     """The network with the first channels of every group: as fast as any of its widths."""
     kept = tuple(np.arange(width, dtype=np.int64) for width in widths.tolist())
     return cut(model, space, Selection(kept, space.fingerprint))
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Milliseconds of a batch of two networks that ran in turns, as on a quiet machine.
+
+    `spread`: how much the two measurements of one network differ, the greater of both, as a share.
+    """
+
+    first_ms: float
+    second_ms: float
+    spread: float
+
+    @property
+    def ratio(self) -> float:
+        """What the second takes as a share of the first."""
+        return self.second_ms / self.first_ms
+
+
+def paired_ms(first: Runner, second: Runner) -> Paired:
+    """Two networks side by side, each measured twice."""
+    found = []
+    for runner in (first, second, second, first):
+        once = runner.clock(1)
+        runs = int(min(_MOST_RUNS, max(_LEAST_RUNS, _WINDOW_MS / max(once, 1e-3))))
+        found.append(runner.fastest(runs))
+    pairs = (found[0], found[3]), (found[1], found[2])
+    spread = max(abs(a - b) / min(a, b) for a, b in pairs)
+    return Paired(min(pairs[0]), min(pairs[1]), spread)
 
 
 def inputs_for(space: Space, batch: int) -> tuple[torch.Tensor, ...]:
@@ -201,16 +236,18 @@ def _networks(
         return np.array(times), float(document.get("spread", 0.0))
     inputs = inputs_for(space, setting.batch)
     dense = engine.prepare(model, inputs, setting.threads)
-    before = dense.fastest(_RUNS)
-    times = [before]
+    beside, ratios = [], [1.0]
     for done, widths in enumerate(rows[1:], start=1):
         tell(done, len(rows))
-        small = network_of(model, space, widths)
-        times.append(engine.prepare(small, inputs, setting.threads).fastest(_RUNS))
-    after = dense.fastest(_RUNS)
+        small = engine.prepare(network_of(model, space, widths), inputs, setting.threads)
+        found = paired_ms(dense, small)
+        beside.append(found.first_ms)
+        ratios.append(found.ratio)
     tell(len(rows), len(rows))
-    times[0] = min(before, after)
-    spread = abs(before - after) / min(before, after)
+    # The machine's speed drifts with its load: each network counts as a share of the dense one,
+    # which ran beside it.
+    times = [min(beside) * ratio for ratio in ratios]
+    spread = median(beside) / min(beside) - 1.0
     keep(file, {"widths": rows.tolist(), "milliseconds": times, "spread": spread})
     return np.array(times), spread
 
@@ -272,14 +309,14 @@ def _columns(tables: _Tables, rows: IntArray) -> tuple[FloatArray, list[tuple[st
         if slope.any() or offset:
             found[f"rest {family}"] = _RATES[family] * (rows @ slope + offset).astype(np.float64)
     overhead = _OVERHEAD * (1 + len(tables.work.moved) + len(tables.work.layers))
-    found["rest constant"] = np.full(len(rows), overhead)
-    firm = {"kind": _KIND, "single": _SINGLE, "rest": _REST}
+    found["constant"] = np.full(len(rows), overhead)
+    firm = {"kind": _KIND, "single": _SINGLE, "rest": _REST, "constant": _CONSTANT}
     return np.stack(list(found.values()), 1), [(n, firm[n.partition(" ")[0]]) for n in found]
 
 
 def _fit(columns: FloatArray, times: FloatArray, kinds: Sequence[tuple[str, float]]) -> FloatArray:
     """The weights (W,) that explain the times best, near to their first guesses."""
-    guess = np.array([0.0 if name.startswith("single") else 1.0 for name, _ in kinds])
+    guess = np.array([float(name.startswith(("kind", "rest"))) for name, _ in kinds])
     firm = np.sqrt(np.array([f for _, f in kinds]))
     matrix = np.concatenate([columns / times[:, None], np.diag(firm)])
     wanted_values = np.concatenate([np.ones(len(times)), firm * guess])
@@ -305,7 +342,7 @@ def _weighted(
         slope += rate * numbers
         offset += rate * fixed
     overhead = _OVERHEAD * (1 + len(tables.work.moved) + len(tables.work.layers))
-    offset += by_name["rest constant"] * overhead
+    offset += by_name["constant"] * overhead
     nothing = np.empty(0)
     return LatencyCost(
         setting=Setting(""),

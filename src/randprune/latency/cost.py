@@ -16,6 +16,8 @@ from randprune.latency.operators import Width
 from randprune.space import IntArray
 
 _BLOCK = 1 << 14
+# What is extrapolated below the measured networks stays a time.
+_LEAST_MS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +80,7 @@ class LatencyCost:
         checked: whole networks that were measured, int64 (M, G).
         measured_ms: their times, (M,).
         foretold_ms: what the cost says of each when it was corrected by the others alone, (M,).
-        spread: how much the dense network's time differed between begin and end of the
+        spread: how much more than its least time the dense network took in half of the
             measurements, as a share.
         notes: what a reader must know.
     """
@@ -128,7 +130,7 @@ class LatencyCost:
             found = block @ self.slope + self.offset
             for part in self.parts:
                 found += part.of(block)
-            total[start : start + _BLOCK] = found
+            total[start : start + _BLOCK] = np.maximum(found, _LEAST_MS)
         return total.reshape(leading)
 
     def profile(self, widths: npt.ArrayLike, group: int, levels: npt.ArrayLike) -> FloatArray:

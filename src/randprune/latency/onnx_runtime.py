@@ -24,7 +24,7 @@ from randprune.latency.onnx_operators import (
 from randprune.latency.operators import Call
 from randprune.latency.runtime import Runner, runtimes
 
-_RUNS = 8
+_RUNS = 6
 
 
 class OnnxRuntime:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from randprune.cost import Budget
-from randprune.errors import InvalidInputError
+from randprune.cost import LATENCY, Budget
+from randprune.errors import InfeasibleBudgetError, InvalidInputError
 from randprune.imports import import_named
 from randprune.recipe.base import RecipeBase, Section
 from randprune.recipe.names import PLUGINS_TO_COME
@@ -71,7 +72,9 @@ class DataSection(Section):
 class BudgetSection(Section):
     """What the pruned network may cost."""
 
-    metric: str = Field(default="macs", description="the cost: macs, params or activations.")
+    metric: str = Field(
+        default="macs", description="the cost: macs, params, activations or latency."
+    )
     ratio: float = Field(
         default=0.5, gt=0, le=1, description="the share of the dense cost that remains."
     )
@@ -79,9 +82,64 @@ class BudgetSection(Section):
         default=0.005, gt=0, lt=1, description="how far from the ratio is accepted."
     )
 
-    def budget(self) -> Budget:
-        """The same as a `Budget`."""
-        return Budget(self.metric, self.ratio, self.tolerance)
+    runtime: str | None = Field(
+        default=None,
+        description="of latency, what networks run in: onnxruntime where it is unset, openvino, "
+        "torch, torch.compile.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="of latency, threads of the CPU; 1 where it is unset."
+    )
+    batch: int | None = Field(
+        default=None, ge=1, description="of latency, images a batch; 1 where it is unset."
+    )
+    ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="of latency, how many milliseconds a batch may take, instead of a ratio.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _milliseconds_are_latency(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("ms") is not None:
+            return {"metric": LATENCY, **document}
+        return document
+
+    @model_validator(mode="after")
+    def _latency_alone(self) -> Self:
+        given = [name for name in ("runtime", "threads", "batch", "ms") if getattr(self, name)]
+        if given and self.metric != LATENCY:
+            raise ValueError(
+                f"budget.{given[0]} goes with budget.metric = 'latency'. Got {self.metric!r}."
+            )
+        return self
+
+    def budget(self, dense_ms: float | None = None) -> Budget:
+        """The same as a `Budget`.
+
+        Args:
+            dense_ms: the dense network's latency, where milliseconds are asked for.
+
+        Raises:
+            InfeasibleBudgetError: the dense network is as fast as is asked.
+        """
+        return self.timed(Budget(self.metric, self.ratio, self.tolerance), dense_ms)
+
+    def timed(self, budget: Budget, dense_ms: float | None = None) -> Budget:
+        """A budget of this section with what is measured, where it is one of latency."""
+        if self.metric != LATENCY:
+            return budget
+        ratio = budget.ratio
+        if self.ms is not None and dense_ms is not None:
+            ratio = self.ms / dense_ms
+            if ratio > 1.0:
+                raise InfeasibleBudgetError(
+                    f"A latency of {self.ms:g} ms is asked, and the dense network takes "
+                    f"{dense_ms:.3g} ms: nothing has to be pruned. Ask for less."
+                )
+        runtime, threads, batch = self.runtime or "", self.threads or 1, self.batch or 1
+        return replace(budget, ratio=ratio, runtime=runtime, threads=threads, batch=batch)
 
     def budgets(self) -> tuple[Budget, ...]:
         """All budgets of the job: one."""

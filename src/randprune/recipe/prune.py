@@ -65,10 +65,15 @@ class BudgetsSection(BudgetSection):
     def budgets(self) -> tuple[Budget, ...]:
         """All budgets of the job, in their order."""
         ratios = self.ratios or (self.ratio,)
-        return tuple(Budget(self.metric, ratio, self.tolerance) for ratio in ratios)
+        plain = [Budget(self.metric, ratio, self.tolerance) for ratio in ratios]
+        return tuple(self.timed(budget) for budget in plain)
 
     @model_validator(mode="after")
     def _once_each(self) -> BudgetsSection:
+        if self.ratios and self.ms is not None:
+            raise ValueError(
+                "ms is one budget. Leave out ratios, or ask for ratios of the latency."
+            )
         if self.ratios and len(set(self.ratios)) < len(self.ratios):
             given = ", ".join(f"{ratio:g}" for ratio in self.ratios)
             raise ValueError(f"ratios must be given once each. Got {given}.")

@@ -102,11 +102,12 @@ class Latency:
     dtype: str = "float32"
     threads: int | None = None
     interleaved: bool = False
+    runtime: str = "torch"
 
     @property
-    def setting(self) -> tuple[str, str, int, int | None]:
+    def setting(self) -> tuple[str, str, int, int | None, str]:
         """What must be equal for two latencies to be compared."""
-        return (self.device, self.dtype, self.batch_size, self.threads)
+        return (self.device, self.dtype, self.batch_size, self.threads, self.runtime)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Samples
 
 BATCH = 128
-"""Calibration images a batch."""
+"""Calibration images a batch, at most."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
 
@@ -209,6 +209,11 @@ class Session:
         """The first of the search images: those that all candidates are compared on."""
         every, limit = self.search_images, self.rules.images
         return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
+
+    @property
+    def batch(self) -> int:
+        """Calibration images a batch: at most as many as `rules.batch_size`, if set."""
+        return min(BATCH, self.rules.batch_size or BATCH)
 
     # -- the budget and costs ------------------------------------------------------------------
 
@@ -367,7 +372,7 @@ class Session:
     def _collect_moments(self) -> Moments:
         """The moments from one pass, which goes on where an interrupted one has stopped."""
         seed, images = self.seeds.seed("moments"), len(self.calibration)
-        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": BATCH}
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": self.batch}
         partial = Partial(self.work.file("moments-so-far"), key)
         start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
         text = "Collecting statistics"
@@ -375,7 +380,7 @@ class Session:
             found = collect_moments(
                 self.network,
                 self.space,
-                self.calibration.batches(BATCH),
+                self.calibration.batches(self.batch),
                 seed=seed,
                 partial=partial,
                 tell=running.at,
@@ -455,6 +460,7 @@ class Session:
             criterion,
             self.calibration,
             seed=seed,
+            batch_size=self.batch,
             shared=self.statistics,
         )
         images = len(self.calibration) if criterion.needs - {"weights", "moments"} else 0
@@ -476,7 +482,7 @@ class Session:
             selection,
             recovery,
             self.calibration,
-            batch_size=BATCH,
+            batch_size=self.batch,
             shared=self.statistics,
         )
 

@@ -50,7 +50,7 @@ def test_the_paper_is_random_widths_and_l1() -> None:
     [
         (
             "papre",
-            r"There is no preset 'papre'. Did you mean 'paper'\? There are: default, paper, thorough",
+            r"no preset 'papre'. Did you mean 'paper'\? There are: default, paper, thorough",
         ),
         (3, "'preset' in the recipe must be a string. Got 3"),
         (["paper"], "'preset' in the recipe must be a string"),

@@ -114,7 +114,12 @@ PRUNE = (
          "Also cut groups whose size is a constant in the forward pass. The pruned network is then "
          "a torch.fx graph.", "as module", NETWORK),
     Flag("data.spec", ("--data",), str, "SOURCE",
-         "The images: digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
+         "The data: digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR; for other tasks "
+         "segmentation:DIR, csv:FILE or package.module:callable.", "", IMAGES),
+    Flag("task.name", ("--task",), str, "TASK",
+         "What the network is for: classification, multi_label, regression, segmentation, or "
+         "outputs, which matches the outputs of the given network and needs no labels.",
+         "classification of labelled images, outputs for other data", IMAGES),
     Flag("data.options.size", ("--image-size",), int, "N",
          "Height and width to which images are resized (imagefolder, digits).",
          "the images' own size if all are equally small, else 224", IMAGES),

@@ -140,11 +140,6 @@ def _latencies(
     return {label: tuple(rows) for label, rows in found.items()}
 
 
-def _repeated(place: str, times: int, value: Tensor) -> Tensor:
-    """One sample's tensor as a batch of so many of it."""
-    return value.to(place).repeat(times, *[1] * (value.ndim - 1)) if value.ndim else value.to(place)
-
-
 def _in_its_runtime(
     session: Session, entrants: Sequence[Entrant], cost: LatencyCost, budget: float
 ) -> dict[str, Latency]:
@@ -173,6 +168,11 @@ def _row(timing: Timing) -> Latency:
         interleaved=True,
         runtime=timing.runtime,
     )
+
+
+def _repeated(place: str, times: int, value: Tensor) -> Tensor:
+    """One sample's tensor as a batch of so many of it."""
+    return value.to(place).repeat(times, *[1] * (value.ndim - 1)) if value.ndim else value.to(place)
 
 
 def _rounds(networks: Mapping[str, nn.Module], inputs: Inputs, budget: float) -> int:

@@ -116,11 +116,37 @@ class Judge:
             meter.update(outputs, batch, next(dense, None))
         return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
 
+    def dense_result(self, network: nn.Module) -> Accuracy | Measured:
+        """How the dense network does, by the outputs that are known of it."""
+        if self.dense is None:
+            return self.quality(network).result
+        meter = self.task.meter()
+        batches = self.evaluator.batches(network)
+        for batch, outputs in zip(batches, self.dense, strict=True):
+            meter.update(outputs, batch, outputs)
+        return result_of(meter.result())
+
     def _dense(self) -> Iterator[Any]:
         if self.dense is not None:
             yield from self.dense
         elif self.network is not None:
             yield from (outputs for outputs, _ in self.evaluator.outputs(self.network))
+
+
+OUTPUT_BYTES = 512 << 20
+"""A network's outputs are held up to this size, and computed beside each other network above."""
+
+
+def outputs_of(evaluator: Evaluator, network: nn.Module) -> list[Any] | None:
+    """A network's outputs by batch, as they are kept; None where they take too much memory."""
+    every: list[Any] = []
+    size = 0
+    for outputs, _ in evaluator.outputs(network):
+        every.append(flat_outputs(outputs))
+        size += sum(leaf.nbytes for leaf in floating_leaves(every[-1]).values())
+        if size > OUTPUT_BYTES:
+            return None
+    return every
 
 
 def flat_outputs(outputs: Any) -> Any:

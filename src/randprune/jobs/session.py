@@ -28,17 +28,10 @@ from randprune.evaluate import Engine, Evaluator
 from randprune.evaluate.engine import Precision
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs
-from randprune.graph.trees import named_leaves
 from randprune.jobs.candidate_rules import CandidateRules
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import (
-    Judge,
-    flat_outputs,
-    kept_outputs,
-    read_outputs,
-    result_of,
-)
+from randprune.jobs.quality import Judge, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
@@ -60,12 +53,9 @@ from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Samples
 
 BATCH = 128
-"""Calibration images a batch."""
+"""Calibration images a batch, at most."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
-OUTPUT_BYTES = 512 << 20
-"""The dense network's outputs are held up to this size, and computed beside each network above."""
-
 
 _TABLES_SO_FAR = "tables-so-far"
 
@@ -196,6 +186,11 @@ class Session:
         every, limit = self.search_images, self.rules.images
         return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
 
+    @property
+    def batch(self) -> int:
+        """Calibration images a batch: at most as many as `rules.batch_size`, if set."""
+        return min(BATCH, self.rules.batch_size or BATCH)
+
     # -- the budget and costs ------------------------------------------------------------------
 
     @property
@@ -312,15 +307,11 @@ class Session:
 
     def _dense_outputs(self, evaluator: Evaluator, part: str) -> Sequence[Any] | None:
         """Of the dense network, by batch; None where they would take too much memory."""
-        every: list[Any] = []
         if known := self.work.kept_tensors(name := f"dense-{part}"):
             return read_outputs(known)
-        start, size = time.perf_counter(), 0
-        for outputs, _ in evaluator.outputs(self.network):
-            every.append(flat_outputs(outputs))
-            size += sum(leaf.nbytes for _, leaf in named_leaves(every[-1]))
-            if size > OUTPUT_BYTES:
-                return None
+        start, every = time.perf_counter(), outputs_of(evaluator, self.network)
+        if every is None:
+            return None
         self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
         return read_outputs(self.work.keep_tensors(name, kept_outputs(every)))
 
@@ -332,14 +323,7 @@ class Session:
 
     def dense_result(self) -> Result:
         """Of the dense network on the search images, in float32."""
-        judge, meter = self.exact_judge, self.task.meter()
-        assert judge.dense is not None or judge.network is not None
-        if judge.dense is None:
-            return judge.quality(self.network).result
-        batches = judge.evaluator.batches(self.network)
-        for batch, outputs in zip(batches, judge.dense, strict=True):
-            meter.update(outputs, batch, outputs)
-        return result_of(meter.result())
+        return self.exact_judge.dense_result(self.network)
 
     # -- statistics ----------------------------------------------------------------------------
 
@@ -364,7 +348,7 @@ class Session:
     def _collect_moments(self) -> Moments:
         """The moments from one pass, which goes on where an interrupted one has stopped."""
         seed, images = self.seeds.seed("moments"), len(self.calibration)
-        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": BATCH}
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": self.batch}
         partial = Partial(self.work.file("moments-so-far"), key)
         start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
         text = "Collecting statistics"
@@ -372,7 +356,7 @@ class Session:
             found = collect_moments(
                 self.network,
                 self.space,
-                self.calibration.batches(BATCH),
+                self.calibration.batches(self.batch),
                 seed=seed,
                 partial=partial,
                 tell=running.at,
@@ -452,6 +436,7 @@ class Session:
             criterion,
             self.calibration,
             seed=seed,
+            batch_size=self.batch,
             shared=self.statistics,
         )
         images = len(self.calibration) if criterion.needs - {"weights", "moments"} else 0
@@ -473,7 +458,7 @@ class Session:
             selection,
             recovery,
             self.calibration,
-            batch_size=BATCH,
+            batch_size=self.batch,
             shared=self.statistics,
         )
 

@@ -14,25 +14,22 @@ is not repaired.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
 from randprune.graph.layers import Geometry, Norm
 from randprune.graph.program import Inputs
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
+from randprune.tensor_file import read_with_head, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +105,7 @@ class Moments:
             StorageError: the file cannot be written.
         """
         head = {
-            "format": 1,
+            "format": 2,
             "images": self.images,
             "fingerprint": self.fingerprint,
             "layers": [asdict(layer) for layer in self.layers.values()],
@@ -117,10 +114,8 @@ class Moments:
         }
         tensors = {f"mean/{name}": s.mean for name, s in self.sites.items()}
         tensors |= {f"covariance/{name}": s.covariance for name, s in self.sites.items()}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        return write_file(
-            Path(path), safetensors.torch.save(tensors, {"moments": json.dumps(head)})
-        )
+        write_tensors(path, tensors, head)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
@@ -130,25 +125,23 @@ class Moments:
             ArtifactError: the file is no such file, or damaged.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
-                head = json.loads((file.metadata() or {})["moments"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            head, tensors = read_with_head(path)
             layers = [_layer_from(document) for document in head["layers"]]
             sites = {
                 name: SiteMoments(tensors[f"mean/{name}"], tensors[f"covariance/{name}"], *rest)
                 for name, rest in head["sites"].items()
             }
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(
+                {layer.weight: layer for layer in layers},
+                sites,
+                {name: tuple(shape) for name, shape in head["shapes"].items()},
+                head["images"],
+                head["fingerprint"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} holds no second moments that can be read: {error}. Collect them again."
             ) from error
-        return cls(
-            {layer.weight: layer for layer in layers},
-            sites,
-            {name: tuple(shape) for name, shape in head["shapes"].items()},
-            head["images"],
-            head["fingerprint"],
-        )
 
 
 def readers(replay: Replay, space: Space) -> list[Layer]:

@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             self._block(a, b) for a, b in zip([3, *sizes[:-1]], sizes, strict=True)
         )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(sizes))
         self.merge = nn.ModuleList(self._block(2 * a, a) for a in sizes[:-1])
         self.head = nn.Conv2d(width, 2, 1)
 

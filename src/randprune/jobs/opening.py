@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import JobRecipe, ModelSection, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, Section, WidenSection
+from randprune.search.steps import AUTO, step_for
 from randprune.space import Space
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
@@ -24,6 +26,8 @@ from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.splits import Split
 from randprune.zoo.weights import load_weights
+
+R = TypeVar("R", bound=CandidateRules)
 
 
 def open_trained(
@@ -53,7 +57,8 @@ def open_trained(
     """
     example = example_of(data) if example is None else example.cpu()
     space = traced(recipe.model, network, example)
-    space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
+    rules = decided(rules, space)
+    space, budget = priced(recipe.budget, network, space, step_of(rules), work.parent)
     subject = Subject(network, space, budget)
     session = Session(subject, subject, example, data, rules, seeds, WorkFolder(work))
     session.check_reachable()
@@ -87,9 +92,9 @@ def open_widened(
     example = example_of(data) if example is None else example.cpu()
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
-    step, kept = widening_of(wide), work.parent
-    space, budget = priced(recipe.budget, original, space, rules.round_to, kept)
-    wide_space, _ = priced(recipe.budget, wide, step.wide, rules.round_to, kept)
+    step, kept, rules = widening_of(wide), work.parent, decided(rules, space)
+    space, budget = priced(recipe.budget, original, space, step_of(rules), kept)
+    wide_space, _ = priced(recipe.budget, wide, step.wide, step_of(rules), kept)
     session = Session(
         Subject(wide, wide_space, wide_budget(space, wide_space, budget)),
         Subject(original, space, budget),
@@ -102,6 +107,20 @@ def open_widened(
     )
     session.check_reachable()
     return session
+
+
+def decided(rules: R, space: Space) -> R:
+    """The same rules with the step of widths as a number: see `randprune.search.steps`."""
+    if rules.round_to != AUTO:
+        return rules
+    assert isinstance(rules, Section)
+    return rules.model_copy(update={"round_to": step_for(space)})
+
+
+def step_of(rules: CandidateRules) -> int:
+    """The step of decided rules."""
+    assert isinstance(rules.round_to, int)
+    return rules.round_to
 
 
 def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class CandidateRules(Protocol):
     def min_keep(self) -> float: ...
 
     @property
-    def round_to(self) -> int: ...
+    def round_to(self) -> int | Literal["auto"]: ...
 
     @property
     def rank_by(self) -> RankBy: ...
@@ -210,7 +210,14 @@ class Session:
     @property
     def limits(self) -> tuple[float, int]:
         """On widths: the least share of a group, and what they are multiples of."""
-        return self.rules.min_keep, self.rules.round_to
+        return self.rules.min_keep, self.step
+
+    @property
+    def step(self) -> int:
+        """What widths are multiples of; decided when the session was opened."""
+        step = self.rules.round_to
+        assert isinstance(step, int)
+        return step
 
     def check_reachable(self) -> None:
         """Raise an InfeasibleBudgetError where no configuration meets the budget."""

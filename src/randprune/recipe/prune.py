@@ -18,6 +18,13 @@ Rank = Literal["kl", "accuracy", "loss"]
 # Keys of [search] and, in benchmarks, of [proposals].
 MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a group that stays.")]
 RoundTo = Annotated[int, Field(ge=1, description="what widths are multiples of.")]
+StepOrAuto = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"],
+    Field(
+        description="what widths are multiples of; auto: 16 or 8, which runtimes reward, where the "
+        "network is wide enough, else 1."
+    ),
+]
 RankingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(
@@ -84,7 +91,7 @@ class SearchSection(Section):
     )
     candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
     min_keep: MinKeep = 0.1
-    round_to: RoundTo = 1
+    round_to: StepOrAuto = "auto"
     rank_by: Rank = Field(
         default="kl",
         description="what ranks candidates on the search images: the divergence from the dense "

@@ -167,8 +167,9 @@ def configurations(space: Space, step: int, count: int = NETWORKS) -> IntArray:
     """The dense configuration and others that spread over all costs, int64 (count, G)."""
     rng = np.random.default_rng(0)
     grid = WidthGrid.of(space, 0.0, step)
-    centres = np.linspace(0.2, 0.9, count - 1)[:, None]
-    keep_ratios = np.clip(centres + rng.uniform(-0.35, 0.35, (count - 1, len(space))), 0.1, 1.0)
+    # Wide layers beside narrow ones, as searches propose them, around a small or a great mean.
+    powers = np.geomspace(2.0, 0.2, count - 1)[:, None]
+    keep_ratios = 0.1 + 0.9 * rng.random((count - 1, len(space))) ** powers
     drawn = grid.snap(keep_ratios * grid.full).astype(np.int64)
     return np.concatenate([space.widths[None], drawn])
 

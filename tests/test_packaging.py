@@ -88,6 +88,19 @@ def test_each_file_beside_the_code_is_installed_with_it() -> None:
     assert {str(path.relative_to(ROOT)) for path in files - installed} == set()
 
 
+def test_the_source_distribution_holds_every_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of the repository")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    included = {name for keyword, *names in words if keyword == "include" for name in names}
+    # What setuptools takes by itself, and folders that the manifest grafts.
+    included |= {"README.md", "pyproject.toml", "MANIFEST.in"}
+    folders = ["src", *(names[0] for keyword, *names in words if keyword == "graft")]
+    files = done.stdout.splitlines()
+    assert [f for f in files if f not in included and f.split("/")[0] not in folders] == []
+
+
 def test_the_license_is_complete() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacked import QUICK, images, network
+from attacked import QUICK, Digits, images, network
 from torch import Tensor, nn
 
 import randprune as rp
@@ -34,14 +34,8 @@ class Limited(nn.Module):
         return self.inner(x)
 
 
-class LimitedDigits(nn.Sequential):
+class LimitedDigits(Digits):
     """Likewise, for the digits and with a place in a recipe."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(), nn.Linear(8, 10),
-        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting() and len(x) > LIMIT:

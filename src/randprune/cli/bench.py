@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from randprune.cli.console import messages, output, print_json
+from randprune.cli.console import messages, print_json, print_lines
 from randprune.cli.flags import BENCH, Asked, with_flags
 from randprune.cli.plan import show_plan
 from randprune.cli.progress import progress
@@ -94,4 +94,4 @@ def _print(run: BenchRun, folder: Path, *, json: bool) -> None:
     print_report(made)
     failed = [f"Failed: {r.row}, draw {r.draw}: {r.error}" for r in run.failures]
     lines = ["", *failed, f"Report: {paths.html}", f"Tables: {paths.html.parent / 'tables'}"]
-    output().print("\n".join(lines), markup=False, soft_wrap=True)
+    print_lines(lines)

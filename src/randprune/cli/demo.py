@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from randprune.cli import options
-from randprune.cli.console import output
+from randprune.cli.console import output, print_lines
 from randprune.cli.progress import progress
 from randprune.cli.prune import run
 
@@ -65,9 +65,15 @@ def demo(
         outcome = run(recipe, shown)
     outcome.print(json=json)
     if not json:
+        print_lines(
+            [
+                "",
+                "All networks but the first have half of the MACs. The report opens in any "
+                "browser. Now yours:",
+                "",
+            ]
+        )
         output().print(
-            "\nAll networks but the first have half of the MACs. The report opens in any browser. "
-            "Now yours:\n\n"
             "  randprune inspect my_package.my_module:make_network --input 1x3x224x224\n"
             "  randprune prune my_package.my_module:make_network --weights weights.pth \\\n"
             "      --data imagefolder:FOLDER --budget 0.5 --epochs 3",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from randprune.cli.console import messages, output, print_json
+from randprune.cli.console import messages, print_json, print_lines
 from randprune.report.format import number, percent, seconds, si
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def show_plan(make: Callable[[], Plan], *, json: bool) -> None:
         print_json(plan.to_json())
         return
     for name, text in plan.lines():
-        output().print(f"[bold]{name:<10}[/]", end="")
-        output().print(text, markup=False, soft_wrap=True)
+        print_lines([text], head=f"{name:<10}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli import options
-from randprune.cli.console import output, print_json
+from randprune.cli.console import output, print_json, print_lines
 
 
 def presets(
@@ -34,5 +34,4 @@ def presets(
         print_json(meanings)
         return
     for found, meaning in meanings.items():
-        output().print(f"[bold]{found:<10}[/]", end="")
-        output().print(meaning, markup=False, soft_wrap=True)
+        print_lines([meaning], head=f"{found:<10}")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from randprune.cli.console import output, print_json
+from randprune.cli.console import print_json, print_lines
 from randprune.cli.flags import PRUNE, SCRATCH, Asked, with_flags
 from randprune.cli.plan import JobPlan, show_plan
 from randprune.cli.progress import progress
@@ -83,7 +83,7 @@ class Outcome:
         lines = [note if "Warning: " in note else f"Note: {note}" for note in self.notes]
         lines += ["", *(f"{'Network:':<9}{result.artifact}" for result in self.results)]
         lines += [f"{name.capitalize() + ':':<9}{path}" for name, path in files.items()]
-        output().print("\n".join(lines), markup=False, soft_wrap=True)
+        print_lines(lines)
 
     def _document(self) -> dict[str, Any]:
         """The result as JSON-ready data."""

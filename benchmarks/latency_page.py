@@ -71,6 +71,7 @@ def main() -> None:
         f"torch {hardware['versions']['torch']}, {hardware['time'][:10]}"
     )
     text += "".join(_predicted(one) for one in found)
+    text += "".join(f"\n{one['network']}: {one['note']}\n" for one in found if "note" in one)
     text += ASKED + "".join(_asked(one) for one in found)
     text += SPEED + "".join(_speed(one) for one in found) + TAIL
     folder.with_suffix(".md").write_text(text)

@@ -1,10 +1,9 @@
 """The step of widths that runtimes reward, where it costs a network no choice.
 
-Vector units and memory layouts work on 8 or 16 channels at a time: at half of the MACs and any
-widths, MobileNet-V2 was slower than the dense network in ONNX Runtime, with multiples of 16 nearly
-twice as fast (docs/results/latency.md). A step takes choices away in exchange. So the greatest one
-is taken that leaves half of the groups at least eight widths each; 1 for narrow networks, such as
-those for CIFAR, where 8 would leave a group of 16 channels two.
+Vector units and memory layouts work on 8 or 16 channels at a time: other widths are padded, or
+computed by slower kernels. A step takes choices away in exchange. So the greatest one is taken that
+leaves half of the groups at least eight widths each; 1 for narrow networks, such as those for
+CIFAR, where 8 would leave a group of 16 channels two.
 
 The rule looks at the network alone, never at the machine: the same job is the same everywhere.
 """

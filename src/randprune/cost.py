@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from randprune.errors import InvalidInputError
 
+__all__ = ["Budget", "Cost", "FloatArray", "QuadraticCost"]
+
 FloatArray = npt.NDArray[np.float64]
 
 LATENCY = "latency"

@@ -27,6 +27,8 @@ from randprune.atomic import write_file
 from randprune.errors import InvalidInputError, UnsupportedModelError, VerificationError
 from randprune.graph.program import EXPORTING, Inputs, as_inputs, in_mode, private_copy
 
+__all__ = ["Exported", "export"]
+
 Format = Literal["onnx", "pt2"]
 
 _FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from forgery import Sound, mutated, outcome, read, signed, sound_files
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 import randprune as rp
 from randprune.lineage import named_tensors

@@ -18,8 +18,7 @@ import randprune as rp
 from randprune.cli.app import main
 from randprune.cli.flags import Asked
 from randprune.cli.recipes import job_recipe
-from randprune.jobs import PruneCurve, opening
-from randprune.jobs import session as session_module
+from randprune.jobs import PruneCurve, opening, session as session_module
 from randprune.recipe import PruneRecipe
 from randprune.store import Store
 
@@ -154,6 +153,9 @@ def test_a_budget_out_of_reach_is_said_before_anything_is_done(tmp_path: Path) -
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
+    one: Any = job(None, finetune=None, candidates=2, budget=[0.7])
+    assert isinstance(one, PruneCurve)  # what is asked for as several comes as several
+    assert one.results[0].budget.ratio == 0.7
     found = curve(None, finetune=None, candidates=2)
     assert [result.artifact for result in found] == [None, None]
     assert [point.file for point in found.curve] == ["", ""]
@@ -181,6 +183,11 @@ def test_the_command_prints_the_curve_and_the_report_shows_it(
     found = json.loads(capsys.readouterr().out)
     assert [point["ratio"] for point in found["curve"]] == [0.7, 0.5]
     assert [Path(one["network"]).exists() for one in found["results"]] == [True, True]
+    # Each budget has a page of its own.
+    assert main(["report", str(out), "--budget", "0.7"]) == 0
+    assert "70.0 %" in (out / "budget-0.7" / "report.html").read_text().replace("\u00a0", " ")
+    assert main(["report", str(out), "--budget", "0.6"]) != 0
+    assert "Its budgets: 0.7, 0.5." in capsys.readouterr().err
     # One budget on the command line takes the place of several in the file.
     given = {"budget.ratio": 0.6, "budget.ratios": None, "output.folder": "x"}
     asked = Asked(given, recipe=out / "recipe.toml", trust_plugins=True)

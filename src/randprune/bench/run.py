@@ -17,12 +17,11 @@ from typing import assert_never
 
 import torch
 
-from randprune.bench.describe import protocol_of
 from randprune.bench.execute import BATCH_KEYS, WORK, execute, opening
 from randprune.bench.finish import network_file
 from randprune.bench.keys import NetworkKey
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.records import BenchRun, DenseRecord
+from randprune.bench.records import DENSE, SCRATCH, BenchRun, DenseRecord, MethodInfo, Protocol
 from randprune.bench.results import Proposal, Training
 from randprune.bench.settings import BenchJob, open_job
 from randprune.bench.units import (
@@ -198,7 +197,7 @@ class _Runner:
         match outcome:
             case Prepared():
                 self.run.write(self.run.read(DenseRecord) or outcome.dense)
-                self.run.write(protocol_of(self.job, outcome.weights_hash))
+                self.run.write(_protocol_of(self.job, outcome.weights_hash))
                 for row in outcome.epochs:
                     self.run.record_epoch(row.network, row.epoch, row.metrics)
                 self._count(before_final=outcome.opened)
@@ -259,6 +258,48 @@ class _Runner:
         """Count how often the test set was opened."""
         use = self.run.recorded(UseOfTestSet)
         self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
+
+
+def _protocol_of(job: BenchJob, hash_of_weights: str) -> Protocol:
+    """The rules of a run in its records."""
+    recipe, seeds = job.recipe, job.session.seeds
+    described = []
+    for label, section in recipe.methods.items():
+        method = recipe.method(label)
+        described.append(
+            MethodInfo(
+                label=label,
+                method=recipe.method_name(label),
+                options=section.options,
+                criteria=recipe.criteria_of(label),
+                epochs=recipe.epochs_of(label),
+                words=method.words,
+            )
+        )
+    if recipe.setting == "scratch":
+        words = "The dense network at full width, trained like all others: no method of the budget."
+        described.append(MethodInfo(DENSE, DENSE, {}, (SCRATCH,), recipe.epochs_of(DENSE), words))
+    design = recipe.design
+    return Protocol(
+        title=recipe.title,
+        setting=recipe.setting,
+        weights_hash=hash_of_weights,
+        methods=tuple(described),
+        reference=recipe.reference,
+        draw_seeds=tuple(seeds.seed("draw", draw) for draw in range(design.draws)),
+        training_seeds=tuple(seeds.seed("training", 0, n) for n in range(design.trainings)),
+        recovery=recipe.recovery,
+        study=recipe.study,
+        rank_by=recipe.proposals.rank_by,
+        min_keep=recipe.proposals.min_keep,
+        round_to=recipe.proposals.round_to,
+        finetune=recipe.trained_by.model_dump(),
+        margin=design.margin,
+        confidence=design.confidence,
+        widen=recipe.widen.model_dump() if recipe.widen else {},
+        supernet=recipe.supernet.model_dump(exclude_none=True) if recipe.supernet else {},
+        notes=job.notes,
+    )
 
 
 def _executor(job: BenchJob, device: str | None) -> Executor[Unit, Outcome]:

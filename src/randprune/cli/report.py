@@ -28,6 +28,16 @@ def report(
             show_default="OUT",
         ),
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="SHARE",
+            help="Of a job with several budgets, the page of this one, in a folder of its own.",
+            show_default="the last one",
+        ),
+    ] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -35,12 +45,13 @@ def report(
 
     Works while the run goes on and after it failed, too.
     """
-    from randprune.report import report_of, write_report
+    from randprune.report import open_run, report_of, write_report
     from randprune.report.write import figures_can_be_written
 
     with messages().status("Writing the report ..."):
-        made = report_of(out)
-        paths = write_report(made, to or out)
+        made = report_of(open_run(out, budget))
+        own = out if budget is None else out / f"budget-{budget:g}"
+        paths = write_report(made, to or own)
     if json:
         print_json(
             {

@@ -6,27 +6,20 @@ from dataclasses import replace
 
 from torch import nn
 
-from randprune.criteria import criteria
 from randprune.graph.program import private_copy
-from randprune.jobs.controls import uniform_controls
-from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
-from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.measure import Entrant, entrant
 from randprune.jobs.progress import Renamed
-from randprune.jobs.pruning import labels_of, prepared_scores, repairing
-from randprune.jobs.search import create_strategy, search_candidates
+from randprune.jobs.pruning import found_network
 from randprune.jobs.session import Session, Subject
 from randprune.jobs.train import NamedTraining, trained
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import FinetuneSection, PruneRecipe, ScratchRecipe
-from randprune.recovery import quick_form
 from randprune.store import (
     PRETRAINED,
     SEARCHED,
     NetworkRow,
     Run,
     RunKey,
-    SearchInfo,
     Store,
     content_hash,
 )
@@ -70,25 +63,22 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
     )
     start = initialise(private_copy(original.network), seed)
     network = trained(session, training, start, session.data.full_train)
-    tuned, winner = _pruned(session, recipe, network, tuning)
+    pruned = _pruned(session, recipe, network, tuning)
     row = NetworkRow("pre-trained, pruned", PRETRAINED, "finetuned", seed=0)
     widths = tuple(original.space.widths.tolist())
     found = replace(
         row,
-        widths=winner.candidate.widths,
-        candidate=winner.candidate.index,
+        widths=pruned.row.widths,
+        candidate=pruned.row.candidate,
         epochs=float(tuning),
     )
     given = replace(row, stage="dense", widths=widths, epochs=float(epochs))
-    return [entrant(session, tuned, found), entrant(session, network, given)]
+    return [entrant(session, pruned.network, found), entrant(session, network, given)]
 
 
-def _pruned(
-    session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int
-) -> tuple[nn.Module, Finalist]:
+def _pruned(session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int) -> Entrant:
     """The trained network pruned and fine-tuned, with records of its own in the work folder."""
-    tuning = _tuning(session, scratch, epochs)
-    recipe = _recipe(scratch, tuning)
+    recipe = _recipe(session, scratch, epochs)
     subject = Subject(network, session.original.space, session.original.budget)
     folder = session.work.folder / "pretrained"
     with Store.open(folder) as store:
@@ -113,33 +103,18 @@ def _pruned(
             progress=Renamed(session.progress, PRETRAINED, "Pre-trained route"),
             device=session.device,
         )
-        # The same steps as in `randprune.jobs.pruning`, up to the fine-tuning.
-        scores = prepared_scores(inner, recipe, criteria.create(recipe.criterion))
-        quick = repairing(inner, scores, quick_form(recipe.recovery))
-        strategy = create_strategy(recipe.search, inner.tables)
-        info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-        candidates = search_candidates(inner, run, info, strategy, quick[SEARCHED])
-        controls = uniform_controls(inner, run, quick)
-        thorough = repairing(inner, scores, recipe.finalists.recovery or recipe.recovery)
-        count = recipe.finalists.count
-        found = choose_winner(inner, run, candidates, controls, thorough, count, [])
-        verify_cut(inner, run, found[SEARCHED].selection)
-        tuned = fine_tune(inner, tuning, found, labels_of(recipe.search.strategy))
+        found = found_network(inner, run, recipe)
         for entry in run.ledger():
             key_of_entry = f"{PRETRAINED}/{entry.phase}/{entry.key}"
             session.ledger.add_cost(replace(entry, phase=PRETRAINED, key=key_of_entry))
-    return tuned[SEARCHED], found[SEARCHED]
+    return next(e for e in found.entrants if (e.row.role, e.row.stage) == (SEARCHED, "finetuned"))
 
 
-def _tuning(session: Session, asked: ScratchRecipe, epochs: int) -> FinetuneSection:
-    """How the pruned network is fine-tuned: as networks are trained here, from a lower peak."""
+def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
+    """What is asked of the pre-trained route, with so many epochs of fine-tuning."""
     fields = asked.training.model_dump(include=set(FinetuneSection.model_fields))
     fields |= {"epochs": epochs, "lr": asked.pretrained.lr, "warmup_epochs": 0.0}
-    return FinetuneSection(**{**fields, "seed": session.seeds.seed("finetune")})
-
-
-def _recipe(asked: ScratchRecipe, tuning: FinetuneSection) -> PruneRecipe:
-    """What is asked of the pre-trained route."""
+    fields["seed"] = session.seeds.seed("finetune")
     return PruneRecipe.parse(
         {
             "seed": asked.seed,
@@ -147,7 +122,7 @@ def _recipe(asked: ScratchRecipe, tuning: FinetuneSection) -> PruneRecipe:
             "recovery": asked.pretrained.recovery,
             "budget": asked.budget.model_dump(),
             "search": asked.search.model_dump(exclude={"rank_by"}),
-            "finetune": tuning.model_dump(exclude_none=True),
+            "finetune": {key: value for key, value in fields.items() if value is not None},
         },
         "the pre-trained route",
     )

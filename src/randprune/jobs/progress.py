@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+__all__ = ["Progress", "Silent"]
+
 
 @runtime_checkable
 class Progress(Protocol):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from randprune.latency import onnx_runtime as _onnx
-from randprune.latency import openvino_runtime as _openvino
+from randprune.latency import onnx_runtime as _onnx, openvino_runtime as _openvino
 from randprune.latency.build import latency_cost, paired_ms
 from randprune.latency.cost import LatencyCost, Setting
 from randprune.latency.runtime import Runner, Runtime, runtimes

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
+from randprune.errors import StorageError
 from randprune.store.rows import (
     DENSE,
     SEARCHED,
@@ -77,19 +78,39 @@ def _by_stage(rows: Iterable[NetworkRow], role: str) -> dict[Stage, float]:
     return {at: fmean(shares) for at, shares in found.items() if shares}
 
 
+def runs_by_budget(run: Run) -> dict[float, Run]:
+    """The runs of the job with several budgets that a run is a part of, by ratio; else none."""
+    series = run.read(BudgetSeries)
+    found: dict[float, Run] = {}
+    for other in run.store.runs() if series is not None else ():
+        budget = other.read(BudgetInfo)
+        if budget is not None and other.read(BudgetSeries) == series:
+            found[budget.ratio] = other
+    return dict(sorted(found.items(), reverse=True))
+
+
+def run_of_budget(run: Run, ratio: float) -> Run:
+    """The run of one of the budgets.
+
+    Raises:
+        StorageError: there is none; gives those that there are.
+    """
+    found = runs_by_budget(run)
+    if ratio not in found:
+        known = ", ".join(f"{ratio:g}" for ratio in found) or "none: the job has one budget"
+        raise StorageError(
+            f"No run of the budget {ratio:g} in {run.store.folder}. Its budgets: {known}."
+        )
+    return found[ratio]
+
+
 def curve_of(run: Run) -> tuple[CurvePoint, ...]:
     """The points of the job that a run is a part of, the largest budget first.
 
     Empty for a job with one budget. Budgets whose networks are not measured yet are left out.
     """
-    series = run.read(BudgetSeries)
-    if series is None:
-        return ()
     points = []
-    for other in run.store.runs():
-        budget = other.read(BudgetInfo)
-        if budget is not None and other.read(BudgetSeries) == series:
-            file = other.read(ArtifactInfo)
-            points.append(CurvePoint.of(budget.ratio, other.networks(), file.file if file else ""))
-    found = (point for point in points if point is not None)
-    return tuple(sorted(found, key=lambda point: -point.ratio))
+    for ratio, other in runs_by_budget(run).items():
+        file = other.read(ArtifactInfo)
+        points.append(CurvePoint.of(ratio, other.networks(), file.file if file else ""))
+    return tuple(point for point in points if point is not None)

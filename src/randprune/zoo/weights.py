@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from randprune.errors import WeightsError
 
+__all__ = ["load_weights", "weights_hash"]
+
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 _SHOWN = 5
 # A checkpoint may wrap its weights a few times; one that holds itself never ends.

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from randprune.graph.emit import Emission
+from randprune.graph.exits import counted
 from randprune.graph.oracle import (
     mask_consumers,
     random_like,
@@ -87,7 +88,8 @@ def failing_groups(
     active = {g for g, group in enumerate(space.groups) if group.width > 1}
     if not active or _attempt(trial, active) is None:
         return {}
-    failed = _inside_modules(model, trial, active)
+    # Where some outputs do not count, what a submodule returns may not count either.
+    failed = _inside_modules(model, trial, active) if space.outputs is None else {}
     return failed | _search(trial, active - failed.keys())
 
 
@@ -232,7 +234,7 @@ def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
     try:
         with torch.no_grad():
-            got = [small(*call.args, **call.kwargs) for call in _copies(trial)]
+            got = [counted(small(*c.args, **c.kwargs), space.outputs) for c in _copies(trial)]
     except Exception as error:
         where = _source_line(error)
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
@@ -243,7 +245,7 @@ def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     if not trial.numbers:
         return None
     with torch.no_grad():
-        expected = [dense(*call.args, **call.kwargs) for call in _copies(trial)]
+        expected = [counted(dense(*c.args, **c.kwargs), space.outputs) for c in _copies(trial)]
     if not relative_error(expected, got) <= (_TOLERANCE if trial.exact else _ROUNDED_TOLERANCE):
         return Failure("cutting it changes what the forward computes (a constant slice or view)")
     return None

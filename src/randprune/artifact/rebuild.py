@@ -199,6 +199,8 @@ def check_places(space: Space, network: nn.Module) -> None:
                 raise ArtifactError(f"group {group.name!r} counts channels in {slot.tensor!r}.")
             _check_count(group, slot.index, network.get_submodule(slot.tensor), slot.tensor)
             taken.setdefault((slot.tensor, -1), []).append(slot.index.reshape(-1))
+        for slot in group.numbers:
+            _check_number(group, slot.index.size, network, slot.tensor)
     for (tensor, dim), parts in taken.items():
         places = np.concatenate(parts)
         if len(np.unique(places)) < len(places):
@@ -211,6 +213,16 @@ def _check_count(group: ChannelGroup, index: Any, layer: nn.Module, name: str) -
         raise ArtifactError(
             f"group {group.name!r} counts channel {index.max()} of {channels} in {name!r}."
         )
+
+
+def _check_number(group: ChannelGroup, counts: int, network: nn.Module, name: str) -> None:
+    """A number that a cut changes is a plain integer of a module of the network's own."""
+    path, _, attribute = name.rpartition(".")
+    holder = dict(network.named_modules(remove_duplicate=False)).get(path)
+    value = None if holder is None else vars(holder).get(attribute)
+    library = type(holder).__module__.startswith("torch.nn.")
+    if type(value) is not int or library or attribute.startswith("_") or value < counts:
+        raise ArtifactError(f"group {group.name!r} counts {counts} in {name!r}, which cannot be.")
 
 
 def _check_growth(step: WidenStep, network: nn.Module) -> None:

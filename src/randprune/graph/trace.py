@@ -23,7 +23,7 @@ from randprune.graph.slicing import counting_layers
 from randprune.graph.trial import failing_groups, failing_in_graph
 from randprune.graph.within import parts_of
 from randprune.lineage import named_tensors
-from randprune.space import FrozenChannels, Space
+from randprune.space import FrozenChannels, IntArray, Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
 
@@ -208,12 +208,16 @@ def _trace(
         exact = not space.inexact
         if as_graph:
             emission = export_for_emission(model, inputs, frozenset(allow), exits=subject.exits)
-            failed = failing_in_graph(emission, space, exact)
+            verdict = failing_in_graph(emission, space, exact)
         else:
-            failed = failing_groups(model, space, inputs, exact)
-        if failed:
-            for number, reason in failed.items():
-                _freeze_group(found, space, number, reason)
+            verdict = failing_groups(model, space, inputs, exact)
+        for number, reason in verdict.failed.items():
+            found.labels.freeze(_labels_of(found, space, number), reason)
+        for number, slots in verdict.numbers.items():
+            for slot in slots:
+                labels = _labels_of(found, space, number)[:, : slot.index.shape[1]]
+                found.context.numbered[slot.tensor] = labels.reshape(-1)
+        if verdict.failed or verdict.numbers:
             space = template.fill(found)
     return space
 
@@ -354,8 +358,8 @@ def _freeze_held(found: Propagation, held: Mapping[str, str]) -> None:
             found.labels.freeze(vector, held[axis.tensor])
 
 
-def _freeze_group(found: Propagation, space: Space, number: int, reason: str) -> None:
+def _labels_of(found: Propagation, space: Space, number: int) -> IntArray:
+    """The labels of a group's channels, (width, multiplicity), on the axis where most lie."""
     starts = {(axis.tensor, axis.dim): axis.start for axis in found.axes}
-    slot = space.groups[number].slots[0]
-    labels = starts[(slot.tensor, slot.dim)] + slot.index.reshape(-1)
-    found.labels.freeze(labels, reason)
+    slot = max(space.groups[number].slots, key=lambda slot: slot.index.shape[1])
+    return starts[(slot.tensor, slot.dim)] + slot.index

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from randprune.errors import WeightsError as WeightsError
     from randprune.graph.trace import trace as trace
     from randprune.jobs import PruneResult as PruneResult
+    from randprune.jobs import SearchResult as SearchResult
     from randprune.jobs import prune as prune
     from randprune.jobs import prune_from_scratch as prune_from_scratch
+    from randprune.jobs import repair as repair
     from randprune.jobs import run_recipe as run_recipe
     from randprune.jobs import run_scratch_recipe as run_scratch_recipe
+    from randprune.jobs import search as search  # type: ignore[no-redef]
     from randprune.recipe import PruneRecipe as PruneRecipe
     from randprune.recipe import ScratchRecipe as ScratchRecipe
     from randprune.search import RandomSearch as RandomSearch
@@ -62,10 +67,13 @@ _HOMES = {
     "randprune.graph.trace": ("trace",),
     "randprune.jobs": (
         "PruneResult",
+        "SearchResult",
         "prune",
         "prune_from_scratch",
+        "repair",
         "run_recipe",
         "run_scratch_recipe",
+        "search",
     ),
     "randprune.recipe": (
         "PruneRecipe",
@@ -79,6 +87,21 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [*_MODULE_OF, "__version__"]  # noqa: PLE0604
+
+
+class _Package(ModuleType):
+    """The package's own type: `randprune.search` is the function, also once its folder is loaded.
+
+    The import of a submodule sets an attribute of that name; `from randprune.search import ...`
+    does not need it.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "search" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

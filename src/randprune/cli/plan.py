@@ -62,7 +62,7 @@ class JobPlan:
         from randprune.search.feasible import require_reachable
 
         network, data = network_and_images(recipe)
-        check_outputs(network, data, example_of(data))
+        check_outputs(network, data, example_of(data, network))
         space = traced(recipe, network, data)
         limits = recipe.search.min_keep, recipe.search.round_to
         budget = recipe.budget.budget()

@@ -23,6 +23,7 @@ from randprune.jobs.arguments import (
     check_batches,
     check_example,
     check_settings,
+    job_document,
 )
 from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent
@@ -109,21 +110,11 @@ def prune(
         criteria.named_or_given(criterion, Criterion, "criterion")
     if strategy is not None and not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
-    document: dict[str, Any] = {
-        "seed": seed,
-        "preset": preset,
-        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": asked.metric, "ratio": asked.ratio, "tolerance": asked.tolerance},
-        "search": {
-            "min_keep": min_keep,
-            "round_to": round_to,
-            **_given(strategy=_name(strategy), candidates=candidates),
-        },
-        **_given(criterion=_name(criterion), recovery=recovery),
-    }
-    if (training := as_training(finetune, "finetune", "prune")) is not None:
-        document["finetune"] = training
-    merge_settings(document, settings)
+    document = job_document(
+        model, asked, seed=seed, preset=preset, criterion=criterion, strategy=strategy,
+        candidates=candidates, recovery=recovery, min_keep=min_keep, round_to=round_to,
+        settings=settings, finetune=as_training(finetune, "finetune", "prune"),
+    )  # fmt: skip
     recipe = PruneRecipe.parse(document, "the parameters of prune")
     images = as_data(data)
     check_batches(model, next(images.calibration.batches(1))[0])
@@ -140,16 +131,6 @@ def prune(
             device=device,
         )
     return result if out is not None else result.without_folder()
-
-
-def _given(**parameters: Any) -> dict[str, Any]:
-    """The parameters that are not None."""
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _name(part: object) -> str | None:
-    """What a recipe calls a criterion or a strategy; None where none is given."""
-    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
 
 
 def run_recipe(
@@ -175,14 +156,6 @@ def run_recipe(
     with job_folder(out) as folder:
         result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
     return result if out is not None else result.without_folder()
-
-
-def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
-    """Put further keys into a recipe's document, section by section, in place."""
-    for key, value in (settings or {}).items():
-        section = document.get(key)
-        both = isinstance(section, dict) and isinstance(value, Mapping)
-        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
 
 
 def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from randprune.cost import Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import in_mode, private_copy
+from randprune.recipe import CUSTOM
 from randprune.training import TrainRecipe
 
 
@@ -42,6 +43,56 @@ def as_budget(budget: Any) -> Budget:
             f"Budget. Got {budget!r} instead."
         )
     return Budget("macs", float(budget))
+
+
+def job_document(
+    model: nn.Module,
+    budget: Budget,
+    *,
+    seed: int,
+    preset: str,
+    criterion: object,
+    strategy: object,
+    candidates: int | None,
+    recovery: str | None,
+    min_keep: float,
+    round_to: int,
+    settings: Mapping[str, Any] | None,
+    finetune: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The recipe, as plain data, that the parameters of a Python call stand for."""
+    document: dict[str, Any] = {
+        "seed": seed,
+        "preset": preset,
+        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
+        "budget": {"metric": budget.metric, "ratio": budget.ratio, "tolerance": budget.tolerance},
+        "search": {
+            "min_keep": min_keep,
+            "round_to": round_to,
+            **_given(strategy=_name(strategy), candidates=candidates),
+        },
+        **_given(criterion=_name(criterion), recovery=recovery, finetune=finetune),
+    }
+    merge_settings(document, settings)
+    return document
+
+
+def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+    """Put further keys into a recipe's document, section by section, in place."""
+    for key, value in (settings or {}).items():
+        section = document.get(key)
+        both = isinstance(section, Mapping) and isinstance(value, Mapping)
+        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+
+
+def _given(**parameters: Any) -> dict[str, Any]:
+    """The parameters that are not None."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _name(part: object) -> str | None:
+    """What a recipe calls a criterion or a strategy; None where none is given."""
+    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
 
 
 def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:

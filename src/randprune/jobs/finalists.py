@@ -16,7 +16,7 @@ from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, 
 from randprune.jobs.session import Session
 from randprune.lineage import plan_of
 from randprune.space import Selection
-from randprune.store import FINALIST_TOP1, SEARCHED, Accuracy, Candidate, Run, Verification, Winner
+from randprune.store import FINALIST_TOP1, SEARCHED, Candidate, Result, Run, Verification, Winner
 from randprune.surgery import cut, verify
 
 TOLERANCE = 1e-4
@@ -25,12 +25,12 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finalist:
-    """A candidate after the stronger repair; `search` is its float32 accuracy on search images."""
+    """A candidate after the stronger repair; `search` is its float32 result on search images."""
 
     candidate: Candidate
     selection: Selection
     network: nn.Module
-    search: Accuracy
+    search: Result
 
 
 def choose_winner(
@@ -121,7 +121,7 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
         name.replace(" ", "/"),
         seconds=time.perf_counter() - start,
         device=session.device,
-        forward={candidate.costs["macs"]: quality.images + maker.images_forward},
+        forward={candidate.costs["macs"]: quality.samples + maker.images_forward},
     )
     session.ledger.record_candidate(judged, [entry])
     return judged
@@ -144,8 +144,8 @@ def _finalist(
     network = _network(session, made, makers[made.method])
     plan, images = plan_of(network), len(session.search_images)
     assert plan is not None
-    correct = round(candidate.scores[FINALIST_TOP1] * images)
-    return Finalist(candidate, plan.selection, network, Accuracy(correct, images))
+    search = session.result(candidate.scores[FINALIST_TOP1], images)
+    return Finalist(candidate, plan.selection, network, search)
 
 
 def verify_cut(session: Session, run: Run, selection: Selection) -> Verification:

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
-from randprune.evaluate.inference import logits_of
-from randprune.graph.program import evaluation_mode
+from randprune.graph.call import network_inputs
+from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.trace import trace
+from randprune.graph.trees import map_tensors
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
 from randprune.space import Space
 from randprune.store import RunKind
+from randprune.tasks import Classification, Task
+from randprune.tasks.classification import logits_of
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, load_data
 from randprune.zoo.models import build_model
@@ -56,7 +59,8 @@ def open_trained(
     rules: CandidateRules,
     seeds: Seeds,
     work: Path,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
+    task: Task | None = None,
 ) -> Session:
     """The session of a trained network, which candidates are cut from.
 
@@ -67,16 +71,19 @@ def open_trained(
         rules: limits on widths, and how candidates are compared.
         seeds: where everything random comes from.
         work: the folder for what is kept until the work is done.
-        example: what the network is traced with; default: one image of the data.
+        example: what the network is traced with; default: one sample of the data.
+        task: what the network is for; default: classification.
 
     Raises:
         InvalidInputError: the network cannot be traced.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data) if example is None else example.cpu()
+    example = example_of(data, network) if example is None else example
     space = traced(recipe.model, network, example)
     subject = Subject(network, space, recipe.budget.budget())
-    session = Session(subject, subject, example, data, rules, seeds, WorkFolder(work))
+    session = Session(
+        subject, subject, example, data, rules, seeds, WorkFolder(work), task or Classification()
+    )
     session.check_reachable()
     return session
 
@@ -91,7 +98,7 @@ def open_widened(
     rules: CandidateRules,
     seeds: Seeds,
     work: Path,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
 ) -> Session:
     """The session of an untrained network, which is widened: its widths are searched from scratch.
 
@@ -105,7 +112,7 @@ def open_widened(
         InvalidInputError, UnsupportedModelError: the network cannot be traced or widened.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data) if example is None else example.cpu()
+    example = example_of(data, original) if example is None else example
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
     step, budget = widening_of(wide), recipe.budget.budget()
@@ -155,12 +162,15 @@ def images_of_recipe(recipe: JobRecipe) -> Data:
     )
 
 
-def example_of(data: Data) -> Tensor:
-    """One normalised batch of one image."""
-    return next(data.calibration.batches(1))[0].cpu()
+def example_of(data: Data, network: nn.Module) -> Inputs:
+    """The network's inputs of one sample, on the CPU: the tensor alone where there is one."""
+    inputs = network_inputs(network, next(data.calibration.batches(1)))
+    inputs = map_tensors(lambda x: x.cpu(), inputs)
+    alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
+    return inputs[0] if alone else inputs  # type: ignore[no-any-return]
 
 
-def traced(section: ModelSection | None, network: nn.Module, example: Tensor) -> Space:
+def traced(section: ModelSection | None, network: nn.Module, example: Inputs) -> Space:
     """The channel groups of a network, as a recipe asks for them."""
     if section is None:
         return trace(network, example)
@@ -183,7 +193,7 @@ def widened(original: nn.Module, space: Space, section: WidenSection, seed: int)
     return widen(original, space, factor, round_to=section.round_to, seed=seed)
 
 
-def check_outputs(model: nn.Module, data: Data, example: Tensor) -> None:
+def check_outputs(model: nn.Module, data: Data, example: Inputs) -> None:
     """Refuse image folders that were numbered 0, 1, ... for a network that knows more classes.
 
     A network of 1,000 classes on folders of ten of them would be taken for a very bad one.
@@ -200,7 +210,7 @@ def check_outputs(model: nn.Module, data: Data, example: Tensor) -> None:
     if data.provenance.get("labels") != FOLDER_ORDER:
         return
     with torch.no_grad(), evaluation_mode(model):
-        outputs = logits_of(model(example), "The network").shape[1]
+        outputs = logits_of(model(*as_inputs(example)), "The network").shape[1]
     if outputs > data.num_classes:
         raise InvalidInputError(
             f"The network tells {outputs} classes apart, {data.name} has {data.num_classes} class "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
 from randprune.evaluate.threads import decide, using
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import Inputs, in_mode, private_copy
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
@@ -39,13 +39,14 @@ from randprune.store import (
     RANDOM_CHANNELS,
     SEARCHED,
     UNIFORM,
-    Accuracy,
     NetworkRow,
     Notes,
     SearchInfo,
     Store,
 )
+from randprune.tasks import Task
 from randprune.zoo.data import Data
+from randprune.zoo.splits import Split
 
 
 def prune_network(
@@ -55,7 +56,8 @@ def prune_network(
     folder: Path,
     progress: Progress,
     *,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
+    task: Task | None = None,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
     device: str | None = None,
@@ -68,7 +70,8 @@ def prune_network(
         data: the images; the test set is opened once, at the end.
         folder: for records, recipe and the pruned network.
         progress: is told how far the job is.
-        example: what the network is traced with; default: one image of the data.
+        example: what the network is traced with; default: one sample of the data.
+        task: what the network is for; default: classification.
         criterion, strategy: objects, instead of those that the recipe names.
         device: where networks are evaluated and trained; default: the GPU if there is one.
     """
@@ -77,7 +80,7 @@ def prune_network(
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
         dense = model if place.type == "cpu" else private_copy(model).cpu()
         with phase(progress, "trace", "Tracing the network"):
-            example = example_of(data) if example is None else example.cpu()
+            example = example_of(data, dense) if example is None else example
             check_outputs(dense, data, example)
             session = open_trained(
                 recipe,
@@ -87,6 +90,7 @@ def prune_network(
                 seeds=Seeds(str(recipe.seed)),
                 work=folder / "work",
                 example=example,
+                task=task,
             )
         run = store.run(run_key(recipe, session))
         session.work = WorkFolder(folder / "work" / f"run-{run.id}")
@@ -141,9 +145,7 @@ def prepared_scores(
     """
     with session.phase("dense", "Evaluating the dense network") as running:
         _ = session.quick_judge
-        labels = session.search_images.labels
-        chance = labels.bincount().max().item() / len(labels)
-        running.step(dense_accuracy=_dense_accuracy(session).share, chance_accuracy=chance)
+        running.step(dense_accuracy=session.dense_result().share, **_chance(session))
     with session.phase("calibrate", "Collecting statistics", total=2) as running:
         if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
             session.moments()
@@ -170,16 +172,17 @@ def labels_of(strategy: str) -> dict[str, str]:
     }
 
 
-def _dense_accuracy(session: Session) -> Accuracy:
-    """Of the dense network on the search images, in float32."""
-    judge, labels = session.exact_judge, session.search_images.labels
-    assert judge.dense_logits is not None
-    return Accuracy(int((judge.dense_logits.argmax(dim=1) == labels).sum()), len(labels))
+def _chance(session: Session) -> dict[str, float]:
+    """The accuracy of always naming the commonest class, where there are classes."""
+    images = session.search_images
+    if not isinstance(images, Split):
+        return {}
+    return {"chance_accuracy": images.labels.bincount().max().item() / len(images)}
 
 
 def _dense(session: Session) -> Entrant:
     """The dense network, with its accuracy on the search images."""
-    row = NetworkRow(DENSE, DENSE, "dense", search=_dense_accuracy(session))
+    row = NetworkRow(DENSE, DENSE, "dense", search=session.dense_result())
     return entrant(session, session.network, row, timed=True)
 
 

@@ -12,7 +12,6 @@ from randprune.jobs.api import (
     Folder,
     check_sections,
     job_folder,
-    merge_settings,
 )
 from randprune.jobs.arguments import (
     as_budget,
@@ -22,6 +21,7 @@ from randprune.jobs.arguments import (
     check_batches,
     check_example,
     check_settings,
+    merge_settings,
 )
 from randprune.jobs.opening import images_of_recipe, network_of_recipe
 from randprune.jobs.progress import Progress, Silent

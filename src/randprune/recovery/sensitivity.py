@@ -30,6 +30,7 @@ from torch.fx import Node
 from randprune.cost import FloatArray
 from randprune.errors import DataError
 from randprune.graph.execute import Execution
+from randprune.graph.program import Inputs
 from randprune.recovery.elimination import Elimination
 from randprune.recovery.least_squares import RIDGE, refit
 from randprune.recovery.replay import Replay
@@ -49,7 +50,7 @@ def measured_tables(
     space: Space,
     moments: Moments,
     eliminations: Sequence[Elimination],
-    images: Tensor,
+    inputs: Inputs,
     *,
     keeps: Sequence[float] = KEEPS,
     replay: Replay | None = None,
@@ -61,8 +62,8 @@ def measured_tables(
         space: its channel groups.
         moments: of that network.
         eliminations: of its groups, which say what is kept.
-        images: a batch, (B, C, H, W) float32 normalised, best of images that are not in the
-            moments; 64 are plenty.
+        inputs: of the network, a batch, such as images (B, C, H, W) float32 normalised, best of
+            samples that are not in the moments; 64 are plenty.
         keeps: the shares of each group's channels at which it is measured.
         replay: the network's replay where there is one already.
 
@@ -73,13 +74,13 @@ def measured_tables(
     Raises:
         DataError: the outputs do not vary over the images.
     """
-    replay = reference_replay(model, space, images) if replay is None else replay
+    replay = reference_replay(model, space, inputs) if replay is None else replay
     tensors = reference_tensors(model, space)
     waiting: dict[str, list[int]] = defaultdict(list)
     for number, group in enumerate(space.groups):
         for slot in group.with_role("in"):
             waiting[slot.tensor].append(number)
-    outputs: dict[tuple[int, int], Tensor] = {}
+    outputs: dict[tuple[int, int], list[Tensor]] = {}
 
     def before(node: Node, run: Execution) -> None:
         for number in waiting.get(replay.layers[node].weight, ()):
@@ -88,16 +89,19 @@ def measured_tables(
                 if (number, width) not in outputs:
                     kept = eliminations[number].kept(width)
                     changed = masked(group, kept, moments, tensors)
-                    outputs[number, width] = run.fork({**tensors, **changed}).finish()
+                    outputs[number, width] = run.fork({**tensors, **changed}).outputs()
 
     with torch.no_grad():
-        reference = replay.run(tensors, images, before).finish()
-        spread = float((reference - reference.mean(dim=0)).square().sum())
-        if not spread > 1e-9 * float(reference.square().sum()):
+        reference = replay.run(tensors, inputs, before).outputs()
+        spreads = [float((z - z.mean(dim=0)).square().sum()) if z.ndim else 0.0 for z in reference]
+        # Outputs that are the same for all samples (anchors, sizes) say nothing.
+        vary = [i for i, z in enumerate(reference) if spreads[i] > 1e-9 * float(z.square().sum())]
+        if not vary:
             raise DataError("The network's outputs do not vary over the images given.")
         found: dict[int, dict[int, float]] = defaultdict(dict)
         for (number, width), output in outputs.items():
-            found[number][width] = float((output - reference).square().sum()) / spread
+            errors = [float((output[i] - reference[i]).square().sum()) / spreads[i] for i in vary]
+            found[number][width] = sum(errors) / len(errors)
     tables = {number: table(space.groups[number].width, at) for number, at in found.items()}
     ratios = [
         error / max(float(eliminations[number].errors[width]), 1e-12)

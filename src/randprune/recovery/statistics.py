@@ -29,9 +29,12 @@ from torch.fx import Node
 
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError, DataError
+from randprune.graph.call import network_inputs
 from randprune.graph.emit import emit
 from randprune.graph.execute import Execution
 from randprune.graph.layers import Geometry, Norm
+from randprune.graph.program import Inputs
+from randprune.graph.trees import count_of, map_tensors
 from randprune.recovery.patches import channel_rows, input_rows, sample_positions
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
@@ -175,7 +178,8 @@ def collect_moments(
     Args:
         model: the dense network that was traced; left untouched.
         space: its channel groups.
-        batches: (images, labels) pairs, or images (B, C, H, W) alone, float32, normalised.
+        batches: what `randprune.graph.call` finds the network's inputs in, such as (images,
+            labels) pairs or images alone, float32, normalised.
         positions: places per image and layer at which windows are sampled.
         seed: of the places.
         full_columns: most columns (input channels per group times kernel positions) for which
@@ -211,17 +215,17 @@ def collect_moments(
         sums.setdefault(layer.site, _Sums.like(rows)).add(rows)
 
     for batch in batches:
-        pictures = batch[0] if isinstance(batch, (tuple, list)) else batch
+        inputs = network_inputs(model, batch)
         if replay is None:
-            replay = reference_replay(model, space, pictures)
+            replay = reference_replay(model, space, inputs)
         if not tensors:
             tensors = reference_tensors(model, space)
             plan = _plan(replay, consumers, tensors, full_columns, limit_mib)
         seen.clear()
         with torch.no_grad():
-            run = replay.run(tensors, _channels_last(pictures), before)
+            run = replay.run(tensors, map_tensors(channels_last, inputs), before)
             run.finish()
-        images += len(pictures)
+        images += count_of(inputs)
     if replay is None:
         raise DataError("No calibration images: the data is empty. Give at least a few hundred.")
     sites = {name: total.moments(plan[name] == "channels") for name, total in sums.items()}
@@ -244,9 +248,9 @@ def consumer_weights(space: Space) -> frozenset[str]:
     )
 
 
-def reference_replay(model: nn.Module, space: Space, images: Tensor) -> Replay:
+def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
     """The replay of the dense network in the form in which it is cut."""
-    return replay_for(_reference(model, space), images)
+    return replay_for(_reference(model, space), inputs)
 
 
 def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
@@ -259,10 +263,9 @@ def _reference(model: nn.Module, space: Space) -> nn.Module:
     return emit(model, space, space.dense) if space.as_graph else model
 
 
-def _channels_last(images: Tensor) -> Tensor:
-    if images.ndim == 4:
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
+def channels_last(value: Tensor) -> Tensor:
+    """Images in the memory order that walks over graphs take; other values as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def _plan(

@@ -21,7 +21,7 @@ from randprune.errors import DataError, InvalidInputError
 from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
 from randprune.zoo.sources import SOURCES
-from randprune.zoo.splits import Batch, ImageShape, Split, TensorSplit
+from randprune.zoo.splits import Batch, ImageShape, Samples, Split, TensorSplit
 
 __all__ = [
     "Batch",
@@ -148,7 +148,7 @@ def as_data(
     )
 
 
-def in_memory(split: Split, limit_bytes: int = MEMORY_BYTES) -> Split:
+def in_memory(split: Samples, limit_bytes: int = MEMORY_BYTES) -> Samples:
     """`split` decoded into one uint8 tensor where it lies in files and fits, else `split` itself.
 
     For whoever passes over the same images many times without augmentation.

@@ -69,13 +69,13 @@ class PretrainedJob(BenchJob):
             session.moments()
         keep_all_scores(session, chosen)
         session.tables()
-        _, judge = session.quick_judge, session.exact_judge
-        assert judge.dense_logits is not None
-        right = judge.dense_logits.argmax(dim=1) == session.search_images.labels
+        _ = session.quick_judge
+        search = session.dense_result()
+        assert isinstance(search, Accuracy)
         dense = DenseRecord(
             macs=session.macs(),
             params=int(session.space.cost("params").dense),
-            search=Accuracy(int(right.sum()), len(right)),
+            search=search,
         )
         return Prepared(dense=dense, weights_hash=weights_hash(session.network), ledger=())
 

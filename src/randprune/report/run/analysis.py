@@ -20,10 +20,10 @@ from randprune.store import (
     SEARCH_TOP1,
     SEARCHED,
     UNIFORM,
-    Accuracy,
     Candidate,
     Latency,
     NetworkRow,
+    Result,
     Stage,
 )
 
@@ -44,7 +44,7 @@ class StageResult:
 
     stage: Stage
     rows: tuple[NetworkRow, ...]
-    tests: tuple[Accuracy, ...]
+    tests: tuple[Result, ...]
     share: float | None
     interval: tuple[float, float] | None
 
@@ -89,8 +89,8 @@ class RunAnalysis:
     # -- networks ------------------------------------------------------------------------------
 
     @cached_property
-    def intervals(self) -> Mapping[Accuracy, tuple[float, float]]:
-        """Wilson's interval of every test accuracy that was measured."""
+    def intervals(self) -> Mapping[Result, tuple[float, float] | None]:
+        """The interval of every test result: Wilson's where right answers are counted."""
         tests = dict.fromkeys(row.test for row in self.record.networks if row.test is not None)
         return {test: test.interval() for test in tests}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
@@ -20,9 +22,9 @@ from randprune.store import (
     TRAIN_LOSS,
     TRAIN_TOP1,
     UNIFORM,
-    Accuracy,
     BudgetInfo,
     NetworkRow,
+    Result,
     SpaceInfo,
     Stage,
 )
@@ -54,8 +56,8 @@ def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
                     symbol,
                     size,
                     hollow,
-                    low=[analysis.intervals[test][0] for _, test in rows],
-                    high=[analysis.intervals[test][1] for _, test in rows],
+                    low=_ends(analysis, rows, 0),
+                    high=_ends(analysis, rows, 1),
                     labels=[_network_label(analysis, row) for row, _ in rows],
                     horizontal=True,
                     # One entry a stage: the names of the networks stand beside them.
@@ -101,8 +103,8 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
                     symbol=_SYMBOLS.get(network.role, "circle"),
                     size=15 if searched else 11,
                     hollow=stage.stage not in ("dense", "finetuned"),
-                    low=[analysis.intervals[test][0] for _, test in rows],
-                    high=[analysis.intervals[test][1] for _, test in rows],
+                    low=_ends(analysis, rows, 0),
+                    high=_ends(analysis, rows, 1),
                     labels=[_network_label(analysis, row) for row, _ in rows],
                     legend=stage is reached[-1],
                 )
@@ -122,11 +124,20 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
     )
 
 
-def _tested(result: StageResult | None) -> list[tuple[NetworkRow, Accuracy]]:
+def _ends(
+    analysis: RunAnalysis, rows: Sequence[tuple[NetworkRow, Result]], end: int
+) -> list[float]:
+    """One end of the bars of a mark; none where there is no interval."""
+    found = [analysis.intervals[test] for _, test in rows]
+    known = [interval[end] for interval in found if interval is not None]
+    return known if len(known) == len(found) else []
+
+
+def _tested(result: StageResult | None) -> list[tuple[NetworkRow, Result]]:
     return [(row, row.test) for row in (result.rows if result else ()) if row.test is not None]
 
 
-def _placed(result: StageResult) -> list[tuple[NetworkRow, Accuracy]]:
+def _placed(result: StageResult) -> list[tuple[NetworkRow, Result]]:
     return [(row, test) for row, test in _tested(result) if row.macs is not None]
 
 

@@ -8,7 +8,7 @@ from randprune.report.format import number, percent, points, seconds, size, time
 from randprune.report.run.analysis import NetworkResult, RunAnalysis, StageResult
 from randprune.report.run.timing import Speedup, quartiles, speedup
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said, share
-from randprune.store import DENSE, Latency, NetworkRow, Stage
+from randprune.store import DENSE, Accuracy, Latency, NetworkRow, Stage
 
 
 def results(analysis: RunAnalysis) -> Table | None:
@@ -122,10 +122,11 @@ def _speedup_cell(found: Speedup) -> Cell:
 def _accuracy_cell(result: StageResult | None, dense_share: float | None) -> Cell:
     if result is None:
         return EMPTY
-    if result.share is None or result.interval is None:
+    if result.share is None:
         return Cell("failed", None, result.error) if result.error else EMPTY
-    low, high = result.interval
-    note = f"{100 * low:.2f} – {100 * high:.2f}"
+    note = ""
+    if result.interval is not None:
+        note = " – ".join(f"{100 * limit:.2f}" for limit in result.interval)
     if len(result.tests) > 1:
         note = f"{len(result.tests)} seeds, {note}"
     if dense_share is not None:
@@ -187,7 +188,7 @@ def networks(analysis: RunAnalysis) -> Table:
 def _network_cells(
     row: NetworkRow, analysis: RunAnalysis, latency: Latency | None, dense: tuple[Latency, ...]
 ) -> tuple[Cell, ...]:
-    low, high = analysis.intervals[row.test] if row.test else (None, None)
+    low, high = (analysis.intervals[row.test] if row.test else None) or (None, None)
     timing = [EMPTY] * 5
     ratio = [EMPTY] * 4
     if latency is not None:
@@ -208,7 +209,7 @@ def _network_cells(
         share(row.test.share if row.test else None),
         plain(low),
         plain(high),
-        plain(row.test.correct if row.test else None),
+        plain(row.test.correct if isinstance(row.test, Accuracy) else None),
         plain(row.test.images if row.test else None),
         share(row.search.share if row.search else None),
         plain(row.search.images if row.search else None),

@@ -3,9 +3,9 @@
 `cut` and `widen` leave a `CutPlan` on the module that they return, so that `save` needs nothing but
 the module.
 The plan is a plain attribute, no tensor and no submodule: it is in no state dict, and it survives
-`copy.deepcopy`, `.to(...)`, training and pickling. A pickled network carries it as text, so that it
-loads where randprune is not installed. A `torch.fx.GraphModule` copies only what lies in its `meta`,
-so there it is kept.
+`copy.deepcopy`, `.to(...)`, training and pickling. A pickled network carries it as text, so that
+it loads where randprune is not installed. A `torch.fx.GraphModule` copies only what lies in its
+`meta`, so there it is kept.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from randprune.errors import InvalidInputError as InvalidInputError
     from randprune.errors import RandpruneError as RandpruneError
     from randprune.errors import StorageError as StorageError
+    from randprune.errors import TrainerError as TrainerError
     from randprune.errors import UnsupportedModelError as UnsupportedModelError
     from randprune.errors import VerificationError as VerificationError
     from randprune.errors import WeightsError as WeightsError
@@ -60,6 +61,7 @@ _HOMES = {
         "InvalidInputError",
         "RandpruneError",
         "StorageError",
+        "TrainerError",
         "UnsupportedModelError",
         "VerificationError",
         "WeightsError",

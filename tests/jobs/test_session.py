@@ -98,7 +98,7 @@ def test_another_process_reads_what_the_first_one_made(
     logits, spent = first.quick_judge.dense, first.ledger
     assert isinstance(spent, Gathered)
     assert [entry.key for entry in spent.costs] == [
-        "moments", "tables", "scores/l1", "dense/float32",
+        "moments", "tables", "scores/l1", "dense/search",
     ]  # fmt: skip
 
     def never(*_: object, **__: object) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 import randprune as rp
 from randprune.errors import DataError
 from randprune.recovery.batch_norm import closed_form, recalibrate
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.statistics import collect_moments
 
@@ -51,7 +52,7 @@ def test_closed_form_is_what_data_would_show() -> None:
     for ridge in (None, 1e-4):
         small = rp.cut(network, space, selection)
         if ridge is not None:
-            repair(small, network, space, selection, moments, ridge=ridge)
+            repair(small, network, space, selection, Inverses(moments, ridge))
         a_before = small.a_norm.running_mean.clone()
         assert closed_form(small, space, selection, moments) is small
         assert torch.equal(small.a_norm.running_mean, a_before)

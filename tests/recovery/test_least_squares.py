@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import randprune as rp
 from randprune.errors import InvalidInputError
 from randprune.graph.layers import Geometry
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import refit, repair
 from randprune.recovery.replay import Layer
 from randprune.recovery.statistics import Moments, SiteMoments, collect_moments
@@ -55,7 +56,7 @@ def test_redundant_channels_are_cut_without_a_trace(
     moments = collect_moments(network, space, [x], full_columns=full_columns)
     small = rp.cut(network, space, selection)
     before = float((outputs(small, x) - outputs(network, x)).abs().max())
-    assert repair(small, network, space, selection, moments, ridge=0.0) is small
+    assert repair(small, network, space, selection, Inverses(moments, 0.0)) is small
     scale = float(outputs(network, x).std())
     assert before > 0.03 * scale
     torch.testing.assert_close(outputs(small, x), outputs(network, x), rtol=0, atol=2e-3 * scale)
@@ -69,7 +70,7 @@ def test_emitted_networks_are_repaired_too() -> None:
     moments = collect_moments(network, space, [x])
     small = rp.cut(network, space, selection)
     assert isinstance(small, torch.fx.GraphModule)
-    repair(small, network, space, selection, moments, ridge=0.0)
+    repair(small, network, space, selection, Inverses(moments, 0.0))
     torch.testing.assert_close(outputs(small, x), outputs(network, x), rtol=0, atol=1e-3)
 
 
@@ -88,7 +89,7 @@ def test_weights_and_bias_are_those_of_a_solver_on_the_rows() -> None:
     moments = collect_moments(network, space, [x], positions=EVERYWHERE)
     small = rp.cut(network, space, selection)
     mean_before = small.b_norm.running_mean.clone()
-    repair(small, network, space, selection, moments, ridge=0.0)
+    repair(small, network, space, selection, Inverses(moments, 0.0))
     kept = {group.name: selection[i] for i, group in enumerate(space.groups)}
     rows = rows_of_b(network, x)
     target = rows @ network.b.weight.detach().double().flatten(1).numpy().T
@@ -118,7 +119,9 @@ def test_a_refit_has_a_free_constant_or_none_at_all(centred: bool) -> None:
     layer = Layer("w", "", None, "w", Geometry())
     moments = Moments({"w": layer}, {"w": site}, {"w": (3, 6)}, 400, "")
     kept = np.array([0, 2, 5])
-    new, shift = refit(moments, layer, torch.from_numpy(weight), kept, 0.0, centred=centred)
+    new, shift = refit(
+        Inverses(moments, 0.0), layer, torch.from_numpy(weight), kept, centred=centred
+    )
     constant = np.ones((len(rows), 1)) if centred else np.zeros((len(rows), 0))
     design = np.concatenate([rows[:, kept], constant], axis=1)
     solution = np.linalg.lstsq(design, rows @ weight.T, rcond=None)[0]
@@ -134,14 +137,14 @@ def test_a_layer_with_neither_bias_nor_norm_gains_a_bias() -> None:
     x = images(40)
     moments = collect_moments(network, space, [x], positions=EVERYWHERE)
     small = rp.cut(network, space, selection)
-    repair(small, network, space, selection, moments)
+    repair(small, network, space, selection, Inverses(moments))
     assert isinstance(small.b.bias, nn.Parameter)
     with torch.no_grad():
         dense = network.b(F.relu(network.a(x)))
         kept = selection[[group.name for group in space.groups].index("b")]
         error = small.b(F.relu(small.a(x))) - dense[:, kept]
     assert float(error.mean((0, 2, 3)).abs().max()) < 1e-4
-    again = repair(small, network, space, selection, moments)
+    again = repair(small, network, space, selection, Inverses(moments))
     assert float(again.b.bias.detach().abs().max()) > 0.0
 
 
@@ -156,7 +159,7 @@ def test_repair_lowers_the_error_at_the_outputs(make: Callable[[], nn.Module]) -
         small = rp.cut(network, space, selection)
         dense = outputs(network, x)
         before = float((outputs(small, x) - dense).square().mean())
-        repair(small, network, space, selection, moments)
+        repair(small, network, space, selection, Inverses(moments))
         assert float((outputs(small, x) - dense).square().mean()) < 0.5 * before
 
 
@@ -165,7 +168,7 @@ def test_nothing_cut_means_nothing_changed() -> None:
     space = traced(network)
     moments = collect_moments(network, space, [images(8)])
     small = rp.cut(network, space, space.dense)
-    repair(small, network, space, space.dense, moments)
+    repair(small, network, space, space.dense, Inverses(moments))
     for name, tensor in small.state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name])
 
@@ -176,7 +179,7 @@ def test_the_dense_network_stays_as_it_is() -> None:
     space = traced(network)
     selection = random_selection(space)
     moments = collect_moments(network, space, [images(8)])
-    repair(rp.cut(network, space, selection), network, space, selection, moments)
+    repair(rp.cut(network, space, selection), network, space, selection, Inverses(moments))
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
 
 
@@ -187,7 +190,7 @@ def test_a_strong_ridge_keeps_the_weights() -> None:
     moments = collect_moments(network, space, [images(8)])
     cut = rp.cut(network, space, selection)
     small = rp.cut(network, space, selection)
-    repair(small, network, space, selection, moments, ridge=1e9)
+    repair(small, network, space, selection, Inverses(moments, 1e9))
     torch.testing.assert_close(small.b.weight, cut.b.weight, rtol=0, atol=1e-6)
 
 
@@ -199,8 +202,8 @@ def test_moments_of_another_network_and_bad_ridges_are_refused() -> None:
     other_space = traced(other)
     small = rp.cut(other, other_space, other_space.dense)
     with pytest.raises(InvalidInputError, match="Collect them on the network that is cut"):
-        repair(small, other, other_space, other_space.dense, moments)
+        repair(small, other, other_space, other_space.dense, Inverses(moments))
     selection = Selection(space.dense.kept, space.fingerprint)
     for ridge in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="'ridge' parameter"):
-            repair(rp.cut(network, space, selection), network, space, selection, moments, ridge=ridge)  # fmt: skip  # noqa: E501
+            repair(rp.cut(network, space, selection), network, space, selection, Inverses(moments, ridge))  # fmt: skip  # noqa: E501

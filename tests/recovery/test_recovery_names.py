@@ -12,6 +12,7 @@ import randprune as rp
 from randprune.errors import DataError, InvalidInputError
 from randprune.recovery import DenseStatistics, Recovery, Sequential, parse, recover, recoveries
 from randprune.recovery.batch_norm import recalibrate
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair
 from randprune.recovery.statistics import collect_moments
@@ -51,7 +52,7 @@ def test_a_chain_is_its_steps_one_after_the_other() -> None:
     )  # fmt: skip
     expected = rp.cut(network, space, selection)
     moments = collect_moments(network, space, x.split(10))
-    repair(expected, network, space, selection, moments)
+    repair(expected, network, space, selection, Inverses(moments))
     recalibrate(expected, x.split(10))
     for name, tensor in expected.state_dict().items():
         assert torch.equal(small.state_dict()[name], tensor)

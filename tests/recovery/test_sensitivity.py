@@ -13,6 +13,7 @@ from torch import nn
 import randprune as rp
 from randprune.errors import DataError
 from randprune.recovery.elimination import eliminate
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.replay import detached_tensors
 from randprune.recovery.sensitivity import measured_tables, table
@@ -27,9 +28,9 @@ def test_they_are_what_cutting_and_repairing_each_group_shows(
     network = build(make)
     space = traced(network)
     moments = collect_moments(network, space, [images(60)])
-    found = eliminate(space, moments, detached_tensors(network))
+    found = eliminate(space, Inverses(moments), detached_tensors(network))
     unseen = images(40, seed=1)
-    tables = measured_tables(network, space, moments, found, unseen, keeps=(0.5,))
+    tables = measured_tables(network, space, Inverses(moments), found, unseen, keeps=(0.5,))
     with torch.no_grad():
         dense = network(unseen)
         spread = (dense - dense.mean(0)).square().sum()
@@ -39,7 +40,7 @@ def test_they_are_what_cutting_and_repairing_each_group_shows(
             kept[number] = found[number].kept(width)
             selection = Selection(tuple(kept), space.fingerprint)
             small = rp.cut(network, space, selection)
-            repair(small, network, space, selection, moments)
+            repair(small, network, space, selection, Inverses(moments))
             change = float((small(unseen) - dense).square().sum() / spread)
             assert tables[number][width] == pytest.approx(change, rel=0.02, abs=1e-8)
 
@@ -61,8 +62,8 @@ def test_a_layer_with_more_columns_than_images_is_not_free_to_cut() -> None:
     space = traced(network)
     x = images(150)
     moments = collect_moments(network, space, [x[:16]])
-    found = eliminate(space, moments, detached_tensors(network))
-    (measured,) = measured_tables(network, space, moments, found, x[16:])
+    found = eliminate(space, Inverses(moments), detached_tensors(network))
+    (measured,) = measured_tables(network, space, Inverses(moments), found, x[16:])
     width = 22  # measured: 45 %
     assert found[0].errors[width] < 1e-3
     assert measured[width] > 30 * found[0].errors[width]
@@ -92,8 +93,8 @@ def test_one_measured_width_and_none_are_enough() -> None:
     network = build(Thin)
     space = traced(network)
     moments = collect_moments(network, space, [images(20)])
-    found = eliminate(space, moments, detached_tensors(network))
-    tables = measured_tables(network, space, moments, found, images(20))
+    found = eliminate(space, Inverses(moments), detached_tensors(network))
+    tables = measured_tables(network, space, Inverses(moments), found, images(20))
     assert [len(entry) for entry in tables] == [group.width + 1 for group in space.groups]
     assert all(np.isfinite(entry[1:]).all() and entry[-1] == 0.0 for entry in tables)
 
@@ -102,6 +103,6 @@ def test_outputs_that_do_not_vary_are_refused() -> None:
     network = build(Chain)
     space = traced(network)
     moments = collect_moments(network, space, [images(8)])
-    found = eliminate(space, moments, detached_tensors(network))
+    found = eliminate(space, Inverses(moments), detached_tensors(network))
     with pytest.raises(DataError, match="do not vary"):
-        measured_tables(network, space, moments, found, torch.zeros(4, 3, 8, 8))
+        measured_tables(network, space, Inverses(moments), found, torch.zeros(4, 3, 8, 8))

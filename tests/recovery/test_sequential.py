@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.replay import Replay
 from randprune.recovery.sequential import Options, SequentialRepair, clamped_target, images_within
@@ -63,7 +64,9 @@ def test_it_beats_least_squares_from_dense_moments(make: Callable[[], nn.Module]
     ours = theirs = 0.0
     for seed in range(3):
         selection = random_selection(space, 0.7, seed)
-        small = repair(rp.cut(network, space, selection), network, space, selection, moments)
+        small = repair(
+            rp.cut(network, space, selection), network, space, selection, Inverses(moments)
+        )
         theirs += error(small, network, held_out)
         ours += error(sequential(small, selection), network, held_out)
     assert ours < theirs
@@ -192,7 +195,7 @@ def test_biases_gained_from_least_squares_are_refitted() -> None:
     selection = random_selection(space, 0.7)
     x = images(300)
     moments = collect_moments(network, space, [x])
-    small = repair(rp.cut(network, space, selection), network, space, selection, moments)
+    small = repair(rp.cut(network, space, selection), network, space, selection, Inverses(moments))
     assert small.b.bias is not None
     before = error(small, network, x)
     SequentialRepair(network, space, x)(small, selection)

@@ -25,6 +25,7 @@ from randprune.recipe.prune import (
     MinKeep,
     Options,
     Rank,
+    RankingImages,
     RankingPrecision,
     RoundTo,
 )
@@ -86,6 +87,7 @@ class ProposalSection(Section):
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy. From scratch the default is accuracy.",
     )
+    images: RankingImages = None
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
     engine: EngineChoice = "rules"

@@ -113,7 +113,8 @@ PRUNE = (
          "Training images for repair and for criteria that look at data.",
          "10 %, at most 2000", IMAGES),
     Flag("data.search", ("--search-images",), int, "N",
-         "Training images that rank candidates.", "20 %, at most 5000", IMAGES),
+         "Training images that candidates are compared on: finalists on all of them, the others on "
+         "the first search.images (2000).", "20 %, at most 5000", IMAGES),
     Flag("budget.ratio", ("--budget", "-b"), float, "SHARE",
          "What remains of the dense cost, in (0, 1].", "0.5", SEARCH),
     Flag("budget.metric", ("--metric",), str, "NAME",

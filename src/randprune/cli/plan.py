@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # A forward and a backward pass cost about three forward passes.
 _TRAINED = 3
+# Uniform widths and random channels get what the searched network gets.
+_CONTROLS = 2
 # Images of the pass that times are estimated from.
 _TIMED = 16
 
@@ -78,17 +81,34 @@ class JobPlan:
     @property
     def seconds(self) -> dict[str, float]:
         """Estimated seconds by phase, without the equations that a repair solves."""
+        from randprune.jobs.session import TABLE_IMAGES
+        from randprune.recovery import images_forward, quick_form
+        from randprune.recovery.sensitivity import KEEPS
+        from randprune.search.base import strategies
+
         recipe, data = self.recipe, self.data
         dense = self.space.cost("macs").dense
         small = dense * (recipe.budget.ratio if recipe.budget.metric == "macs" else 1.0)
-        calibration = len(data.calibration_indices)
-        passes = recipe.search.candidates * (len(data.search_indices) + calibration) * small
+        calibration, judged = len(data.calibration_indices), len(data.search_indices)
+        ranked = min(judged, recipe.search.images or judged)
+        quick = images_forward(quick_form(recipe.recovery), calibration)
+        # The part of the dense network after a group, half of it on average, for each width.
+        takes = strategies.constructor(recipe.search.strategy)
+        tabled = "tables" in inspect.signature(takes).parameters
+        tables = TABLE_IMAGES * (1 + len(KEEPS) * len(self.space) / 2) if tabled else 0
+        # A repair layer after layer also looks at the dense network.
+        thorough = images_forward(recipe.finalists.recovery or recipe.recovery, calibration)
+        finalists = (recipe.finalists.count + _CONTROLS) * (
+            (judged + thorough) * small + thorough * dense
+        )
         tuning = recipe.finetune
         epochs = tuning.epochs if tuning else 0
+        trained = _TRAINED * epochs * len(data.full_train) * small
         macs = {
-            "statistics": calibration * dense,
-            "search": passes,
-            "training": _TRAINED * epochs * len(data.full_train) * small,
+            "statistics": (calibration + judged + ranked + tables) * dense,
+            "search": recipe.search.candidates * (ranked + quick) * small,
+            "finalists": finalists,
+            "training": trained * (1 + _CONTROLS if tuning and tuning.controls else 1),
         }
         return {phase: count / self.speed for phase, count in macs.items()}
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from randprune.criteria.base import Need, ScoringContext, criteria
-from randprune.recovery.elimination import RIDGE
+from randprune.recovery.inverses import RIDGE
 
 
 @criteria.register("reconstruction")

@@ -20,7 +20,7 @@ from randprune.graph.call import network_inputs
 from randprune.graph.trees import map_tensors, named_leaves
 from randprune.tasks.classification import logits_of
 from randprune.tasks.targets import target_of
-from randprune.zoo.splits import Samples, Split
+from randprune.zoo.splits import Samples, is_split
 
 # On a GPU every look at the running count stops the queue of kernels, so look less often.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
@@ -223,7 +223,7 @@ class Evaluator:
 
     def _checked(self, output: object, name: str) -> Tensor:
         logits = logits_of(output, name).float()
-        classes = self.split.num_classes if isinstance(self.split, Split) else 0
+        classes = self.split.num_classes if is_split(self.split) else 0
         if logits.shape[1] < classes:
             raise InvalidInputError(
                 f"{name} returns {logits.shape[1]} logits an image, the split has "

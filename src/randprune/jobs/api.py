@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.atomic import checked_path
 from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
+from randprune.graph.program import Inputs
 from randprune.jobs.arguments import (
     as_budget,
     as_network,
@@ -25,18 +26,25 @@ from randprune.jobs.arguments import (
     check_settings,
     job_document,
 )
-from randprune.jobs.opening import images_of_recipe, network_of_recipe
+from randprune.jobs.opening import (
+    data_and_task,
+    example_of,
+    images_of_recipe,
+    network_of_recipe,
+    task_of_recipe,
+)
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.jobs.trainer import Trainer
 from randprune.memory import memory_errors
 from randprune.recipe import CUSTOM, PruneRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
+from randprune.tasks import Task
 from randprune.training import TrainRecipe
-from randprune.zoo.data import as_data
 
-Finetune = TrainRecipe | Mapping[str, Any] | int | None
+Finetune = TrainRecipe | Mapping[str, Any] | Trainer | int | None
 Folder = str | os.PathLike[str]
 
 
@@ -50,7 +58,11 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
-    example_inputs: Tensor | None = None,
+    task: str | Task | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+    example_inputs: Inputs | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
@@ -70,18 +82,29 @@ def prune(
 
     Args:
         model: the trained network; left bit-identical.
-        data: a `Data`, a name such as "npz:DIR", tensors, arrays, or torch datasets: whatever
-            `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
-            the test images are opened once, for the final numbers.
+        data: a `Data`, a name such as "npz:DIR", tensors, arrays, torch datasets or loaders, or
+            batches of any structure, labelled or not: whatever `randprune.zoo.data.as_data` and
+            `randprune.zoo.given.as_any_data` take. Parts of the training samples calibrate and
+            rank; the test samples are opened once, for the final numbers.
         budget: the share of the MACs that remains, or a `Budget`.
         criterion: what ranks the channels of a group, by name or as an object; default: the
             preset's, "reconstruction".
         candidates: how many configurations are repaired and evaluated; default: 100.
         recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
             such as "least_squares+sequential"; default: the preset's, "least_squares".
-        finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
+        finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training. Or a
+            trainer of your own: a callable that gets a module and returns it trained, or None where
+            it trained in place. It is called once for each network that is compared, with the same
+            random state.
         seed: decides everything random.
-        example_inputs: what the network is traced with; default: one image of the data.
+        task: "classification", "multi_label", "regression", "segmentation", or "outputs", which
+            matches the given network's outputs and needs no labels; or an object. Default:
+            classification of labelled images, "outputs" for all other data.
+        loss: what training minimises, (outputs, batch) -> scalar, in place of the task's.
+        metric: what is reported, (outputs, batch) -> number, averaged over samples, or a
+            torchmetrics metric, in place of the task's.
+        higher_is_better: the direction of `metric`, where it does not say so itself.
+        example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
         strategy: what proposes configurations, by name or as an object; default: the preset's,
@@ -102,6 +125,7 @@ def prune(
         StorageError: `out` cannot be written, or is in use.
         MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
+        TrainerError: the trainer failed; says how, and has the networks so far.
     """
     model, asked = as_network(model, "prune"), as_budget(budget)
     check_settings(settings)
@@ -110,22 +134,25 @@ def prune(
         criteria.named_or_given(criterion, Criterion, "criterion")
     if strategy is not None and not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
+    samples, chosen = data_and_task(data, task, loss, metric, higher_is_better)
     document = job_document(
         model, asked, seed=seed, preset=preset, criterion=criterion, strategy=strategy,
         candidates=candidates, recovery=recovery, min_keep=min_keep, round_to=round_to,
         settings=settings, finetune=as_training(finetune, "finetune", "prune"),
+        task=task if loss is None and metric is None else chosen,
     )  # fmt: skip
     recipe = PruneRecipe.parse(document, "the parameters of prune")
-    images = as_data(data)
-    check_batches(model, next(images.calibration.batches(1))[0])
+    check_batches(model, example_of(samples, model) if example_inputs is None else example_inputs)
     with job_folder(out) as folder:
         result = prune_network(
             recipe,
             model,
-            images,
+            samples,
             folder,
             progress or Silent(),
             example=example_inputs,
+            task=chosen,
+            trainer=finetune if callable(finetune) else None,
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
             device=device,
@@ -150,11 +177,21 @@ def run_recipe(
     Raises:
         InvalidInputError: the recipe names no network, images or folder; and as `prune`.
     """
-    check_sections(recipe, {"criterion": recipe.criterion, "strategy": recipe.search.strategy})
+    trainer = recipe.finetune.trainer if recipe.finetune else ""
+    parts = {"criterion": recipe.criterion, "strategy": recipe.search.strategy, "trainer": trainer}
+    check_sections(recipe, {**parts, "task": recipe.task.name if recipe.task else ""})
     data, model = images_of_recipe(recipe), network_of_recipe(recipe)
     out = out or recipe.output.folder or None
     with job_folder(out) as folder:
-        result = prune_network(recipe, model, data, folder, progress or Silent(), device=device)
+        result = prune_network(
+            recipe,
+            model,
+            data,
+            folder,
+            progress or Silent(),
+            task=task_of_recipe(recipe, data),
+            device=device,
+        )
     return result if out is not None else result.without_folder()
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
+from randprune.graph.trees import joined, map_tensors, part_of
 from randprune.recipe import CUSTOM
+from randprune.tasks import Task
+from randprune.tasks.given import function_name
 from randprune.training import TrainRecipe
 
 
@@ -59,6 +62,7 @@ def job_document(
     round_to: int,
     settings: Mapping[str, Any] | None,
     finetune: Mapping[str, Any] | None = None,
+    task: str | Task | None = None,
 ) -> dict[str, Any]:
     """The recipe, as plain data, that the parameters of a Python call stand for."""
     document: dict[str, Any] = {
@@ -72,6 +76,7 @@ def job_document(
             **_given(strategy=_name(strategy), candidates=candidates),
         },
         **_given(criterion=_name(criterion), recovery=recovery, finetune=finetune),
+        **({} if task is None else {"task": {"name": _name(task)}}),
     }
     merge_settings(document, settings)
     return document
@@ -99,7 +104,7 @@ def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] 
     """The section of a recipe that a parameter stands for; None: no training.
 
     Args:
-        training: epochs, a `TrainRecipe`, or a mapping of its fields.
+        training: epochs, a `TrainRecipe`, a mapping of its fields, or a trainer of one's own.
         parameter, function: name it in messages.
 
     Raises:
@@ -111,11 +116,13 @@ def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] 
         return training.model_dump()
     if isinstance(training, Mapping) and all(isinstance(key, str) for key in training):
         return dict(training)
+    if callable(training) and not isinstance(training, type):
+        return {"trainer": f"{CUSTOM}{function_name(training)}", "controls": True}
     if isinstance(training, int) and not isinstance(training, bool):
         return {"epochs": training} if training else None
     raise InvalidInputError(
         f"The {parameter!r} parameter of {function} must be a number of epochs, a TrainRecipe, a "
-        f"mapping of its fields, or None. Got {training!r} instead."
+        f"mapping of its fields, a trainer that can be called, or None. Got {training!r} instead."
     )
 
 
@@ -166,15 +173,12 @@ def check_settings(settings: Any) -> None:
 
 
 def check_example(example: Any) -> None:
-    """Refuse example inputs that are no tensor."""
-    if example is not None and not isinstance(example, Tensor):
-        raise InvalidInputError(
-            "The 'example_inputs' parameter must be one tensor, a batch of images. "
-            f"Got {type(example).__name__} instead."
-        )
+    """Refuse example inputs that are no tensors."""
+    if example is not None:
+        as_inputs(example)
 
 
-def check_batches(model: nn.Module, example: Tensor) -> None:
+def check_batches(model: nn.Module, example: Inputs) -> None:
     """Refuse a network whose forward fixes the number of images: it cannot be evaluated.
 
     Raises:
@@ -182,14 +186,14 @@ def check_batches(model: nn.Module, example: Tensor) -> None:
     """
     trial = in_mode(private_copy(model))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    one = example[:1].to(device)
+    one = map_tensors(lambda x: x.to(device), part_of(as_inputs(example), slice(1)))
     with torch.no_grad():
         try:
-            trial(one)
+            trial(*one)
         except Exception:
             return  # what is wrong besides the number of images is said by `trace`
         try:
-            trial(torch.cat([one, one]))
+            trial(*joined([one, one]))
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidInputError(

@@ -16,13 +16,15 @@ from randprune.graph.trees import map_tensors
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import BudgetSection, DataSection, ModelSection, WidenSection
+from randprune.recipe import BudgetSection, DataSection, ModelSection, PruneRecipe, WidenSection
 from randprune.space import Space
 from randprune.store import RunKind
-from randprune.tasks import Classification, Task
+from randprune.tasks import Classification, Outputs, Task, task_of, tasks
 from randprune.tasks.classification import logits_of
+from randprune.tasks.given import Function
 from randprune.widening import wide_budget, widen, widening_of
-from randprune.zoo.data import Data, load_data
+from randprune.zoo.data import Data, as_data, load_data
+from randprune.zoo.given import as_any_data, has_classes
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.weights import load_weights
@@ -160,6 +162,40 @@ def images_of_recipe(recipe: JobRecipe) -> Data:
         seed=asked.seed,
         **asked.options,
     )
+
+
+def data_and_task(
+    data: Any,
+    task: str | Task | None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+) -> tuple[Data, Task]:
+    """The data and the task that a caller's parameters mean.
+
+    Without a name, labelled images are to be classified, and the outputs of the given network are
+    to be matched on all other data; a loss or a metric takes the place of the task's own.
+
+    Raises:
+        InvalidInputError, DataError: what cannot be used.
+    """
+    classes = has_classes(data, indices=loss is not None or metric is not None)
+    if task is None:
+        base: Task = Classification() if classes and loss is None else Outputs()
+    else:
+        base = tasks.named_or_given(task, Task, "task")
+    images = classes and isinstance(base, Classification)
+    found = as_data(data) if images or isinstance(data, str) else as_any_data(data)
+    if task is None and loss is None and not found.num_classes:
+        base = Outputs()
+    return found, task_of(base, loss, metric, higher_is_better)
+
+
+def task_of_recipe(recipe: PruneRecipe, data: Data) -> Task:
+    """The task that a recipe names; else classification where the data has classes."""
+    if recipe.task is not None:
+        return recipe.task.task()
+    return Classification() if data.num_classes else Outputs()
 
 
 def example_of(data: Data, network: nn.Module) -> Inputs:

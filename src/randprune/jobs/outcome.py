@@ -80,4 +80,5 @@ def result_of(recipe: JobRecipes, session: Session, run: Run, small: nn.Module) 
         folder=run.store.folder,
         artifact=run.store.folder / info.file,
         notes=notes.lines if notes else (),
+        metric=session.task.metric,
     )

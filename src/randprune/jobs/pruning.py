@@ -29,6 +29,7 @@ from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
+from randprune.jobs.trainer import Trainer
 from randprune.jobs.work_folder import WorkFolder
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
@@ -46,7 +47,7 @@ from randprune.store import (
 )
 from randprune.tasks import Task
 from randprune.zoo.data import Data
-from randprune.zoo.splits import Split
+from randprune.zoo.splits import is_split
 
 
 def prune_network(
@@ -60,6 +61,7 @@ def prune_network(
     task: Task | None = None,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
+    trainer: Trainer | None = None,
     device: str | None = None,
 ) -> PruneResult:
     """Do the whole job that a recipe describes, or what is left of it.
@@ -73,6 +75,7 @@ def prune_network(
         example: what the network is traced with; default: one sample of the data.
         task: what the network is for; default: classification.
         criterion, strategy: objects, instead of those that the recipe names.
+        trainer: the caller's own, instead of the recipe's fine-tuning.
         device: where networks are evaluated and trained; default: the GPU if there is one.
     """
     with Store.open(folder) as store:
@@ -118,7 +121,7 @@ def prune_network(
 
             # Fine-tune the winner; measure all networks, at all stages, on the test set.
             labels = labels_of(recipe.search.strategy)
-            tuned = fine_tune(session, recipe.finetune, found, labels)
+            tuned = fine_tune(session, recipe.finetune, found, labels, trainer)
             cut_only = repairing(session, scores, "none")
             entrants = [_dense(session)]
             for method, finalist in found.items():
@@ -128,12 +131,19 @@ def prune_network(
 
             # Save the winner, and what a reader must know of it.
             failed = [c.error for c in controls.values() if c.status == "failed"]
-            if notes := failed + ([] if verification.passed else [verification.message]):
+            failed += [] if verification.passed else [verification.message]
+            if notes := failed + ([] if session.task.needs_targets else [NO_TARGETS]):
                 run.write(Notes(tuple(map(portable, notes))))
             small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
             save_network(recipe, session, run, small)
         session.work.remove()
         return result_of(recipe, session, run, small.to(place))
+
+
+NO_TARGETS = (
+    "No targets were used: numbers say how far outputs are from those of the given network, not "
+    "whether these are right."
+)
 
 
 def prepared_scores(
@@ -175,7 +185,7 @@ def labels_of(strategy: str) -> dict[str, str]:
 def _chance(session: Session) -> dict[str, float]:
     """The accuracy of always naming the commonest class, where there are classes."""
     images = session.search_images
-    if not isinstance(images, Split):
+    if not is_split(images):
         return {}
     return {"chance_accuracy": images.labels.bincount().max().item() / len(images)}
 
@@ -205,6 +215,8 @@ def _stages(
     shown = replace(repaired, search=finalist.search)
     yield entrant(session, finalist.network, shown, timed=True)
     if tuned is not None:
-        epochs = recipe.finetune.epochs if recipe.finetune else 0
+        section = recipe.finetune
+        known = section is not None and not section.trainer
+        epochs = section.epochs if section is not None and known else None
         trained = replace(repaired, stage="finetuned", epochs=epochs)
         yield entrant(session, tuned, trained, timed=True)

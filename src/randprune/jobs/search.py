@@ -119,7 +119,7 @@ def search_candidates(
     """
     space, budget, total = session.space, session.budget, info.planned
     shown = strategy.resolve(space, budget) if isinstance(strategy, RandomSearch) else strategy
-    info = replace(info, strategy=repr(shown), images=len(session.search_images))
+    info = replace(info, strategy=repr(shown), images=len(session.ranking_images))
     run.write(info)
     tables = getattr(strategy, "tables", None)
     evaluations = Evaluations(

@@ -79,6 +79,9 @@ class CandidateRules(Protocol):
     def rank_by(self) -> RankBy: ...
 
     @property
+    def images(self) -> int | None: ...
+
+    @property
     def precision(self) -> Precision: ...
 
     @property
@@ -190,8 +193,14 @@ class Session:
 
     @cached_property
     def search_images(self) -> Samples:
-        """The images that candidates are compared on, decoded where they fit into memory."""
+        """The images that finalists are compared on, decoded where they fit into memory."""
         return in_memory(self.data.search)
+
+    @cached_property
+    def ranking_images(self) -> Samples:
+        """The first of the search images: those that all candidates are compared on."""
+        every, limit = self.search_images, self.rules.images
+        return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
 
     # -- the budget and costs ------------------------------------------------------------------
 
@@ -285,29 +294,32 @@ class Session:
         finally:
             torch.set_num_threads(before)
 
-    def judge(self, precision: Precision) -> Judge:
-        """Measures networks on the search images, beside a trained network's outputs."""
-        if precision not in self._judges:
-            evaluator = self.evaluator(self.search_images, "search", precision)
-            dense = self._dense_outputs(evaluator, precision) if self.trained else None
-            beside = self.network if self.trained and dense is None else None
-            self._judges[precision] = Judge(evaluator, self.task, dense, beside)
-        return self._judges[precision]
-
     @property
     def quick_judge(self) -> Judge:
-        """Compares candidates with the fastest engine that the recipe allows."""
-        return self.judge(self.rules.precision)
+        """Compares candidates: on the ranking images, by the engine that the recipe names."""
+        images, precision = self.ranking_images, self.rules.precision
+        if images is self.search_images and precision == "float32":
+            return self.exact_judge
+        return self._judge("ranking", images, precision)
 
     @property
     def exact_judge(self) -> Judge:
-        """Measures networks in float32."""
-        return self.judge("float32")
+        """Measures networks on all search images in float32."""
+        return self._judge("search", self.search_images, "float32")
 
-    def _dense_outputs(self, evaluator: Evaluator, precision: str) -> Sequence[Any] | None:
+    def _judge(self, part: str, split: Samples, precision: Precision) -> Judge:
+        """Measures networks on a split, beside a trained network's outputs."""
+        if part not in self._judges:
+            evaluator = self.evaluator(split, part, precision)
+            dense = self._dense_outputs(evaluator, part) if self.trained else None
+            beside = self.network if self.trained and dense is None else None
+            self._judges[part] = Judge(evaluator, self.task, dense, beside)
+        return self._judges[part]
+
+    def _dense_outputs(self, evaluator: Evaluator, part: str) -> Sequence[Any] | None:
         """Of the dense network, by batch; None where they would take too much memory."""
         every: list[Any] = []
-        if known := self.work.kept_tensors(name := f"dense-{precision}"):
+        if known := self.work.kept_tensors(name := f"dense-{part}"):
             return read_outputs(known)
         start, size = time.perf_counter(), 0
         for outputs, _ in evaluator.outputs(self.network):
@@ -315,7 +327,7 @@ class Session:
             size += sum(leaf.nbytes for _, leaf in named_leaves(every[-1]))
             if size > OUTPUT_BYTES:
                 return None
-        self.spend("dense", f"dense/{precision}", start, {self.macs(): len(evaluator.split)})
+        self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
         return read_outputs(self.work.keep_tensors(name, kept_outputs(every)))
 
     def result(self, score: float, samples: int) -> Result:
@@ -378,13 +390,15 @@ class Session:
 
     def _measure_tables(self) -> dict[str, Tensor]:
         start = time.perf_counter()
-        moments, found = self.moments(), self.statistics.eliminations()
+        self.moments()
+        statistics = self.statistics
+        inverses, found = statistics.inverses(), statistics.eliminations()
         data = self.data
         # The moments explain the calibration images too well; ranking has its own, where it can.
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         batch = next(data.full_train.subset(unseen).batches(len(unseen)))
         inputs = network_inputs(self.network, batch)
-        tables = measured_tables(self.network, self.space, moments, found, inputs)
+        tables = measured_tables(self.network, self.space, inverses, found, inputs)
         self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 

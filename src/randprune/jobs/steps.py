@@ -261,7 +261,7 @@ def search(
     document = job_document(
         network, asked, seed=seed, preset=preset, criterion=criterion, strategy=strategy,
         candidates=candidates, recovery=recovery, min_keep=min_keep, round_to=round_to,
-        settings=settings,
+        settings=settings, task=task,
     )  # fmt: skip
     recipe = PruneRecipe.parse(document, "the parameters of search")
     samples = as_any_data(data, calibration=calibration, seed=seed, parts=())

@@ -9,8 +9,14 @@ from pydantic import BaseModel, Field, model_validator
 from randprune.cost import Budget
 from randprune.evaluate.engine import Choice
 from randprune.recipe.base import RecipeBase, Section
-from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
+from randprune.recipe.names import (
+    CriterionOrObject,
+    RecoveryName,
+    StrategyOrObject,
+    TaskOrObject,
+)
 from randprune.recipe.presets import DEFAULT, with_preset
+from randprune.tasks import Task, tasks
 from randprune.training.recipe import TrainRecipe
 
 Options = dict[str, Any]
@@ -29,6 +35,14 @@ RankingPrecision = Annotated[
 BatchSize = Annotated[
     int | None,
     Field(ge=1, description="images a batch while networks are evaluated; unset: see engine."),
+]
+RankingImages = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="how many of the search images rank candidates, at most; unset: all. "
+        "Finalists are compared on all of them.",
+    ),
 ]
 EngineChoice = Annotated[
     Choice,
@@ -79,6 +93,20 @@ class DataSection(Section):
     )
 
 
+class TaskSection(Section):
+    """What the network is for."""
+
+    name: TaskOrObject = Field(
+        description="classification, multi_label, regression, segmentation, or outputs, which "
+        "needs no labels."
+    )
+    options: Options = Field(default={}, description="what the task's constructor gets.")
+
+    def task(self) -> Task:
+        """The task that is named."""
+        return tasks.create(self.name, **self.options)
+
+
 class BudgetSection(Section):
     """What the pruned network may cost."""
 
@@ -109,6 +137,7 @@ class SearchSection(Section):
         description="what ranks candidates on the search images: the divergence from the dense "
         "network's outputs (kl), the loss, or the accuracy.",
     )
+    images: RankingImages = 2000
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
     engine: EngineChoice = "rules"
@@ -152,6 +181,9 @@ class FinetuneSection(TrainSection):
     """How the winner is trained; the keys of a `TrainRecipe`, and whom else to train."""
 
     controls: bool = Field(default=False, description="whether the controls are trained as well.")
+    trainer: str = Field(
+        default="", description="the caller's own trainer, where one was given; no key for files."
+    )
 
 
 class OutputSection(Section):
@@ -183,6 +215,7 @@ class PruneRecipe(RecipeBase):
     )
     model: ModelSection | None = None
     data: DataSection | None = None
+    task: TaskSection | None = None
     budget: BudgetSection = BudgetSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()

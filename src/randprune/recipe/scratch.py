@@ -13,6 +13,7 @@ from randprune.recipe.prune import (
     DataSection,
     ModelSection,
     OutputSection,
+    RankingImages,
     SearchSection,
     TrainSection,
 )
@@ -62,6 +63,7 @@ class ScratchSearchSection(SearchSection):
     rank_by: Literal["accuracy", "loss"] = Field(
         default="accuracy", description="what ranks candidates on the search images."
     )
+    images: RankingImages = None
 
 
 class TrainingSection(TrainSection):

@@ -18,7 +18,8 @@ from randprune.graph.call import network_inputs
 from randprune.graph.trees import count_of, joined, part_of
 from randprune.recovery.batch_norm import closed_form, recalibrate
 from randprune.recovery.dense import DenseStatistics
-from randprune.recovery.least_squares import RIDGE, repair
+from randprune.recovery.inverses import RIDGE
+from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair, images_within
 from randprune.recovery.statistics import Moments, reference_replay
 from randprune.registry import Registry
@@ -112,9 +113,11 @@ class LeastSquares:
 
     def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
         """See `randprune.recovery.least_squares.repair`."""
+        context.moments()
+        shared = context.shared
         return repair(
-            small, context.model, context.space, context.selection, context.moments(),
-            ridge=self.ridge, tensors=context.shared.reference,
+            small, context.model, context.space, context.selection, shared.inverses(self.ridge),
+            tensors=shared.reference,
         )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from randprune.errors import InvalidInputError
 from randprune.graph.observers import Observers
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.sites import ChannelGraph, dense_tensors
-from randprune.recovery.elimination import RIDGE, Elimination, eliminate
+from randprune.recovery.elimination import Elimination, eliminate
+from randprune.recovery.inverses import RIDGE, Inverses
 from randprune.recovery.sequential import SequentialRepair
 from randprune.recovery.statistics import Moments, collect_moments, reference_tensors
 from randprune.space import Space
@@ -46,6 +47,7 @@ class DenseStatistics:
         self.sequential: dict[Hashable, SequentialRepair] = {}
         self._state = _versions(model)
         self._graphs: dict[int | None, ChannelGraph | None] = {}
+        self._inverses: dict[float, Inverses] = {}
         self._eliminations: dict[float, list[Elimination]] = {}
 
     def check(self, model: nn.Module, space: Space) -> None:
@@ -106,6 +108,22 @@ class DenseStatistics:
         self.moments = collect_moments(self.model, self.space, batches)
         return self.moments
 
+    def inverses(self, ridge: float = RIDGE) -> Inverses:
+        """Inverses of the damped covariances.
+
+        Raises:
+            InvalidInputError: there are no moments yet.
+        """
+        if self.moments is None:
+            raise InvalidInputError(
+                "Repairs and eliminations are computed from second moments, and none were "
+                "collected yet. Call collect(batches) first, or set `moments`."
+            )
+        known = self._inverses.get(ridge)
+        if known is None or known.moments is not self.moments:
+            known = self._inverses[ridge] = Inverses(self.moments, ridge)
+        return known
+
     def eliminations(self, ridge: float = RIDGE) -> list[Elimination]:
         """The greedy elimination of every group.
 
@@ -113,14 +131,8 @@ class DenseStatistics:
             InvalidInputError: there are no moments yet.
         """
         if ridge not in self._eliminations:
-            if self.moments is None:
-                raise InvalidInputError(
-                    "Eliminations are computed from second moments, and none were collected yet. "
-                    "Call collect(batches) first, or set `moments`."
-                )
-            self._eliminations[ridge] = eliminate(
-                self.space, self.moments, self.reference, ridge=ridge
-            )
+            inverses = self.inverses(ridge)
+            self._eliminations[ridge] = eliminate(self.space, inverses, self.reference)
         return self._eliminations[ridge]
 
 

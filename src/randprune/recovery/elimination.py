@@ -29,11 +29,9 @@ import torch
 from torch import Tensor
 
 from randprune.cost import FloatArray
-from randprune.recovery.regression import damped_cholesky
-from randprune.recovery.statistics import Moments
+from randprune.recovery.inverses import Inverses
 from randprune.space import ChannelGroup, IntArray, Space
 
-RIDGE = 1e-4
 _AT_ONCE = 128
 """Wide groups lose 1/128 of their channels in one step (the joint error stays exact)."""
 
@@ -68,18 +66,15 @@ class Elimination:
         return scores
 
 
-def eliminate(
-    space: Space, moments: Moments, tensors: Mapping[str, Tensor], *, ridge: float = RIDGE
-) -> list[Elimination]:
+def eliminate(space: Space, inverses: Inverses, tensors: Mapping[str, Tensor]) -> list[Elimination]:
     """The elimination of every group.
 
     Args:
         space: the dense network's groups.
-        moments: of that network.
+        inverses: of that network's moments.
         tensors: its parameters and buffers by name.
-        ridge: relative to the mean variance of a layer's inputs.
     """
-    return [_eliminate_group(group, moments, tensors, ridge) for group in space.groups]
+    return [_eliminate_group(group, inverses, tensors) for group in space.groups]
 
 
 @dataclass(slots=True, eq=False)
@@ -128,13 +123,13 @@ class _Reader:
 
 
 def _eliminate_group(
-    group: ChannelGroup, moments: Moments, tensors: Mapping[str, Tensor], ridge: float
+    group: ChannelGroup, inverses: Inverses, tensors: Mapping[str, Tensor]
 ) -> Elimination:
     readers = [
         reader
         for slot in group.with_role("in")
-        if slot.dim == 1 and slot.tensor in moments.layers
-        for reader in _readers(slot.tensor, slot.index, moments, tensors, ridge)
+        if slot.dim == 1 and slot.tensor in inverses.moments.layers
+        for reader in _readers(slot.tensor, slot.index, inverses, tensors)
     ]
     if not readers:
         return _by_norm(group, tensors)
@@ -161,12 +156,9 @@ def _eliminate_group(
 
 
 def _readers(
-    name: str,
-    index: IntArray,
-    moments: Moments,
-    tensors: Mapping[str, Tensor],
-    ridge: float,
+    name: str, index: IntArray, inverses: Inverses, tensors: Mapping[str, Tensor]
 ) -> list[_Reader]:
+    moments = inverses.moments
     layer = moments.layers[name]
     site = moments.site(layer)
     weight = tensors[name].detach().double().cpu()
@@ -181,9 +173,8 @@ def _readers(
     width = len(index)
     blocks = moments.columns(layer, index.reshape(-1)).reshape(width, -1)
     found = []
-    for part, inner in zip(matrix, covariance, strict=True):
-        inverse = torch.cholesky_inverse(damped_cholesky(inner, ridge))
-        found.append(_Reader(inverse, part / variance**0.5, blocks))
+    for part, inverse in zip(matrix, inverses.of(layer), strict=True):
+        found.append(_Reader(inverse.clone(), part / variance**0.5, blocks))
     return found
 
 

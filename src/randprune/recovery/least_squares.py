@@ -5,9 +5,10 @@ error over the calibration rows are, with the covariance S of x,
 
     W' = W_K + W_R S_RK (S_KK + r t I)^-1,     b' = b + W mean - W' mean_K,
 
-where R is what was cut, t the mean of the diagonal of S_KK and r the ridge: it pulls towards the
-weights that were there before. The change of bias goes into the layer's bias, or the running mean
-of a batch norm that reads the layer alone, or becomes a new bias of the layer.
+where R is what was cut, t the mean of the diagonal of S and r the ridge: it pulls towards the
+weights that were there before (`randprune.recovery.inverses` says how this is computed). The change
+of bias goes into the layer's bias, or the running mean of a batch norm that reads the layer alone,
+or becomes a new bias of the layer.
 
 This is the weight update of Optimal Brain Surgeon (Hassibi & Stork, NIPS 1993) for whole columns,
 as used for channels by He et al. (ICCV 2017); all candidates share one pass of the dense network.
@@ -28,12 +29,10 @@ from torch import Tensor, nn
 from randprune.errors import InvalidInputError
 from randprune.graph.slicing import kept_positions
 from randprune.lineage import named_tensors
-from randprune.recovery.regression import damped_cholesky
+from randprune.recovery.inverses import Inverses
 from randprune.recovery.replay import Layer
 from randprune.recovery.statistics import Moments, reference_tensors
 from randprune.space import IntArray, Selection, Space
-
-RIDGE = 1e-4
 
 
 def repair(
@@ -41,9 +40,8 @@ def repair(
     model: nn.Module,
     space: Space,
     selection: Selection,
-    moments: Moments,
+    inverses: Inverses,
     *,
-    ridge: float = RIDGE,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """`small` itself, its layers refitted to the dense network's by least squares.
@@ -53,15 +51,14 @@ def repair(
         model: the dense network; left untouched.
         space: its channel groups.
         selection: what `small` keeps.
-        moments: of the dense network.
-        ridge: relative to the mean variance of the kept columns, at least 0.
+        inverses: of the dense network's moments, with the ridge.
         tensors: the dense tensors where they are at hand (`reference_tensors`).
 
     Raises:
-        InvalidInputError: the moments belong to another network, or a negative ridge.
+        InvalidInputError: the moments belong to another network.
     """
+    moments = inverses.moments
     check_moments(moments, space)
-    check_ridge(ridge)
     dense = tensors if tensors is not None else reference_tensors(model, space)
     with torch.no_grad():
         kept = kept_of(space, selection, moments.shapes)
@@ -75,7 +72,7 @@ def repair(
                 continue
             old = dense[name].index_select(0, rows)
             centred = takes_bias(small, layer)
-            new, shift = refit(moments, layer, old, inputs, ridge, centred=centred)
+            new, shift = refit(inverses, layer, old, inputs, centred=centred)
             own[name].detach().copy_(new)
             if centred:
                 add_to_bias(small, own, layer, shift)
@@ -108,55 +105,59 @@ def kept_of(
     for name, removed in kept_positions(space, selection).items():
         shape = shapes.get(name, ())
         if len(shape) >= 2:
-            inputs, outputs = (
-                np.setdiff1d(np.arange(shape[dim]), removed[dim]) if dim in removed else None
-                for dim in (1, 0)
-            )
-            found[name] = Kept(inputs, outputs)
+            found[name] = Kept(*(_others(shape[dim], removed.get(dim)) for dim in (1, 0)))
     return found
 
 
+def _others(count: int, gone: IntArray | None) -> IntArray | None:
+    """Of 0 to count - 1 those that are not gone; None where none is."""
+    if gone is None:
+        return None
+    stay = np.ones(count, dtype=bool)
+    stay[gone] = False
+    return np.flatnonzero(stay)
+
+
 def refit(
-    moments: Moments,
+    inverses: Inverses,
     layer: Layer,
     weight: Tensor,
     inputs: IntArray,
-    ridge: float,
     *,
     centred: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Least-squares weights on the kept inputs, and the change of bias (rows,), both float64.
+    """Least-squares weights on the kept inputs, float32, and the change of bias (rows,), float64.
 
     Args:
-        moments: of the dense network.
+        inverses: of the dense network's moments.
         layer: a layer that they know.
         weight: the dense weight of the wanted outputs, with all inputs.
         inputs: positions of the inputs that stay.
-        ridge: relative to the mean variance of the kept columns.
         centred: fit with a free bias. Otherwise the change of bias is 0.
     """
+    moments = inverses.moments
     site = moments.site(layer)
     dense = moments.matrix(layer, weight)
     keep = moments.columns(layer, inputs)
     mask = torch.ones(site.columns, dtype=torch.bool)
     mask[keep] = False
     lost = torch.nonzero(mask)[:, 0]
-    new = torch.empty(*dense.shape[:2], len(keep), dtype=torch.float64)
-    for group, matrix in enumerate(dense):
-        rows = site.covariance[group].index_select(0, keep)
-        inner, cross = rows.index_select(1, keep).double(), rows.index_select(1, lost).double()
-        if not centred:
+    new = torch.empty(*dense.shape[:2], len(keep))
+    change = torch.zeros(dense.shape[:2], dtype=torch.float64)
+    for group, (matrix, inverse) in enumerate(
+        zip(dense, inverses.of(layer, centred=centred), strict=True)
+    ):
+        rows, cut = inverse.index_select(0, lost), matrix.index_select(1, lost)
+        factor = torch.linalg.cholesky(rows.index_select(1, lost))
+        share = torch.cholesky_solve(cut.double().T, factor).T
+        # What the kept columns take over; a sum of like terms, which float32 is enough for.
+        moved = share.float() @ rows.index_select(1, keep).float()
+        torch.sub(matrix.index_select(1, keep), moved, out=new[group])
+        if centred:
             mean = site.mean[group]
-            inner += torch.outer(mean[keep], mean[keep])
-            cross += torch.outer(mean[keep], mean[lost])
-        solved = torch.cholesky_solve(cross @ matrix[:, lost].T, damped_cholesky(inner, ridge))
-        new[group] = matrix[:, keep] + solved.T
-    shift = torch.zeros(weight.shape[0], dtype=torch.float64)
-    if centred:
-        change = torch.einsum("grc,gc->gr", dense, site.mean)
-        change -= torch.einsum("grc,gc->gr", new, site.mean[:, keep])
-        # Between channels, each kernel position is a row of its own: an output sums over them.
-        shift = change.reshape(weight.shape[0], -1).sum(dim=1)
+            change[group] = cut.double() @ mean[lost] + moved.double() @ mean[keep]
+    # Between channels, each kernel position is a row of its own: an output sums over them.
+    shift = change.reshape(weight.shape[0], -1).sum(dim=1)
     shape = torch.Size((weight.shape[0], len(inputs), *weight.shape[2:]))
     return moments.weight(layer, new, shape), shift
 
@@ -195,12 +196,4 @@ def check_moments(moments: Moments, space: Space) -> None:
         raise InvalidInputError(
             f"The moments were collected for space {moments.fingerprint}, this one is "
             f"{space.fingerprint}. Collect them on the network that is cut."
-        )
-
-
-def check_ridge(ridge: float) -> None:
-    """Raise unless the ridge is a number of at least 0."""
-    if not 0.0 <= ridge < float("inf"):
-        raise InvalidInputError(
-            f"The 'ridge' parameter must be a number of at least 0. Got {ridge!r} instead."
         )

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from randprune.errors import InvalidInputError
+
 
 class Regression:
     """Fits weights that map the rows to targets, starting from `prior`.
@@ -121,6 +123,14 @@ class Regression:
             constants = constants + torch.einsum("goc,gc->go", weights, self.mean).reshape(-1)
         outputs = _products(self.rows, weights.transpose(1, 2).to(self.rows))
         return outputs.transpose(0, 1).reshape(len(outputs[0]), -1).add_(constants.to(outputs))
+
+
+def check_ridge(ridge: float) -> None:
+    """Raise `InvalidInputError` unless the ridge is a number of at least 0."""
+    if not 0.0 <= ridge < float("inf"):
+        raise InvalidInputError(
+            f"The 'ridge' parameter must be a number of at least 0. Got {ridge!r} instead."
+        )
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

@@ -32,9 +32,10 @@ from randprune.errors import DataError
 from randprune.graph.execute import Execution
 from randprune.graph.program import Inputs
 from randprune.recovery.elimination import Elimination
-from randprune.recovery.least_squares import RIDGE, refit
+from randprune.recovery.inverses import Inverses
+from randprune.recovery.least_squares import refit
 from randprune.recovery.replay import Replay
-from randprune.recovery.statistics import Moments, reference_replay, reference_tensors
+from randprune.recovery.statistics import reference_replay, reference_tensors
 from randprune.space import ChannelGroup, IntArray, Space
 
 KEEPS = (0.9, 0.7, 0.45, 0.2)
@@ -48,7 +49,7 @@ _GENTLE, _STEEP = 1.0, 3.0
 def measured_tables(
     model: nn.Module,
     space: Space,
-    moments: Moments,
+    inverses: Inverses,
     eliminations: Sequence[Elimination],
     inputs: Inputs,
     *,
@@ -60,7 +61,7 @@ def measured_tables(
     Args:
         model: the dense network; left untouched.
         space: its channel groups.
-        moments: of that network.
+        inverses: of that network's moments.
         eliminations: of its groups, which say what is kept.
         inputs: of the network, a batch, such as images (B, C, H, W) float32 normalised, best of
             samples that are not in the moments; 64 are plenty.
@@ -88,7 +89,7 @@ def measured_tables(
             for width in _widths(group, keeps):
                 if (number, width) not in outputs:
                     kept = eliminations[number].kept(width)
-                    changed = masked(group, kept, moments, tensors)
+                    changed = masked(group, kept, inverses, tensors)
                     outputs[number, width] = run.fork({**tensors, **changed}).outputs()
 
     with torch.no_grad():
@@ -140,7 +141,7 @@ def _widths(group: ChannelGroup, keeps: Sequence[float]) -> list[int]:
 
 
 def masked(
-    group: ChannelGroup, kept: IntArray, moments: Moments, tensors: Mapping[str, Tensor]
+    group: ChannelGroup, kept: IntArray, inverses: Inverses, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Replacements, in dense shapes, for the tensors behind a group that alone is cut to `kept`."""
     changed: dict[str, Tensor] = {}
@@ -148,13 +149,11 @@ def masked(
     for slot in group.with_role("in"):
         weight = changed.get(slot.tensor, tensors[slot.tensor]).clone()
         places = slot.places(gone)
-        layer = moments.layers.get(slot.tensor) if slot.dim == 1 else None
+        layer = inverses.moments.layers.get(slot.tensor) if slot.dim == 1 else None
         if layer is not None:
             inputs = np.setdiff1d(np.arange(weight.shape[1]), places)
             has_place = bool(layer.bias) or layer.norm is not None
-            new, shift = refit(
-                moments, layer, tensors[slot.tensor], inputs, RIDGE, centred=has_place
-            )
+            new, shift = refit(inverses, layer, tensors[slot.tensor], inputs, centred=has_place)
             weight[:, torch.from_numpy(inputs)] = new.to(weight)
             if layer.bias:
                 changed[layer.bias] = tensors[layer.bias] + shift.to(weight)

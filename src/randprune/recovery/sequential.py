@@ -46,12 +46,11 @@ from randprune.lineage import named_tensors
 from randprune.recovery.least_squares import (
     Kept,
     add_to_bias,
-    check_ridge,
     kept_of,
     takes_bias,
 )
 from randprune.recovery.patches import input_rows, output_rows, sample_positions
-from randprune.recovery.regression import Regression
+from randprune.recovery.regression import Regression, check_ridge
 from randprune.recovery.replay import Layer, Replay, add_bias, detached_tensors, replay_for
 from randprune.recovery.statistics import (
     FULL_COLUMNS,

@@ -98,8 +98,8 @@ class Moments:
         return (index[:, None] * layer.taps + torch.arange(layer.taps)).reshape(-1)
 
     def matrix(self, layer: Layer, weight: Tensor) -> Tensor:
-        """The weight as (groups, rows, columns) float64, to be multiplied with the columns."""
-        out = weight.detach().double().reshape(layer.groups, -1, weight.shape[1], layer.taps)
+        """The weight as (groups, rows, columns), to be multiplied with the columns."""
+        out = weight.detach().reshape(layer.groups, -1, weight.shape[1], layer.taps)
         if self.site(layer).per_channel:
             # One row per output and kernel position: positions are treated alike and apart.
             return out.transpose(2, 3).reshape(layer.groups, -1, weight.shape[1])

@@ -41,6 +41,7 @@ from randprune.training.state import (
     weights_digest,
 )
 from randprune.training.steps import AttachedStep, StepOutput, SupervisedStep, TrainStep
+from randprune.training.task_step import TaskStep
 from randprune.training.teacher import Teacher, as_teacher
 from randprune.zoo.splits import Samples
 
@@ -129,8 +130,8 @@ class _Run:
     ) -> None:
         keep_freed_memory()
         self.model, self.recipe, self.compute, self.checkpoint = model, recipe, step, checkpoint
-        self.teacher = step.teacher if isinstance(step, SupervisedStep) else None
-        self.accelerator = make_accelerator(device, isinstance(step, SupervisedStep))
+        self.teacher = step.teacher if isinstance(step, SupervisedStep | TaskStep) else None
+        self.accelerator = make_accelerator(device, isinstance(step, SupervisedStep | TaskStep))
         self.device: torch.device = self.accelerator.device
         self.precision = resolve_precision(recipe.precision, self.device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.zoo.splits import Samples, Split
+from randprune.zoo.splits import Samples, is_split
 
 IntArray = npt.NDArray[np.int64]
 
@@ -102,12 +102,12 @@ class Data:
     @property
     def num_classes(self) -> int:
         """How many classes the network has to tell apart; 0 where there are no classes."""
-        return self.full_train.num_classes if isinstance(self.full_train, Split) else 0
+        return self.full_train.num_classes if is_split(self.full_train) else 0
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) of labelled images; () for samples of another structure."""
-        return self.full_train.image_shape if isinstance(self.full_train, Split) else ()
+        return self.full_train.image_shape if is_split(self.full_train) else ()
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data, JSON-ready; the test set is hashed, not opened."""
@@ -156,12 +156,12 @@ def make_data(
     Raises:
         DataError: train and test differ in shape or number of classes, or the parts do not fit.
     """
-    if not isinstance(train, Split):
+    if not is_split(train):
         parts = partition(torch.zeros(len(train), dtype=torch.int64), *sizes, seed=seed)
         fit, calibration, search = parts
         about = dict(provenance or {})
         return Data(name, (), train, fit, calibration, search, seed, about, test)
-    if not isinstance(test, Split):
+    if not is_split(test):
         raise DataError(f"The training images of {name!r} have classes, the test data has not.")
     if train.image_shape != test.image_shape or train.num_classes != test.num_classes:
         raise DataError(

@@ -21,7 +21,7 @@ from randprune.zoo.dataset import (
     make_data,
 )
 from randprune.zoo.live import HeldSplit, LiveSplit
-from randprune.zoo.splits import Samples
+from randprune.zoo.splits import Samples, is_samples, is_split
 
 _HELD_OUT = 0.2
 _BYTE = 255.0
@@ -42,7 +42,7 @@ def as_samples(obj: Any, part: str = "data") -> Samples:
         DataError: it is empty, or batches do not fit together.
         InvalidInputError: an object of another kind.
     """
-    if isinstance(obj, Samples):
+    if is_samples(obj):
         return obj
     if isinstance(obj, DataLoader):
         if isinstance(obj.dataset, IterableDataset):
@@ -176,3 +176,41 @@ def _image(value: Tensor) -> Tensor:
     if value.dtype == torch.uint8 and value.ndim >= 3:
         return value.float() / _BYTE
     return value.float() if value.dtype == torch.float64 else value
+
+
+def _are_indices(labels: Any) -> bool:
+    kind = np.asarray(labels).dtype.kind
+    return kind in "iu" and np.ndim(labels) == 1
+
+
+def has_classes(obj: Any, *, indices: bool = False) -> bool:
+    """Whether data are labelled images: (image, class index) pairs, or the name of a source.
+
+    `indices`: of a pair of arrays, whether the second must hold class indices; otherwise it is
+    taken for labels, wrong ones as they may be.
+    """
+    if isinstance(obj, Data):
+        return obj.num_classes > 0
+    if isinstance(obj, str) or is_split(obj):
+        return True
+    if isinstance(obj, Tensor | np.ndarray) or is_samples(obj):
+        return False
+    if isinstance(obj, Mapping):
+        return "train" in obj and has_classes(obj["train"], indices=indices)
+    if isinstance(obj, DataLoader):
+        return has_classes(obj.dataset, indices=indices)
+    if isinstance(obj, tuple | list):
+        if len(obj) != 2:
+            return False
+        if not all(map(_is_array, obj)):
+            return has_classes(obj[0], indices=indices)
+        return not indices or _are_indices(obj[1])
+    if isinstance(obj, IterableDataset):
+        return True
+    if isinstance(obj, TensorDataset):
+        return len(obj.tensors) == 2 and (not indices or _are_indices(obj.tensors[1]))
+    if isinstance(obj, Dataset) and hasattr(obj, "__len__") and len(obj):
+        sample = obj[0]
+        pair = isinstance(sample, tuple | list) and len(sample) == 2
+        return pair and (not isinstance(sample[1], Tensor | np.ndarray) or sample[1].ndim == 0)
+    return True

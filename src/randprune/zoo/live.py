@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from randprune.errors import DataError, RandpruneError
-from randprune.graph.trees import count_of, map_tensors, named_leaves, shown
-from randprune.zoo.splits import Indices, check_indices, check_pass
+from randprune.graph.trees import count_of, joined, map_tensors, named_leaves, shown
+from randprune.zoo.splits import Indices, Samples, check_indices, check_pass
 
 _FINGERPRINTED = 64
 """Samples of a live data set that its fingerprint is made of."""
@@ -114,6 +114,22 @@ class LiveSplit:
                 digest.update(_hash(batch).encode())
             self._cache["fingerprint"] = digest.hexdigest()[:16]
         return self._cache["fingerprint"]
+
+    @property
+    def bytes_of_all(self) -> int:
+        """What all samples take as tensors, judged by the first one."""
+        first = next(self.batches(1))
+        return len(self) * sum(leaf.nbytes for _, leaf in named_leaves(first))
+
+    def in_memory(self) -> Samples:
+        """The samples of one pass in the stored order, held; itself where they do not fit together.
+
+        Sizes that differ from batch to batch, and lists of targets, stay as they are.
+        """
+        try:
+            return HeldSplit(joined(list(self.batches(1))))
+        except DataError:
+            return self
 
     def subset(self, indices: Indices) -> LiveSplit:
         """The samples at the given places, in the given order."""

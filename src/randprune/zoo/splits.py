@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -105,13 +105,33 @@ class Split(Samples, Protocol):
         ...
 
 
+_SAMPLES = ("fingerprint", "__len__", "subset", "batches")
+_SPLIT = (*_SAMPLES, "num_classes", "image_shape", "labels")
+
+
+def is_samples(obj: Any) -> TypeGuard[Samples]:
+    """Whether an object has what `Samples` have; nothing of it is computed to find out."""
+    return _has(obj, _SAMPLES)
+
+
+def is_split(obj: Any) -> TypeGuard[Split]:
+    """Whether an object has what a `Split` has; nothing of it is computed to find out."""
+    return _has(obj, _SPLIT)
+
+
+def _has(obj: Any, names: tuple[str, ...]) -> bool:
+    # isinstance would evaluate properties, such as the fingerprint, which reads data.
+    held = getattr(obj, "__dict__", {})
+    return all(hasattr(type(obj), name) or name in held for name in names)
+
+
 def labelled(samples: Samples) -> Split:
     """`samples` itself, if they are labelled images.
 
     Raises:
         DataError: they are not.
     """
-    if isinstance(samples, Split):
+    if is_split(samples):
         return samples
     raise DataError(
         f"Labelled images are needed here, (image, class index) pairs. Got {type(samples).__name__}"

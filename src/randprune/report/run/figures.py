@@ -10,7 +10,7 @@ from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
 from randprune.report.estimates import signed, tau_span
 from randprune.report.format import percent
 from randprune.report.names import METRIC_NAMES
-from randprune.report.pools import SEARCH_AXIS, Reference, at_most, best_of_chart, spread_chart
+from randprune.report.pools import Reference, at_most, best_of_chart, spread_chart
 from randprune.report.run.analysis import RunAnalysis, StageResult
 from randprune.report.table import Table
 from randprune.store import (
@@ -73,10 +73,10 @@ def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     )
     return Chart(
         "accuracy-stages",
-        "Test accuracy, step by step",
-        f"Accuracy on the test set {steps}, as far as the run has come. Bars are 95\u00a0% Wilson "
-        "intervals.",
-        Axis("test accuracy", percent=True),
+        f"{analysis.scale.title('test')}, step by step",
+        f"{analysis.scale.title()} on the test set {steps}, as far as the run has come."
+        f"{_bars_are(analysis)}",
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         Axis("", kind="category"),
         tuple(marks),
         data,
@@ -114,14 +114,20 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
     highest = max(float(value) for mark in marks for value in mark.x)
     return Chart(
         "accuracy-macs",
-        "Test accuracy against MACs",
-        "Each network's accuracy on the test set over its multiply-adds"
+        f"{analysis.scale.title('test')} against MACs",
+        f"Each network's {analysis.scale.noun} on the test set over its multiply-adds"
         + ("" if _from_scratch(analysis) else ": hollow before, filled after fine-tuning")
-        + ". Bars are 95\u00a0% Wilson intervals.",
+        + f".{_bars_are(analysis)}",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
-        Axis("test accuracy", percent=True),
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         tuple(marks),
     )
+
+
+def _bars_are(analysis: RunAnalysis) -> str:
+    """What error bars are, where there are any."""
+    known = any(interval is not None for interval in analysis.intervals.values())
+    return " Bars are 95\u00a0% Wilson intervals." if known else ""
 
 
 def _ends(
@@ -155,11 +161,14 @@ def spread(analysis: RunAnalysis) -> Chart | None:
     references = list(analysis.references)
     winner = analysis.record.winner
     if winner is not None and SEARCH_TOP1 in winner.scores:
-        references.append(Reference("chosen", SEARCHED, winner.scores[SEARCH_TOP1]))
+        share = analysis.scale.value(winner.scores[SEARCH_TOP1])
+        references.append(Reference("chosen", SEARCHED, share))
     return spread_chart(
-        [c.scores[SEARCH_TOP1] for c in analysis.scored],
+        [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in analysis.scored],
         [f"candidate {c.index}" for c in analysis.scored],
         references,
+        axis=_search_axis(analysis).title,
+        scale=analysis.scale,
     )
 
 
@@ -167,7 +176,12 @@ def best_of(analysis: RunAnalysis) -> Chart | None:
     """Expected best of n candidates with its band, and the best so far in the order drawn."""
     references = [reference for reference in analysis.references if reference.color == UNIFORM]
     shares = [c.scores[SEARCH_TOP1] for c in analysis.scored]
-    return best_of_chart(shares, analysis.curve, references)
+    return best_of_chart(shares, analysis.curve, references, analysis.scale)
+
+
+def _search_axis(analysis: RunAnalysis) -> Axis:
+    """The axis of what candidates have on the search images."""
+    return Axis(f"search {analysis.scale.noun}", percent=analysis.scale.shares)
 
 
 def candidate_costs(analysis: RunAnalysis) -> Chart | None:
@@ -186,7 +200,7 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
             Points(
                 words.method(method),
                 [c.costs[metric] for c in shown],
-                [c.scores[SEARCH_TOP1] for c in shown],
+                [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in shown],
                 color,
                 symbol=_SYMBOLS.get(method, "circle") if method != SEARCHED else "circle",
                 size=7 if method == SEARCHED else 12,
@@ -195,7 +209,7 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
         )
     winner = record.winner
     if winner is not None and metric in winner.costs and SEARCH_TOP1 in winner.scores:
-        x, y = winner.costs[metric], winner.scores[SEARCH_TOP1]
+        x, y = winner.costs[metric], analysis.scale.value(winner.scores[SEARCH_TOP1])
         label = f"chosen, candidate {winner.index}"
         marks.append(Points("chosen", [x], [y], SEARCHED, "star", 15, labels=[label]))
     if sum(len(mark.x) for mark in marks if isinstance(mark, Points)) < 3:
@@ -208,10 +222,10 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
     )
     return Chart(
         "candidates-cost",
-        f"Candidates: accuracy against {named}",
+        f"Candidates: {analysis.scale.noun} against {named}",
         f"Every evaluated candidate.{asked}",
         Axis(f"{named} per image" if metric == "macs" else named, large=True),
-        Axis(SEARCH_AXIS, percent=True),
+        _search_axis(analysis),
         tuple(marks),
     )
 
@@ -232,15 +246,15 @@ def proxy(analysis: RunAnalysis) -> Chart | None:
     return Chart(
         "proxy",
         "Predicted against measured",
-        "The proxy, which needs no forward pass, over the accuracy measured on the search images."
-        + said,
+        f"The proxy, which needs no forward pass, over the {analysis.scale.noun} measured on the "
+        f"search images.{said}",
         Axis("proxy (higher is better)"),
-        Axis(SEARCH_AXIS, percent=True),
+        _search_axis(analysis),
         (
             Points(
                 "random configurations",
                 [c.scores[PROXY] for c in shown],
-                [c.scores[SEARCH_TOP1] for c in shown],
+                [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in shown],
                 "candidate",
                 labels=[f"candidate {c.index}" for c in shown],
             ),
@@ -283,7 +297,10 @@ def widths(analysis: RunAnalysis, data: Table | None) -> Chart | None:
 
 def accuracy(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     """Accuracy on the search images (else on the training images) after each epoch."""
-    for key, said in ((SEARCH_TOP1, SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
+    for key, said in (
+        (SEARCH_TOP1, f"search {analysis.scale.noun}"),
+        (TRAIN_TOP1, "accuracy on training images"),
+    ):
         lines = _epoch_lines(analysis, key)
         if lines:
             return Chart(

@@ -19,6 +19,7 @@ from randprune.store import (
     Candidate,
     CostEntry,
     EpochRow,
+    MetricInfo,
     Milestone,
     ModelInfo,
     NetworkRow,
@@ -39,6 +40,7 @@ from randprune.store import (
 M = TypeVar("M", bound=Milestone)
 
 _TYPED = (
+    MetricInfo,
     ModelInfo,
     SpaceInfo,
     BudgetInfo,

@@ -1,7 +1,8 @@
 # make demo      prune a small network and write its report
 # make bench-smoke  all criteria beside the random baseline, on digits (under three minutes)
 # make test      run the whole test suite
-# make check     lint, check the formatting and the types
+# make check     lint, check the formatting and the types, and build the documents
+# make docs      build the documents as a site: build/site/index.html
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
@@ -9,7 +10,7 @@
 # PYTHON=/path/to/python3.12 make test    sets up with that interpreter
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-smoke test check coverage
+.PHONY: help setup demo bench-smoke test check docs coverage
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -33,6 +34,12 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict src/randprune
+	@$(MAKE) docs
+
+# Warnings are errors: a link or an anchor that leads nowhere, a page that no other one leads to.
+docs: setup
+	@$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs build/site
+	@echo "The documents are in build/site/index.html"
 
 coverage: setup
 	@$(BIN)/python benchmarks/coverage.py $(if $(MODELS),--models $(MODELS)) $(OPTIONS)

@@ -6,8 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 from reliability import BENCHMARKS, Outcome, attack
 

@@ -74,7 +74,7 @@ def test_the_plan_of_a_study_from_scratch_says_what_is_trained(run: Any, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bench", "scratch", "--weights", "w.pt"), "model.weights means nothing with setting"),
+        (("bench", "scratch", "--weights", "w.pt"), "model.weights has no meaning with setting"),
         (("bench", "smoek"), "Did you mean 'smoke'"),
         (("bench", "none.toml"), "cannot be read"),
         (("bench", "f1"), "no trained weights"),

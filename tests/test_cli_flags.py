@@ -65,7 +65,13 @@ def test_the_default_in_the_help_is_the_recipes(recipe: type[BaseModel], flag: F
     if default in (None, "", ()) or not isinstance(default, int | float | str):
         assert not isinstance(shown, float)
     elif isinstance(default, bool) or flag.key == "finetune.epochs":
-        said = ("as module", "no sandwich", "pretrained", f"0, or {default} with any of these")
+        said = (
+            "as module",
+            "no sandwich",
+            "no random control",
+            "pretrained",
+            f"0, or {default} if another option of this group is given",
+        )
         assert flag.default in said
     else:
         assert shown == default

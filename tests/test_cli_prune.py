@@ -16,6 +16,9 @@ import torch
 
 import randprune as rp
 from randprune.cli import main
+from randprune.cli.flags import Asked
+from randprune.cli.recipes import job_recipe
+from randprune.recipe import PruneRecipe
 from randprune.report import RunRecord
 from randprune.zoo.models import build_model
 
@@ -120,12 +123,11 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
 
 
 def test_the_default_folder_leaves_other_settings_of_the_output_alone() -> None:
-    from randprune.cli.prune import resolve
-
     given = {"model.spec": DIGITS, "data.spec": "digits"}
-    asked = resolve(given, None, ("output.latency_seconds=0.5",))
+    plain = job_recipe(PruneRecipe, Asked(given))
+    asked = job_recipe(PruneRecipe, Asked(given, settings=["output.latency_seconds=0.5"]))
     assert asked.output.latency_seconds == 0.5
-    assert asked.output.folder == resolve(given, None).output.folder
+    assert asked.output.folder == plain.output.folder
 
 
 def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
@@ -141,8 +143,8 @@ def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "digits"], 2, "Which network? Name it first"),
-        ([DIGITS], 2, "Which images? Give --data"),
+        (["--data", "digits"], 2, "No network is given. Name it first"),
+        ([DIGITS], 2, "No images are given. Give --data"),
         ([DIGITS, "--data", "digitz"], 2, "Did you mean 'digits'?"),
         ([DIGITS, "--data", "npz:nowhere"], 6, "'nowhere' does not exist"),
         ([DIGITS, "--data", "digits", "--budget", "1.5"], 2, "'budget.ratio'"),

@@ -409,7 +409,7 @@ def test_bad_arguments_are_named() -> None:
         Evaluator(split(), precision="half")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="runs in float32"):
         Evaluator(split(), precision="bfloat16", engine=PLAIN)
-    with pytest.raises(InvalidInputError, match="No device 'nowhere'"):
+    with pytest.raises(InvalidInputError, match="The device 'nowhere' cannot be used"):
         choose_engine(Net(), split(), device="nowhere")
     with pytest.raises(InvalidInputError, match=r"'batch_size' parameter of Engine"):
         Engine(batch_size=0)
@@ -417,7 +417,7 @@ def test_bad_arguments_are_named() -> None:
 
 def test_outputs_that_are_no_logits_are_named() -> None:
     few = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(InvalidInputError, match="3 logits an image, the split has 4 classes"):
+    with pytest.raises(InvalidInputError, match="3 logits per image, the split has 4 classes"):
         Evaluator(split(), engine=PLAIN).accuracy(few)
     with pytest.raises(InvalidInputError, match=r"shape \(\d+, 3, 8, 8\)"):
         Evaluator(split(), engine=PLAIN).accuracy(nn.Conv2d(3, 3, 1))

@@ -18,10 +18,10 @@ from PIL import Image
 
 import randprune as rp
 from randprune.bench.methods import methods
-from randprune.cli.progress import near_chance
-from randprune.cli.prune import doubts
+from randprune.cli.progress import doubts
 from randprune.cli.recipes import with_network_defaults
 from randprune.criteria import criteria
+from randprune.jobs.doubts import beaten
 from randprune.recovery import recoveries
 from randprune.search import strategies
 from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
@@ -148,10 +148,10 @@ def test_timm_says_how_its_networks_were_normalised() -> None:
 
 
 def test_an_untrained_network_is_warned_about() -> None:
-    said = near_chance({"dense_accuracy": 0.12, "chance_accuracy": 0.1})
+    (said,) = doubts({"dense_accuracy": 0.12, "chance_accuracy": 0.1})
     assert "commonest class has 10.0\u00a0%" in said
-    assert near_chance({"dense_accuracy": 0.9, "chance_accuracy": 0.1}) == ""
-    assert near_chance({"best_kl": 0.1}) == ""
+    assert doubts({"dense_accuracy": 0.9, "chance_accuracy": 0.1}) == []
+    assert doubts({"best_kl": 0.1}) == []
 
 
 def test_a_control_that_beats_the_winner_is_named() -> None:
@@ -159,12 +159,12 @@ def test_a_control_that_beats_the_winner_is_named() -> None:
         return NetworkRow(label=role, role=role, stage=stage, test=Accuracy(correct, 100))
 
     rows = [row(DENSE, 99, "dense"), row(SEARCHED, 90), row(UNIFORM, 92), row("random", 80)]
-    assert doubts(rows) == [
-        "uniform has 92.0\u00a0% test accuracy (finetuned), the searched network 90.0\u00a0%: "
-        "the search did not pay here."
+    assert beaten(rows) == [
+        "Warning: uniform has 92.0\u00a0% test accuracy (finetuned), the searched network "
+        "90.0\u00a0%: the search did not pay here."
     ]
-    assert doubts([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []
-    assert doubts([row(SEARCHED, 10, "cut"), row(UNIFORM, 20, "cut")]) == []
+    assert beaten([row(SEARCHED, 90), row(UNIFORM, 95, "repaired")]) == []
+    assert beaten([row(SEARCHED, 10, "cut"), row(UNIFORM, 20, "cut")]) == []
 
 
 def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:

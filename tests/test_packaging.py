@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def test_each_dependency_is_pinned_within_its_range() -> None:
 def test_no_file_of_the_setup_names_a_registry() -> None:
     for name in ("constraints.txt", "pyproject.toml", "Makefile", ".ci/run"):
         text = (ROOT / name).read_text()
+        if name == "pyproject.toml":  # what the package's page links to is no source of packages
+            text = re.sub(r"^\[project\.urls\]\n(\w+ = .*\n)+", "", text, flags=re.M)
         assert not re.search(r"https?://|--index|--find-links", text), name
 
 
@@ -85,13 +88,28 @@ def test_each_file_beside_the_code_is_installed_with_it() -> None:
     assert {str(path.relative_to(ROOT)) for path in files - installed} == set()
 
 
+def test_the_source_distribution_holds_every_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of the repository")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    included = {name for keyword, *names in words if keyword == "include" for name in names}
+    # What setuptools takes by itself, and folders that the manifest grafts.
+    included |= {"README.md", "pyproject.toml", "MANIFEST.in"}
+    folders = ["src", *(names[0] for keyword, *names in words if keyword == "graft")]
+    files = done.stdout.splitlines()
+    assert [f for f in files if f not in included and f.split("/")[0] not in folders] == []
+
+
 def test_the_license_is_complete() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("target", ["demo", "bench-smoke", "test", "check", "setup", "coverage"])
+@pytest.mark.parametrize(
+    "target", ["demo", "bench-smoke", "test", "check", "docs", "setup", "coverage"]
+)
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
@@ -136,6 +154,22 @@ def test_links_lead_somewhere(document: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
             slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in slugs, target
+
+
+def test_the_figure_of_the_readme_shows_the_committed_tables() -> None:
+    script = ROOT / "docs" / "figures" / "make.py"
+    figure: Any = runpy.run_path(str(script))["result_svg"]()
+    assert (script.parent / "result.svg").read_text(encoding="utf-8") == figure
+    assert (script.parent / "report.png").stat().st_size < 300_000
+
+
+def test_each_public_name_is_in_the_reference() -> None:
+    import randprune
+
+    listed = re.findall(
+        r"^\.\. auto\w+:: (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert set(randprune.__all__) - {"__version__"} <= set(listed)
 
 
 def documented_commands() -> list[tuple[str, list[str]]]:

@@ -10,8 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from randprune import registry as registry_module
 from randprune.cost import Budget
@@ -154,7 +153,10 @@ def test_the_hash_follows_what_decides_the_result() -> None:
         ("seed = true", r"'seed' .* must be an integer\. Got True"),
         ('criterion = "l3"', r"'criterion' .*No criterion is called 'l3'\. Did you mean 'l2'"),
         ('critrion = "l1"', r"Unknown key 'critrion' in r\.toml\. Did you mean 'criterion'\?"),
-        ("zzz = 1", r"Unknown key 'zzz' in r\.toml\. The top level takes: job, seed, criterion"),
+        (
+            "zzz = 1",
+            r"Unknown key 'zzz' in r\.toml\. The top level takes: job, seed, plugins, ",
+        ),
         ("[serch]\nx = 1", r"Unknown key 'serch' .*Did you mean 'search'\?"),
         ("[search]\nmin_keep = 2", r"'search\.min_keep' .* less than or equal to 1\. Got 2"),
         ("[search]\nmin_keep = nan", r"'search\.min_keep' .* must be a finite number"),

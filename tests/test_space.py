@@ -9,8 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import randprune as rp
 from randprune.cost import QuadraticCost
@@ -38,7 +37,7 @@ def make_space(widths=(4, 6), multiplicity=2) -> Space:
     if len(widths) > 1:
         quadratic[0, 1] = quadratic[1, 0] = 4.5
     cost = QuadraticCost("macs", "multiply-adds", quadratic, np.arange(len(widths)) + 0.5, 7, full)
-    frozen = (FrozenChannels("end", "end.weight", 0, 10, 10, "the network's output"),)
+    frozen = (FrozenChannels("end", "end.weight", 0, 10, 10, "it defines the network's output"),)
     return Space(
         tuple(groups), frozen, {"macs": cost}, model="Net", inputs=(((1, 3, 8, 8), "float32"),)
     )

@@ -16,8 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from light_process import command
 from randprune.cost import QuadraticCost

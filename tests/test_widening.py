@@ -163,7 +163,7 @@ def test_a_budget_of_the_original_network_is_the_same_limit_on_the_wide_one() ->
     step = rp.widening_of(rp.widen(model, space, 1.5))
     budget = rp.Budget("macs", 0.5, 0.01)
     found = rp.RandomSearch().ask(
-        step.wide, wide_budget(step, budget), 50, np.random.default_rng(0)
+        step.wide, wide_budget(step.space, step.wide, budget), 50, np.random.default_rng(0)
     )
     shares = step.wide.cost("macs")(found) / space.cost("macs").dense
     assert (np.abs(shares - 0.5) <= 0.01 + 1e-12).all()

@@ -1,4 +1,8 @@
-"""Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks."""
+"""Random channel pruning: search, cut, repair, verify and fine-tune convolutional networks.
+
+Public are the modules that define `__all__`, with the names in it: this one, and those that
+docs/python-api.md lists. Every other module is private and may change with any version.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +12,44 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from randprune.artifact import load as load
-    from randprune.artifact import save as save
+    from randprune.artifact import load as load, save as save
     from randprune.cost import Budget as Budget
     from randprune.criteria import score as score
-    from randprune.errors import ArtifactError as ArtifactError
-    from randprune.errors import DataError as DataError
-    from randprune.errors import InfeasibleBudgetError as InfeasibleBudgetError
-    from randprune.errors import InvalidInputError as InvalidInputError
-    from randprune.errors import RandpruneError as RandpruneError
-    from randprune.errors import StorageError as StorageError
-    from randprune.errors import TrainerError as TrainerError
-    from randprune.errors import UnsupportedModelError as UnsupportedModelError
-    from randprune.errors import VerificationError as VerificationError
-    from randprune.errors import WeightsError as WeightsError
+    from randprune.errors import (
+        ArtifactError as ArtifactError,
+        DataError as DataError,
+        InfeasibleBudgetError as InfeasibleBudgetError,
+        InvalidInputError as InvalidInputError,
+        RandpruneError as RandpruneError,
+        StorageError as StorageError,
+        TrainerError as TrainerError,
+        UnsupportedModelError as UnsupportedModelError,
+        VerificationError as VerificationError,
+        WeightsError as WeightsError,
+    )
     from randprune.graph.trace import trace as trace
-    from randprune.jobs import PruneResult as PruneResult
-    from randprune.jobs import SearchResult as SearchResult
-    from randprune.jobs import prune as prune
-    from randprune.jobs import prune_from_scratch as prune_from_scratch
-    from randprune.jobs import repair as repair
-    from randprune.jobs import run_recipe as run_recipe
-    from randprune.jobs import run_scratch_recipe as run_scratch_recipe
-    from randprune.jobs import search as search  # type: ignore[no-redef]
-    from randprune.recipe import PruneRecipe as PruneRecipe
-    from randprune.recipe import ScratchRecipe as ScratchRecipe
-    from randprune.search import RandomSearch as RandomSearch
-    from randprune.search import UniformSearch as UniformSearch
-    from randprune.space import ChannelGroup as ChannelGroup
-    from randprune.space import FrozenChannels as FrozenChannels
-    from randprune.space import Selection as Selection
-    from randprune.space import Slot as Slot
-    from randprune.space import Space as Space
-    from randprune.surgery import cut as cut
-    from randprune.surgery import select as select
-    from randprune.surgery import verify as verify
-    from randprune.widening import widen as widen
-    from randprune.widening import widening_of as widening_of
+    from randprune.jobs import (  # type: ignore[no-redef]
+        PruneCurve as PruneCurve,
+        PruneResult as PruneResult,
+        SearchResult as SearchResult,
+        prune as prune,
+        prune_from_scratch as prune_from_scratch,
+        repair as repair,
+        run_recipe as run_recipe,
+        run_scratch_recipe as run_scratch_recipe,
+        search as search,
+    )
+    from randprune.recipe import PruneRecipe as PruneRecipe, ScratchRecipe as ScratchRecipe
+    from randprune.search import RandomSearch as RandomSearch, UniformSearch as UniformSearch
+    from randprune.space import (
+        ChannelGroup as ChannelGroup,
+        FrozenChannels as FrozenChannels,
+        Selection as Selection,
+        Slot as Slot,
+        Space as Space,
+    )
+    from randprune.surgery import cut as cut, select as select, verify as verify
+    from randprune.widening import widen as widen, widening_of as widening_of
 
 __version__ = "0.1.0"
 
@@ -68,6 +73,7 @@ _HOMES = {
     ),
     "randprune.graph.trace": ("trace",),
     "randprune.jobs": (
+        "PruneCurve",
         "PruneResult",
         "SearchResult",
         "prune",

@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from randprune.errors import InvalidInputError
 
+__all__ = ["Budget", "Cost", "FloatArray", "QuadraticCost"]
+
 FloatArray = npt.NDArray[np.float64]
+
+LATENCY = "latency"
+"""The metric that is measured, in a runtime."""
+DEFAULT_RUNTIME = "onnxruntime"
 
 # Rows are costed in blocks of about this many bytes, so that a block and its product with the
 # quadratic part stay in a core's L2 cache: three times faster than one pass over a large batch.
@@ -46,6 +52,25 @@ class Cost(Protocol):
 
     def __call__(self, widths: npt.ArrayLike) -> FloatArray:
         """Cost of each configuration: integer (..., G) -> float64 (...)."""
+        ...
+
+
+@runtime_checkable
+class StructuredCost(Cost, Protocol):
+    """A cost that knows what one group alone changes, which searches ask for all the time.
+
+    Any other cost is evaluated afresh for each change.
+    """
+
+    def profile(self, widths: npt.ArrayLike, group: int, levels: npt.ArrayLike) -> FloatArray:
+        """Cost (N, L) of `widths` (N, G) with one group at each of `levels` (L,).
+
+        Up to a constant that may differ from row to row.
+        """
+        ...
+
+    def moved(self, widths: npt.ArrayLike, steps: npt.ArrayLike) -> FloatArray:
+        """Cost after moving one group alone, for each group: (..., G), (..., G) -> (..., G)."""
         ...
 
 
@@ -118,6 +143,20 @@ class QuadraticCost:
         mixed = self._mixed(w.reshape(math.prod(w.shape[:-1]), self.linear.size))
         return 2.0 * mixed.reshape(w.shape) + self.linear
 
+    def profile(self, widths: npt.ArrayLike, group: int, levels: npt.ArrayLike) -> FloatArray:
+        """Cost (N, L) of `widths` (N, G) with one group at each of `levels` (L,).
+
+        Up to a constant that may differ from row to row.
+        """
+        w, at = np.asarray(widths, dtype=np.float64), np.asarray(levels, dtype=np.float64)
+        square = self.quadratic[group, group]
+        slope = 2.0 * (w @ self.quadratic[:, group] - square * w[:, group])
+        slope += self.linear[group]
+        found: FloatArray = slope[:, None] * at
+        if square:
+            found += square * at**2
+        return found
+
     def moved(self, widths: npt.ArrayLike, steps: npt.ArrayLike) -> FloatArray:
         """Cost after moving one group alone, for each group: (..., G), (..., G) -> (..., G).
 
@@ -177,6 +216,7 @@ class Budget:
 
     ``Budget("macs", 0.5)`` keeps half of the multiply-adds: a configuration fits when
     ``|cost / dense - ratio| <= tolerance`` (tolerance is a share of the dense cost, default 0.005).
+    Of the metric "latency", `runtime`, `threads` and `batch` say what is measured.
 
     Raises:
         InvalidInputError: a parameter of another type, or outside of its range.
@@ -186,11 +226,21 @@ class Budget:
         Budget(metric='macs', ratio=0.5, tolerance=0.005)
         >>> Budget("params", 0.3, tolerance=0.01).ratio
         0.3
+        >>> Budget("latency", 0.5, runtime="torch", threads=2).runs_in
+        'torch'
     """
 
     metric: str
     ratio: float
     tolerance: float = 0.005
+    runtime: str = ""
+    threads: int = 1
+    batch: int = 1
+
+    def __repr__(self) -> str:
+        names = ["metric", "ratio", "tolerance"]
+        names += ["runtime", "threads", "batch"] if self.metric == LATENCY else []
+        return f"Budget({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str):
@@ -212,6 +262,24 @@ class Budget:
             raise InvalidInputError(
                 f"The 'tolerance' parameter of Budget must be in (0, 1). Got {self.tolerance!r}."
             )
+
+        for name in ("threads", "batch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidInputError(
+                    f"The {name!r} parameter of Budget must be an integer of at least 1. "
+                    f"Got {value!r} instead."
+                )
+        if (self.runtime, self.threads, self.batch) != ("", 1, 1) and self.metric != LATENCY:
+            raise InvalidInputError(
+                "The 'runtime', 'threads' and 'batch' parameters of Budget go with the metric "
+                f"'latency'. Got the metric {self.metric!r}."
+            )
+
+    @property
+    def runs_in(self) -> str:
+        """The runtime of a latency."""
+        return self.runtime or DEFAULT_RUNTIME
 
     def fits(self, cost: Cost, widths: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which configurations are within the budget: (..., G) -> bool (...)."""

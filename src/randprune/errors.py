@@ -10,6 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "InfeasibleBudgetError",
+    "InvalidInputError",
+    "MemoryLimitError",
+    "RandpruneError",
+    "StorageError",
+    "TrainerError",
+    "UnsupportedModelError",
+    "VerificationError",
+    "WeightsError",
+]
+
 
 class RandpruneError(Exception):
     """Base of all errors raised on purpose. ``exit_code`` is what the command line returns."""

@@ -27,6 +27,8 @@ from randprune.atomic import write_file
 from randprune.errors import InvalidInputError, UnsupportedModelError, VerificationError
 from randprune.graph.program import EXPORTING, Inputs, as_inputs, in_mode, private_copy
 
+__all__ = ["Exported", "export"]
+
 Format = Literal["onnx", "pt2"]
 
 _FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}
@@ -44,7 +46,7 @@ class Exported:
         format: "onnx" or "pt2".
         size_bytes: of the file.
         batch: the batch size it takes; None where it takes any.
-        difference: max |difference| / max |output| between the file's and the network's outputs.
+        difference: `max |difference| / max |output|` between the file's and the network's outputs.
     """
 
     path: Path
@@ -70,7 +72,7 @@ def export(
         path: the file, replaced if it exists.
         example_inputs: one tensor, or a tuple of the positional inputs; their values do not matter.
         any_batch: leave the first axis of every input free; otherwise it stays as in the example.
-        tolerance: largest allowed max |difference| / max |output| on random inputs.
+        tolerance: largest allowed `max |difference| / max |output|` on random inputs.
         seed: draws these inputs.
 
     Raises:
@@ -87,7 +89,7 @@ def export(
             f"Got {target.name!r} instead."
         )
     if form == "onnx":
-        _require_extra()
+        require_extra("Writing ONNX")
     inputs = as_inputs(example_inputs)
     frozen = in_mode(private_copy(network))
     with EXPORTING, _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -106,17 +108,31 @@ def export(
                 f"{difference:.2e} (tolerance {tolerance:.0e}). The file was not written."
             )
         write_file(target, draft.read_bytes())
-    batch = None if any_batch else int(_tensors(inputs)[0].shape[0])
+    batch = None if any_batch else int(tensors_in(inputs)[0].shape[0])
     return Exported(target, form, target.stat().st_size, batch, difference)
 
 
-def _require_extra() -> None:
+def require_extra(what: str) -> None:
+    """Raise an InvalidInputError where packages are missing that `what` needs."""
     missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
         raise InvalidInputError(
-            f"Writing ONNX needs {', '.join(missing)}: pip install 'randprune[export]'. "
-            "A .pt2 file needs no extra."
+            f"{what} needs {', '.join(missing)}: pip install 'randprune[export]'. "
+            "torch itself (a .pt2 file, the runtime 'torch') needs no extra."
         )
+
+
+def write_network(
+    network: nn.Module, path: Path, example_inputs: Inputs, *, any_batch: bool = False
+) -> None:
+    """Write a network as ONNX without comparing outputs, as `export` does.
+
+    Raises:
+        UnsupportedModelError: it cannot be exported.
+    """
+    frozen = in_mode(private_copy(network))
+    with EXPORTING, _quiet(), torch.no_grad():
+        _write_onnx(_program(frozen, as_inputs(example_inputs), any_batch), path)
 
 
 def _program(network: nn.Module, inputs: tuple[Any, ...], any_batch: bool) -> ExportedProgram:
@@ -174,7 +190,7 @@ def _difference(
         else x
         for x in (inputs if batch is None else _resized(inputs, batch))
     )
-    expected = _tensors(network(*drawn))
+    expected = tensors_in(network(*drawn))
     got = _run_pt2(path, drawn) if form == "pt2" else _run_onnx(path, drawn)
     if [y.shape for y in got] != [y.shape for y in expected]:
         raise VerificationError(
@@ -190,7 +206,7 @@ def _difference(
 
 
 def _run_pt2(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    return _tensors(torch.export.load(path).module()(*inputs))
+    return tensors_in(torch.export.load(path).module()(*inputs))
 
 
 def _run_onnx(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
@@ -198,17 +214,17 @@ def _run_onnx(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [slot.name for slot in session.get_inputs()]
-    feed = {name: x.numpy() for name, x in zip(names, _tensors(inputs), strict=True)}
+    feed = {name: x.numpy() for name, x in zip(names, tensors_in(inputs), strict=True)}
     return [torch.from_numpy(y) for y in session.run(None, feed)]
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
+def tensors_in(value: Any) -> list[torch.Tensor]:
     """All tensors in nested outputs, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     parts = value.values() if isinstance(value, dict) else value
     nested = isinstance(value, dict | Sequence) and not isinstance(value, str)
-    return [tensor for part in parts for tensor in _tensors(part)] if nested else []
+    return [tensor for part in parts for tensor in tensors_in(part)] if nested else []
 
 
 def _resized(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:

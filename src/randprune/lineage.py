@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from randprune.errors import ArtifactError
+from randprune.errors import ArtifactError, InvalidInputError
 from randprune.space import Selection, Space
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -178,6 +178,20 @@ def _keep(model: nn.Module, plan: CutPlan) -> None:
         model.meta[_ATTRIBUTE] = plan
     else:
         object.__setattr__(model, _ATTRIBUTE, plan)
+
+
+def selection_of(network: nn.Module) -> Selection:
+    """What the last step that made the network kept.
+
+    Raises:
+        InvalidInputError: it is an unchanged network.
+    """
+    plan = plan_of(network)
+    if plan is None:
+        raise InvalidInputError(
+            f"This {type(network).__name__} was not cut. Call randprune.cut on it first."
+        )
+    return plan.selection
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

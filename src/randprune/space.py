@@ -18,6 +18,8 @@ import numpy.typing as npt
 from randprune.cost import Cost, QuadraticCost
 from randprune.errors import ArtifactError, InvalidInputError
 
+__all__ = ["ChannelGroup", "FrozenChannels", "IntArray", "Role", "Selection", "Slot", "Space"]
+
 IntArray = npt.NDArray[np.int64]
 Role = Literal["out", "in", "pass"]
 
@@ -136,7 +138,7 @@ class Selection:
         return cls(kept, document.get("fingerprint", ""))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Space:
     """All configurations of one traced network.
 
@@ -178,6 +180,21 @@ class Space:
     outputs: tuple[int, ...] | None = None
     within: tuple[str, ...] = ()
     _cache: dict[str, str] = field(init=False, default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """The groups, what is frozen and the dense costs, on a page at most."""
+        costs = ", ".join(f"{name} {cost.dense:,.0f}" for name, cost in self.costs.items())
+        groups = [f"  {g.name}: {g.width} channels, {len(g.slots)} slots" for g in self.groups]
+        frozen = [f"  {f.layer}: {f.channels} of {f.width} stay, {f.reason}" for f in self.frozen]
+        return "\n".join(
+            [
+                f"Space of {self.model or 'a network'}: {len(groups)} channel groups, "
+                f"{int(self.widths.sum()):,} channels; {costs or 'no costs'}",
+                *_at_most(groups, 24, "groups"),
+                *(["Frozen:"] if frozen else []),
+                *_at_most(frozen, 12, "frozen"),
+            ]
+        )
 
     @property
     def widths(self) -> IntArray:
@@ -225,7 +242,10 @@ class Space:
 
     def check_widths(self, widths: npt.ArrayLike) -> IntArray:
         """`widths` as int64 (G,), or an error that names the first group that does not fit."""
-        array = np.asarray(widths)
+        try:
+            array = np.asarray(widths)
+        except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors elsewhere
+            array = np.array(None)
         if array.shape != (len(self.groups),) or not np.issubdtype(array.dtype, np.integer):
             raise InvalidInputError(
                 f"A configuration of this space must be {len(self.groups)} integers. "
@@ -246,6 +266,12 @@ class Space:
                 "The 'selection' parameter must be a Selection, as `select` returns it. "
                 f"Got {type(selection).__name__} instead."
             )
+        sound = isinstance(selection.kept, tuple | list) and all(map(_is_positions, selection.kept))
+        if not sound:
+            raise InvalidInputError(
+                "The kept channels of a Selection must be one array of integers (n,) for each "
+                f"group. Got {selection.kept!r:.100} instead."
+            )
         if len(selection) != len(self.groups):
             raise InvalidInputError(
                 f"The selection has {len(selection)} groups, the space {len(self.groups)}."
@@ -257,7 +283,7 @@ class Space:
             )
         for group, kept in zip(self.groups, selection, strict=True):
             inside = kept.size > 0 and kept[0] >= 0 and kept[-1] < group.width
-            if not inside or np.any(np.diff(kept) <= 0):
+            if not inside or np.any(kept[1:] <= kept[:-1]):
                 raise InvalidInputError(
                     f"Group {group.name!r}: kept channels must be sorted, distinct and within "
                     f"0..{group.width - 1}, at least one. Got {kept.tolist()[:8]}..."
@@ -341,6 +367,10 @@ def _numbers_to_json(group: ChannelGroup) -> dict[str, Any]:
     return {"numbers": [_slot_to_json(s) for s in group.numbers]} if group.numbers else {}
 
 
+def _is_positions(kept: Any) -> bool:
+    return isinstance(kept, np.ndarray) and kept.ndim == 1 and kept.dtype.kind in "iu"
+
+
 def _slot_to_json(slot: Slot) -> dict[str, Any]:
     return {
         "tensor": slot.tensor,
@@ -374,3 +404,9 @@ def _pack(index: IntArray) -> list[list[int]]:
 def _unpack(runs: Sequence[Sequence[int]], width: int) -> IntArray:
     flat = [start + step * i for start, step, count in runs for i in range(count)]
     return np.array(flat, dtype=np.int64).reshape(width, -1)
+
+
+def _at_most(lines: list[str], count: int, attribute: str) -> list[str]:
+    """The first lines, and how many more there are under which attribute."""
+    more = len(lines) - count
+    return lines if more <= 0 else [*lines[:count], f"  ... and {more} more, see .{attribute}"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,14 +104,14 @@ def widen_again(model: nn.Module, step: WidenStep) -> nn.Module:
     return remember_step(model, network, step)
 
 
-def wide_budget(step: WidenStep, budget: Budget) -> Budget:
+def wide_budget(original: Space, wide: Space, budget: Budget) -> Budget:
     """A budget relative to the original network, as one of the wide space: the same limits.
 
     Raises:
         InvalidInputError: more is asked than the wide network has.
     """
-    share = step.space.cost(budget.metric).dense / step.wide.cost(budget.metric).dense
-    return Budget(budget.metric, budget.ratio * share, budget.tolerance * share)
+    share = original.cost(budget.metric).dense / wide.cost(budget.metric).dense
+    return replace(budget, ratio=budget.ratio * share, tolerance=budget.tolerance * share)
 
 
 def _wide_widths(space: Space, factor: Factor, round_to: int) -> IntArray:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from forgery import Sound, mutated, outcome, read, signed, sound_files
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 import randprune as rp
 from randprune.lineage import named_tensors
@@ -82,14 +81,14 @@ def test_code_that_a_file_names_is_not_run(
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("timm:hf-hub:someone/network", {}, "is none of a known network"),
-        ("timm:local-dir:/etc", {}, "is none of a known network"),
-        ("timm:../../etc", {}, "is none of a known network"),
+        ("timm:hf-hub:someone/network", {}, "is not that of a known network"),
+        ("timm:local-dir:/etc", {}, "is not that of a known network"),
+        ("timm:../../etc", {}, "is not that of a known network"),
         ("timm:no_such_network", {}, "Unknown model"),
-        ("torchvision:models.resnet18", {}, "is none of a known network"),
+        ("torchvision:models.resnet18", {}, "is not that of a known network"),
         ("torchvision:get_model", {}, "Unknown model"),
         ("torchvision:fcn_resnet50", {}, "Unknown model"),
-        ("randprune:", {}, "is none of a known network"),
+        ("randprune:", {}, "is not that of a known network"),
         ("randprune:__class__", {}, "Unknown model"),
         ("torchvision:resnet18", {"weights": "DEFAULT"}, "declares no option 'weights'"),
         ("torchvision:resnet18", {"weights": None}, "declares no option 'weights'"),
@@ -293,7 +292,7 @@ def test_documents_that_are_no_header(content: str, tmp_path: Path) -> None:
 
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
-    with pytest.raises(rp.ArtifactError, match="no regular file"):
+    with pytest.raises(rp.ArtifactError, match="is not a regular file"):
         rp.load("/dev/zero")
     with pytest.raises(rp.ArtifactError, match="cannot be read: embedded null"):
         rp.load("a\0b")

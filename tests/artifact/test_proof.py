@@ -150,7 +150,7 @@ def test_a_forged_space_is_no_exact_cut(tmp_path: Path) -> None:
                 slot["index"] = [[3, -1, 4]]  # channel j of a with channel 3 - j of b
     path = signed(tmp_path / "forged.safetensors", header, tensors)
     rp.load(path, Sum)
-    with pytest.raises(rp.VerificationError, match=r"forged\.safetensors is no exact cut"):
+    with pytest.raises(rp.VerificationError, match=r"forged\.safetensors is not an exact cut"):
         check(path, network)
 
 

@@ -31,6 +31,16 @@ def network(channels: int = 8) -> nn.Sequential:
         )
 
 
+class Digits(nn.Sequential):
+    """A network for the digits with a place in recipes: `attacked:Digits`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(8, 10),
+        )  # fmt: skip
+
+
 def images() -> dict[str, tuple[Tensor, Tensor]]:
     """80 random images of four classes as `rp.prune` takes them."""
     drawn = torch.randn(80, 3, 8, 8, generator=torch.Generator().manual_seed(0))

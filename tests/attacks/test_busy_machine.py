@@ -239,10 +239,11 @@ def scratch_job(folder: Path, progress: Noticed) -> None:
 def bench_job(folder: Path, progress: Noticed) -> None:
     recipe = BenchRecipe.parse(
         {
-            "model": {"spec": "randprune:digits_cnn"},
+            "plugins": ["attacked"],
+            "model": {"spec": "attacked:Digits"},
             "data": {"spec": "digits", "calibration": 32, "search": 64},
             "pretrain": {"epochs": 1},
-            "budget": {"tolerance": 0.05},
+            "budget": {"tolerance": 0.2},
             "methods": {
                 "random_search": {"options": {"candidates": 1}},
                 "uniform": {},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacked import QUICK, images, network
+from attacked import QUICK, Digits, images, network
 from torch import Tensor, nn
 
 import randprune as rp
@@ -34,14 +34,8 @@ class Limited(nn.Module):
         return self.inner(x)
 
 
-class LimitedDigits(nn.Sequential):
+class LimitedDigits(Digits):
     """Likewise, for the digits and with a place in a recipe."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(), nn.Linear(8, 10),
-        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting() and len(x) > LIMIT:
@@ -60,7 +54,7 @@ class LimitedDigits(nn.Sequential):
 )
 def test_libraries_tell_it_in_many_ways(make: Any) -> None:
     with (
-        pytest.raises(MemoryError, match=r"does not suffice: .*smaller batches \(a\.b\)") as caught,
+        pytest.raises(MemoryError, match=r"enough memory: .*smaller batches \(a\.b\)") as caught,
         memory_errors("a.b"),
     ):
         make()
@@ -75,7 +69,9 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_a_job_says_which_batch_to_make_smaller_and_then_goes_on() -> None:
     settings = {**QUICK, "search": {"batch_size": 64}}
-    with pytest.raises(MemoryLimitError, match=r"primitive.*as in --set search\.batch_size=8"):
+    with pytest.raises(
+        MemoryLimitError, match=r"primitive.*as in --set search\.batch_size=8, which cal"
+    ):
         rp.prune(Limited(), images(), candidates=1, recovery="none", settings=settings)
     settings = {**QUICK, "search": {"batch_size": 8}}
     result = rp.prune(Limited(), images(), candidates=1, recovery="none", settings=settings)
@@ -112,4 +108,4 @@ def test_a_command_ends_with_a_code_of_its_own(
 
     monkeypatch.setattr("randprune.cli.app.app", full)
     assert main(["inspect", "x"]) == 11
-    assert "The memory does not suffice: Unable to allocate 74.5 GiB." in capsys.readouterr().err
+    assert "There is not enough memory: Unable to allocate 74.5 GiB." in capsys.readouterr().err

@@ -43,7 +43,6 @@ def shell(script: str, file: Path, **environment: str) -> subprocess.CompletedPr
         ["bash", "-c", script, "bash", sys.executable, "-c", STAND_IN, str(file)],
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
         env={**os.environ, **environment},
     )
@@ -86,16 +85,16 @@ def test_a_job_does_not_end_with_its_terminal(
 
 def test_a_whole_job_on_an_ascii_terminal_of_40_columns(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "randprune", "prune", "randprune:digits_cnn", "--data", "digits",
+        [sys.executable, "-m", "randprune", "prune", "attacked:Digits", "--data", "digits",
          "-n", "1", "--finalists", "1", "--recovery", "none", "--calibration", "32",
          "--search-images", "64", "--set", "finalists.recovery=",
          "--set", "output.latency_seconds=0", "-o", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii", "LC_ALL": "C",
-             "PYTHONUTF8": "0", "COLUMNS": "40", "LINES": "10"},
+             "PYTHONUTF8": "0", "COLUMNS": "40", "LINES": "10",
+             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).isascii()

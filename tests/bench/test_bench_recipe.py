@@ -30,8 +30,8 @@ def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
     ("changes", "message"),
     [
         ({"criteria": ["l3"]}, "No criterion is called 'l3'. Did you mean"),
-        ({"criteria": ["l1", "l1"]}, "criteria are named once each"),
-        ({"criteria": []}, "at least 1 item"),
+        ({"criteria": ["l1", "l1"]}, "criteria must name each criterion only once"),
+        ({"criteria": []}, "at least one criterion"),
         ({"methods": {**ROWS, "magic": {}}}, "No method is called 'magic'"),
         ({"methods": {**ROWS, "a/b": {"method": "uniform"}}}, "must not be empty or hold '/'"),
         ({"methods": {**ROWS, "uniform": {"options": {"x": 1}}}}, "'uniform' rejects"),
@@ -39,7 +39,7 @@ def test_a_comparison_without_its_controls_is_refused(name: str) -> None:
         ({"design": {"epochs": []}}, "at least 1 item"),
         ({"finetune": {"epochs": 3}}, r"finetune.epochs.*It means: not given here: the lengths"),
         ({"finetune": {"seed": 3}}, "finetune.seed"),
-        ({"recovery": "bn+bn"}, "each step once"),
+        ({"recovery": "bn+bn"}, "chain of different steps"),
         ({"desing": {}}, "Did you mean 'design'"),
     ],
 )

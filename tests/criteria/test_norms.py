@@ -145,7 +145,7 @@ class TestPlugIns:
 
     def test_missing_data_is_named(self, net, space):
         greedy = Planted(lambda c: [], needs=frozenset({"gradients"}))
-        with pytest.raises(rp.DataError, match="'planted' looks at gradients: give `data`"):
+        with pytest.raises(rp.DataError, match="'planted' needs gradients: give `data`"):
             rp.score(net, space, greedy)
 
     @pytest.mark.parametrize(

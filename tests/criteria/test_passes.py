@@ -186,7 +186,7 @@ def test_networks_that_fix_their_batch_size():
 @pytest.mark.parametrize("name", [*DATA_DRIVEN, "reconstruction"])
 class TestRefusals:
     def test_no_data(self, chain, name):
-        with pytest.raises(rp.DataError, match=f"{name}' looks at .*: give `data`"):
+        with pytest.raises(rp.DataError, match=f"{name}' needs .*: give `data`"):
             rp.score(*chain, name)
 
     def test_empty_data(self, chain, name):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.criteria.reconstruction import Reconstruction
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.elimination import Elimination, eliminate
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.replay import detached_tensors
-from randprune.recovery.statistics import collect_moments
 
 Matrix = npt.NDArray[np.float64]
 EVERYWHERE = 10_000

@@ -7,8 +7,7 @@ import os
 import pytest
 import torch
 from exactness import check, image
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from random_networks import networks
 from torch.utils._pytree import tree_leaves
 

@@ -24,7 +24,7 @@ class TestConvolution:
             ("0.bias", 0): ("pass", (8, 1)),
             ("2.weight", 1): ("in", (8, 1)),
         }
-        assert reasons_of(space) == {"3.2": "the network's output"}
+        assert reasons_of(space) == {"3.2": "it defines the network's output"}
 
     @pytest.mark.parametrize("bias", [True, False])
     @pytest.mark.parametrize("dimensions", [1, 2, 3])

@@ -135,7 +135,7 @@ class TestOutputs:
         net = Net(run, a=Conv(3, 6, 1), end=classifier(6))
         space = check(net, image())
         assert widths_of(space) == {}
-        assert reasons_of(space)["a"] == "the network's output"
+        assert reasons_of(space)["a"] == "it defines the network's output"
 
     def test_a_layer_that_is_never_used(self):
         net = Net(lambda s, x: s.end(s.a(x)), a=Conv(3, 6, 1), unused=Conv(6, 7, 1))

@@ -87,7 +87,7 @@ class TestWithin:
         reasons = reasons_of(space)
         assert reasons["backbone.mid"] == "leaves backbone and is read outside of it (view)"
         assert reasons["head.out"] == "leaves head and is read outside of it (view)"
-        assert reasons["second.2"] == "the network's output"
+        assert reasons["second.2"] == "it defines the network's output"
         assert space.within == self.PARTS
         assert [slot.tensor for slot in space.group("backbone.deep").with_role("in")] == [
             "head.hidden.weight"

@@ -8,7 +8,8 @@ import pytest
 from pruning_jobs import SETTINGS, digits, job
 
 from randprune.cli.app import main
-from randprune.cli.prune import resolve
+from randprune.cli.flags import Asked
+from randprune.cli.recipes import job_recipe
 from randprune.errors import InvalidInputError
 from randprune.recipe import PruneRecipe
 from randprune.recipe.presets import preset_meaning, preset_names, preset_text, with_preset
@@ -64,7 +65,7 @@ def test_commands_take_one_and_flags_win() -> None:
         "preset": "paper",
         "criterion": "l2",
     }
-    recipe = resolve(given, None)
+    recipe = job_recipe(PruneRecipe, Asked(given))
     assert (recipe.criterion, recipe.search.strategy) == ("l2", "random")
 
 

@@ -239,7 +239,8 @@ def test_progress_covers_every_phase() -> None:
     job(None, watch, candidates=3)
     names = [name for name, _, _ in watch.phases]
     assert names == [
-        "trace", "dense", "calibrate", "search", "controls", "finalists", "verify",
+        "trace", "dense", "calibrate", "scores", "tables", "search", "controls", "finalists",
+        "verify",
         "finetune/searched", "test",
     ]  # fmt: skip
     assert watch.finished == names
@@ -344,7 +345,8 @@ def test_killed_in_fine_tuning_it_goes_on_and_ends_the_same(
 
 
 @pytest.mark.parametrize(
-    ("phase", "done"), [("calibrate", 1), ("controls", 1), ("finalists", 1), ("test", 2)]
+    ("phase", "done"),
+    [("calibrate", 1), ("tables", 5), ("controls", 1), ("finalists", 1), ("test", 2)],
 )
 def test_interrupted_by_the_keyboard_it_goes_on(
     whole: PruneResult, tmp_path: Path, phase: str, done: int
@@ -359,6 +361,25 @@ def test_interrupted_by_the_keyboard_it_goes_on(
     assert set(before[2]) <= set(result.networks)  # type: ignore[call-overload]
     assert result.winner == whole.winner
     assert equal_networks(result.model, whole.model)
+
+
+def test_killed_within_the_statistics_it_goes_on_there(whole: PruneResult, tmp_path: Path) -> None:
+    program = (
+        "import sys; from randprune.recovery import partial; partial.EVERY_SECONDS = 0.0; "
+        "from pruning_jobs import *; job(sys.argv[1], Watch('calibrate', 1))"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parent, capture_output=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    watch = Watch()
+    result = job(tmp_path, watch)
+    # 200 images in batches of 128: the first batch is not seen again.
+    assert ("calibrate", 200, 128) in watch.phases
+    assert [done for phase, done, _ in watch.steps if phase == "calibrate"] == [200]
+    assert equal_networks(result.model, whole.model)
+    assert [c.scores for c in result.candidates] == [c.scores for c in whole.candidates]
 
 
 def test_an_engine_that_was_measured_is_kept_for_the_next_process(

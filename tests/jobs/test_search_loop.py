@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from randprune.bench.methods import RandomSearchMethod
-from randprune.bench.methods import base as methods_module
+from randprune.bench.methods import RandomSearchMethod, base as methods_module
 from randprune.cost import Budget
 from randprune.errors import DataError
 from randprune.jobs.search import search

@@ -10,9 +10,9 @@ from torch import nn
 import randprune as rp
 from randprune.errors import DataError
 from randprune.recovery.batch_norm import closed_form, recalibrate
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
-from randprune.recovery.statistics import collect_moments
 
 
 def test_measured_statistics_are_the_mean_over_batches() -> None:

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 import randprune as rp
 from randprune.errors import InvalidInputError
 from randprune.graph.layers import Geometry
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import refit, repair
 from randprune.recovery.replay import Layer
-from randprune.recovery.statistics import Moments, SiteMoments, collect_moments
+from randprune.recovery.statistics import Moments, SiteMoments
 from randprune.space import Selection
 
 EVERYWHERE = 10_000

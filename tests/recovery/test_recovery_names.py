@@ -12,10 +12,10 @@ import randprune as rp
 from randprune.errors import DataError, InvalidInputError
 from randprune.recovery import DenseStatistics, Recovery, Sequential, parse, recover, recoveries
 from randprune.recovery.batch_norm import recalibrate
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair
-from randprune.recovery.statistics import collect_moments
 
 
 def test_names_are_chains_of_steps() -> None:
@@ -33,7 +33,7 @@ def test_names_are_chains_of_steps() -> None:
     [
         ("least_square", "Did you mean 'least_squares'"),
         ("bn+none", "No recovery is called 'none'"),
-        ("bn+bn", "each step once"),
+        ("bn+bn", "chain of different steps"),
     ],
 )
 def test_unknown_and_repeated_steps_are_refused(name: str, message: str) -> None:

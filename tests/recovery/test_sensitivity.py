@@ -12,12 +12,12 @@ from torch import nn
 
 import randprune as rp
 from randprune.errors import DataError
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.elimination import eliminate
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.replay import detached_tensors
 from randprune.recovery.sensitivity import measured_tables, table
-from randprune.recovery.statistics import collect_moments
 from randprune.space import Selection
 
 

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import repair
 from randprune.recovery.replay import Replay
 from randprune.recovery.sequential import Options, SequentialRepair, clamped_target, images_within
-from randprune.recovery.statistics import collect_moments
 
 
 def error(small: nn.Module, network: nn.Module, x: Tensor) -> float:

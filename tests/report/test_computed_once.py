@@ -13,13 +13,17 @@ import pytest
 from randprune.bench import BenchRun, analysis
 from randprune.bench.keys import Row
 from randprune.report import RunRecord, report_of
-from randprune.report.bench import figures as bench_figures
-from randprune.report.bench import findings
-from randprune.report.bench import records as bench_records
-from randprune.report.bench import tables as bench_tables
-from randprune.report.run import analysis as run_analysis
-from randprune.report.run import figures as run_figures
-from randprune.report.run import tables as run_tables
+from randprune.report.bench import (
+    figures as bench_figures,
+    findings,
+    records as bench_records,
+    tables as bench_tables,
+)
+from randprune.report.run import (
+    analysis as run_analysis,
+    figures as run_figures,
+    tables as run_tables,
+)
 from randprune.report.write import write_files
 from randprune.store import Accuracy
 from randprune.testing import write_bench_run

@@ -234,6 +234,25 @@ def test_latency_without_a_match_gives_no_speedup(run: Run) -> None:
     assert [column.name for column in table.columns] == ["network", "latency"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "headline"),
+    [((0.4, 0.5, 0.6), "2.0× faster, 90.0 % test"), ((0.5, 1.0, 2.0), "90.0 % test")],
+)
+def test_a_speed_that_may_be_chance_is_no_headline(
+    run: Run, seconds: tuple[float, ...], headline: str
+) -> None:
+    dense = Latency((1.0, 1.0, 1.0), 1, interleaved=True)
+    run.put_network(NetworkRow("dense", "dense", "dense", latency=(dense,)))
+    pruned = Latency(seconds, 1, interleaved=True)
+    run.put_network(
+        NetworkRow("best", "searched", "repaired", Accuracy(90, 100), latency=(pruned,))
+    )
+    report = report_of(run)
+    assert said(report.headline).partition(": ")[2].startswith(headline)
+    tile = next(tile for tile in report.page.tiles if tile.label == "Speed")
+    assert (said(tile.value) == "undecided") == ("faster" not in headline)
+
+
 def test_candidates_come_best_first_and_cut_short_on_the_page(run: Run) -> None:
     run.record_candidates(Candidate(i, (1,), scores={"search_top1": i / 500}) for i in range(500))
     record = RunRecord.of(run)
@@ -293,7 +312,7 @@ def test_large_pools_keep_the_page_light(run: Run) -> None:
     assert len(page_of(record)) < 2_000_000
     chart = next(chart for chart in charts_of(record) if chart.id == "spread")
     assert sum(chart.marks[0].y) == 8000  # type: ignore[arg-type, union-attr]
-    assert "8,000 random configurations" in chart.text
+    assert "8,000 candidates" in chart.text
 
 
 # -- files -----------------------------------------------------------------------------------------

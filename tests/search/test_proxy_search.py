@@ -4,8 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
 import randprune.search.lagrangian as lagrangian_module

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
 import randprune.search.random as random_module

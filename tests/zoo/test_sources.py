@@ -325,7 +325,7 @@ def test_missing_folders_and_unknown_names(tmp_path):
         load_data("imagefolders:here")
     with pytest.raises(InvalidInputError, match="no option 'sise'; it has size, mean"):
         load_data("digits", sise=3)
-    with pytest.raises(InvalidInputError, match="embedded"):
+    with pytest.raises(InvalidInputError, match="takes no folder"):
         load_data("digits:here")
     with pytest.raises(InvalidInputError, match="size >= 8"):
         load_data("digits", size=4)

@@ -61,7 +61,7 @@ def unpack(path: Path) -> tuple[ArtifactHeader, dict[str, torch.Tensor]]:
         metadata = metadata_of(content)
     except Exception as error:  # safetensors and torch raise many kinds for damaged files
         raise ArtifactError(
-            f"The file {path} is no .safetensors file, or corrupt or truncated: {error}. "
+            f"The file {path} is not a .safetensors file, or it is corrupt or truncated: {error}. "
             "Save or fetch it again."
         ) from error
     if _KEY not in metadata:
@@ -103,7 +103,7 @@ def _content(path: Path) -> bytes:
     try:
         # A device or a pipe might never end; a folder says so itself.
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise ArtifactError(f"{path} is no regular file. Save the network to a file first.")
+            raise ArtifactError(f"{path} is not a regular file. Save the network to a file first.")
         return path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"The file {path} does not exist. Check the path.") from None

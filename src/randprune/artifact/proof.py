@@ -155,7 +155,7 @@ def _exact_cut(header: ArtifactHeader, network: nn.Module, path: Path) -> tuple[
         return add_parameters(exact, header.gained), worst
     except VerificationError as error:
         raise VerificationError(
-            f"The network in {path} is no exact cut of the dense one. {error}"
+            f"The network in {path} is not an exact cut of the dense one. {error}"
         ) from error
     except Exception as error:  # a forged step can break a network anywhere
         kind = "" if isinstance(error, RandpruneError) else f"{type(error).__name__}: "

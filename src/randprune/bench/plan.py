@@ -142,7 +142,7 @@ class BenchPlan:
             "seconds": self.seconds,
         }
 
-    def lines(self) -> list[str]:
+    def lines(self) -> list[tuple[str, str]]:
         """The plan in words."""
         recipe = self.recipe
         scratch = recipe.setting == "scratch"
@@ -156,23 +156,26 @@ class BenchPlan:
             each = self.shared_images // length
             kind = " from random weights"
             shared = [
-                f"shared      weights of all widths, {length} epochs of {each:,} "
-                f"images: {takes['prepare']}"
+                (
+                    "shared",
+                    f"weights of all widths, {length} epochs of {each:,} "
+                    f"images: {takes['prepare']}",
+                )
             ]
         return [
-            f"benchmark   {recipe.title}: {recipe.network.spec} on {recipe.images.spec}, "
-            f"{recipe.budget.ratio:.0%} of the {recipe.budget.metric}",
-            f"rows        {len(rows)}: {', '.join(rows)}",
+            ("benchmark", f"{recipe.title}: {recipe.network.spec} on {recipe.images.spec}, "
+                          f"{recipe.budget.ratio:.0%} of the {recipe.budget.metric}"),
+            ("rows", f"{len(rows)}: {', '.join(rows)}"),
             *shared,
-            f"proposals   {len(self.proposals)} ({recipe.design.draws} draws each), "
-            f"{self.candidates:,} candidates evaluated: {takes['propose']}",
-            f"trainings   {len(self.trainings)}{kind}, {epochs:,} epochs of "
-            f"{self.train_images:,} images in all: {takes['train']}",
-            f"machine     {self.workers} processes side by side, "
-            f"{self.images_per_second:,.0f} training images a second each",
-            f"compute     {self.macs:.3g} multiply-adds",
-            f"output      {recipe.output.folder}",
-        ]
+            ("proposals", f"{len(self.proposals)} ({recipe.design.draws} draws each), "
+                          f"{self.candidates:,} candidates evaluated: {takes['propose']}"),
+            ("trainings", f"{len(self.trainings)}{kind}, {epochs:,} epochs of "
+                          f"{self.train_images:,} images in all: {takes['train']}"),
+            ("machine", f"{self.workers} processes side by side, "
+                        f"{self.images_per_second:,.0f} training images a second each"),
+            ("compute", f"{self.macs:.3g} multiply-adds"),
+            ("output", recipe.output.folder),
+        ]  # fmt: skip
 
 
 def _epochs_times_macs(unit: Train, dense: float, half: float) -> float:

@@ -73,7 +73,7 @@ def _chosen(job: BenchJob, key: ProposalKey, meter: Meter, tell: Tell) -> Select
         return job.chosen(job.session.original.space.dense)
     selection = job.recipe.method(key.row.label).propose(_Row(job, key, meter, tell).task())
     job.session.space.check_selection(selection)
-    budget, ratio = job.recipe.budget, job.session.ratio(selection.widths)
+    budget, ratio = job.session.original.budget, job.session.ratio(selection.widths)
     if abs(ratio - budget.ratio) > budget.tolerance + 1e-9:
         raise InvalidInputError(
             f"The method proposed {ratio:.4f} of the {budget.metric}, outside the budget of "
@@ -135,9 +135,13 @@ class _Row:
 
     def proxy(self, widths: IntArray) -> FloatArray:
         """See `Task.proxy`."""
-        self.job.charge(self.meter, predicted=True)
         predict = self.job.predict
-        assert predict is not None
+        if predict is None:
+            raise InvalidInputError(
+                "Nothing predicts configurations from scratch: there is no trained network to make "
+                "tables of. Use task.evaluate, or a benchmark of the setting 'pretrained'."
+            )
+        self.job.charge(self.meter, predicted=True)
         return predict(widths)
 
     def rescore(self, selection: Selection) -> list[Tensor]:

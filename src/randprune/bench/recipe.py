@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
@@ -16,14 +15,11 @@ from randprune.bench.records import SCRATCH
 from randprune.bench.scratch_recipe import check_scratch, scratch_document
 from randprune.bench.sections import BenchKeys, FinetuneSection
 from randprune.errors import InvalidInputError
-from randprune.imports import import_named
 from randprune.recipe import (
-    DataSection,
-    ModelSection,
     SupernetSection,
     WidenSection,
 )
-from randprune.recipe.names import PLUGINS_TO_COME, plugins_to_come
+from randprune.recipe.names import plugins_to_come
 from randprune.search.feasible import check_grid
 
 S = TypeVar("S")
@@ -32,39 +28,10 @@ S = TypeVar("S")
 class BenchRecipe(BenchKeys):
     """A whole benchmark."""
 
-    @classmethod
-    def parse(
-        cls,
-        document: Mapping[str, Any],
-        where: str = "the recipe",
-        *,
-        context: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """See `RecipeBase.parse`; names that plug-ins may bring are checked by `resolved`."""
-        if context is None:
-            plugins = document.get("plugins")
-            missing = isinstance(plugins, list | tuple) and not set(plugins) <= set(sys.modules)
-            context = {PLUGINS_TO_COME: missing}
-        return super().parse(document, where, context=context)
-
     def resolved(self, where: str = "the recipe") -> Self:
-        """The same recipe with its plug-ins imported and every name checked: as a job starts.
-
-        Raises:
-            InvalidInputError: a plug-in that cannot be imported, a name that nobody registers, or
-                methods that do not fit together.
-        """
-        for name in self.plugins:
-            try:
-                import_named(name)
-            except ImportError as error:
-                raise InvalidInputError(
-                    f"The key 'plugins' in {where}: the module {name!r} cannot be imported "
-                    f"({error}). Give a module of an installed package or of the current "
-                    "directory, without '.py'."
-                ) from error
+        """See `JobRecipe.resolved`; methods are sound and fit together, too."""
         methods.names()  # those of installed packages, too
-        return self.parse(self.document(), where, context={})
+        return super().resolved(where)
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +75,7 @@ class BenchRecipe(BenchKeys):
                     'setting = "scratch".'
                 )
         if not self.criteria:
-            raise ValueError("criteria must have at least 1 item, what ranks channels.")
+            raise ValueError("criteria must name at least one criterion, which ranks channels.")
         if self.finetune is None:
             raise ValueError("finetune must not be None: it trains every proposed network.")
 
@@ -136,16 +103,6 @@ class BenchRecipe(BenchKeys):
                 "model.weights, or a section [pretrain] that trains it first. To search widths "
                 'without trained weights, set setting = "scratch".'
             )
-
-    @property
-    def network(self) -> ModelSection:
-        """The section [model]; raises an `InvalidInputError` where the recipe has none."""
-        return _given(self.model, "model", "randprune:resnet20")
-
-    @property
-    def images(self) -> DataSection:
-        """The section [data]; raises an `InvalidInputError` where the recipe has none."""
-        return _given(self.data, "data", "digits")
 
     @property
     def trained_by(self) -> FinetuneSection:
@@ -199,15 +156,7 @@ class BenchRecipe(BenchKeys):
         return self.rows(first)[0]
 
 
-def _given(section: S | None, name: str, example: str) -> S:
-    if section is None:
-        raise InvalidInputError(
-            f'The recipe has no [{name}] section. Add one, e.g. [{name}] with spec = "{example}".'
-        )
-    return section
-
-
 def _of_setting(section: S | None, name: str) -> S:
     if section is None:
-        raise InvalidInputError(f'[{name}] means something with setting = "scratch" alone.')
+        raise InvalidInputError(f'[{name}] has a meaning only with setting = "scratch".')
     return section

@@ -17,12 +17,11 @@ from typing import assert_never
 
 import torch
 
-from randprune.bench.describe import protocol_of
 from randprune.bench.execute import BATCH_KEYS, WORK, execute, opening
 from randprune.bench.finish import network_file
 from randprune.bench.keys import NetworkKey
 from randprune.bench.recipe import BenchRecipe
-from randprune.bench.records import BenchRun, DenseRecord
+from randprune.bench.records import DENSE, SCRATCH, BenchRun, DenseRecord, MethodInfo, Protocol
 from randprune.bench.results import Proposal, Training
 from randprune.bench.settings import BenchJob, open_job
 from randprune.bench.units import (
@@ -46,7 +45,7 @@ from randprune.bench.units import (
 from randprune.errors import DataError
 from randprune.evaluate.threads import decide, using
 from randprune.executors import Executor, Failure, InProcess, Processes
-from randprune.jobs.identity import describe, run_key
+from randprune.jobs.identity import describe, numbered, run_key
 from randprune.jobs.progress import Progress, Silent, phase
 from randprune.jobs.work_folder import WorkFolder
 from randprune.memory import memory_errors
@@ -141,7 +140,8 @@ class _Runner:
 
     def _describe(self) -> None:
         """Record on which network and images the run is, and write the recipe."""
-        describe(self.job.recipe, self.job.session, self.run, RECIPE_FILE, "randprune bench")
+        file = numbered(self.run, RECIPE_FILE)
+        describe(self.job.recipe, self.job.session, self.run, file, "randprune bench")
         if self.run.read(UseOfTestSet) is None:
             self.run.write(UseOfTestSet(0, 0))
 
@@ -189,7 +189,7 @@ class _Runner:
 
     @property
     def _dense(self) -> DenseRecord:
-        return self.run.get_typed(DenseRecord, DenseRecord.KEY)
+        return self.run.recorded(DenseRecord)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class _Runner:
         match outcome:
             case Prepared():
                 self.run.write(self.run.read(DenseRecord) or outcome.dense)
-                self.run.write(protocol_of(self.job, outcome.weights_hash))
+                self.run.write(_protocol_of(self.job, outcome.weights_hash))
                 for row in outcome.epochs:
                     self.run.record_epoch(row.network, row.epoch, row.metrics)
                 self._count(before_final=outcome.opened)
@@ -251,13 +251,55 @@ class _Runner:
         One that ends after a final evaluation could have been chosen by it: then the test set was
         open before.
         """
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self._count(before_final=max(0, use.final - use.before_final) + opened)
 
     def _count(self, *, before_final: int = 0, final: int = 0) -> None:
         """Count how often the test set was opened."""
-        use = self.run.get_typed(UseOfTestSet, UseOfTestSet.KEY)
+        use = self.run.recorded(UseOfTestSet)
         self.run.write(UseOfTestSet(use.before_final + before_final, use.final + final))
+
+
+def _protocol_of(job: BenchJob, hash_of_weights: str) -> Protocol:
+    """The rules of a run in its records."""
+    recipe, seeds = job.recipe, job.session.seeds
+    described = []
+    for label, section in recipe.methods.items():
+        method = recipe.method(label)
+        described.append(
+            MethodInfo(
+                label=label,
+                method=recipe.method_name(label),
+                options=section.options,
+                criteria=recipe.criteria_of(label),
+                epochs=recipe.epochs_of(label),
+                words=method.words,
+            )
+        )
+    if recipe.setting == "scratch":
+        words = "The dense network at full width, trained like all others: no method of the budget."
+        described.append(MethodInfo(DENSE, DENSE, {}, (SCRATCH,), recipe.epochs_of(DENSE), words))
+    design = recipe.design
+    return Protocol(
+        title=recipe.title,
+        setting=recipe.setting,
+        weights_hash=hash_of_weights,
+        methods=tuple(described),
+        reference=recipe.reference,
+        draw_seeds=tuple(seeds.seed("draw", draw) for draw in range(design.draws)),
+        training_seeds=tuple(seeds.seed("training", 0, n) for n in range(design.trainings)),
+        recovery=recipe.recovery,
+        study=recipe.study,
+        rank_by=recipe.proposals.rank_by,
+        min_keep=recipe.proposals.min_keep,
+        round_to=recipe.proposals.round_to,
+        finetune=recipe.trained_by.model_dump(),
+        margin=design.margin,
+        confidence=design.confidence,
+        widen=recipe.widen.model_dump() if recipe.widen else {},
+        supernet=recipe.supernet.model_dump(exclude_none=True) if recipe.supernet else {},
+        notes=job.notes,
+    )
 
 
 def _executor(job: BenchJob, device: str | None) -> Executor[Unit, Outcome]:

@@ -37,7 +37,7 @@ def check_scratch(recipe: BenchKeys) -> None:
         ValueError: names the first such key, why, and what to do.
     """
     for what, why in _meaningless(recipe):
-        raise ValueError(f'{what} means nothing with setting = "scratch": {why}')
+        raise ValueError(f'{what} has no meaning with setting = "scratch": {why}')
 
 
 def _meaningless(recipe: BenchKeys) -> Iterator[tuple[str, str]]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from randprune.bench.records import Setting
 from randprune.errors import InvalidInputError
 from randprune.recipe import (
-    BudgetSection,
-    DataSection,
-    ModelSection,
+    JobRecipe,
     Names,
-    RecipeBase,
     Section,
     SupernetSection,
     WidenSection,
 )
+from randprune.recipe.job import Options
 from randprune.recipe.names import CriterionName, RecoveryName
 from randprune.recipe.prune import (
     BatchSize,
     EngineChoice,
     MinKeep,
-    Options,
     Rank,
     RankingImages,
     RankingPrecision,
@@ -34,7 +31,9 @@ from randprune.training.recipe import TrainRecipe
 
 def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise InvalidInputError(f"criteria are named once each. Got {', '.join(names)}.")
+        raise InvalidInputError(
+            f"criteria must name each criterion only once. Got {', '.join(names)}."
+        )
     return names
 
 
@@ -141,10 +140,8 @@ class OutputSection(Section):
     )
 
 
-class BenchKeys(RecipeBase):
+class BenchKeys(JobRecipe):
     """All keys of a benchmark's recipe, before anything is said of how they fit together."""
-
-    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
 
     job: Literal["bench"] = "bench"
     title: str = Field(default="Benchmark", description="what people call it.")
@@ -154,7 +151,6 @@ class BenchKeys(RecipeBase):
         description="what networks are made from: a trained network that is pruned (pretrained), "
         "or random weights at widths that are searched (scratch).",
     )
-    seed: int = Field(default=0, ge=0, description="what decides everything random.")
     plugins: Names = Field(
         default=(),
         description="modules to import first, which register methods, criteria, recoveries.",
@@ -170,9 +166,6 @@ class BenchKeys(RecipeBase):
                  "random_channels": MethodSection()},
         description="what is compared, one table for each method.",
     )  # fmt: skip
-    model: ModelSection | None = None
-    data: DataSection | None = None
-    budget: BudgetSection = BudgetSection()
     proposals: ProposalSection = ProposalSection()
     design: DesignSection = DesignSection()
     finetune: FinetuneSection | None = FinetuneSection.model_validate({})

@@ -5,6 +5,6 @@ Exit codes: 0 done, 1 unexpected, 2 to 9 by the kind of error (`randprune.errors
 """
 
 import randprune.cli.waiting  # noqa: F401 - first, before torch
-from randprune.cli.app import main
-
-__all__ = ["main"]
+from randprune.cli.app import (
+    main as main,
+)

@@ -19,11 +19,9 @@ from randprune.cli.demo import demo
 from randprune.cli.export import export
 from randprune.cli.inspect import inspect
 from randprune.cli.interrupt import kept_interrupts
-from randprune.cli.listing import listing
-from randprune.cli.presets import presets
-from randprune.cli.prune import prune
+from randprune.cli.listing import listing, presets
+from randprune.cli.prune import prune, scratch
 from randprune.cli.report import report
-from randprune.cli.scratch import scratch
 from randprune.cli.streams import lenient_streams
 from randprune.errors import RandpruneError, StorageError
 

@@ -16,9 +16,7 @@ _SHOWN = 20
 
 
 def check(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
-    ],
+    file: options.PrunedFile,
     dense: Annotated[
         Path,
         typer.Option(
@@ -28,15 +26,7 @@ def check(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="The dense architecture, where the file does not name it.",
-            show_default="by the file",
-        ),
-    ] = None,
+    model: options.Architecture = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 # Where output is piped, rows are kept whole up to this many columns.
 _PIPED_WIDTH = 120
+# Between columns; and what a column of texts keeps of its longest word before words are folded.
+_GAP, _FOLDED = 2, 16
 
 
 def output() -> Console:
@@ -38,28 +43,73 @@ def print_error(message: str) -> None:
     messages().print(f"[bold red]error:[/] {escape(text)}", soft_wrap=not sys.stderr.isatty())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Table:
-    """A plain table; a column whose title starts with ">" is set flush right.
+def print_lines(lines: Iterable[str], head: str = "") -> None:
+    """Lines on standard output, after a bold head; a terminal breaks them between words."""
+    text = Text.assemble((head, "bold"), "\n".join(lines))
+    output().print(text, soft_wrap=not sys.stdout.isatty())
 
-    Texts are printed as they are: square brackets are no markup.
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows of texts: a plain table, or where it does not fit, a block of lines for each row.
+
+    Numbers (columns whose title starts with ">") are set flush right and never broken; texts are
+    folded. They are printed as they are: square brackets are no markup.
     """
-    grid = Table(
-        title=escape(title) or None,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for column in columns:
-        right = column.startswith(">")
-        grid.add_column(
-            escape(column.removeprefix(">")),
-            justify="right" if right else "left",
-            no_wrap=right,
-            overflow="fold",
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [self._least(i) for i in range(len(self.columns))]
+        if sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
+            yield self._grid(widths)
+        else:
+            yield from self._blocks()
+
+    def _least(self, column: int) -> int:
+        """The cells that a column needs at least."""
+        texts = [self.columns[column].removeprefix(">"), *(row[column] for row in self.rows)]
+        if self.columns[column].startswith(">"):
+            return max(cell_len(line) for text in texts for line in text.split("\n"))
+        longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
+        return min(longest, _FOLDED)
+
+    def _grid(self, widths: Sequence[int]) -> Table:
+        grid = Table(
+            title=escape(self.title) or None,
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            pad_edge=False,
+            padding=(0, _GAP, 0, 0),
         )
-    for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
-    return grid
+        for column, width in zip(self.columns, widths, strict=True):
+            right = column.startswith(">")
+            grid.add_column(
+                escape(column.removeprefix(">")),
+                justify="right" if right else "left",
+                no_wrap=right,
+                min_width=width,
+                overflow="fold",
+            )
+        for row in self.rows:
+            grid.add_row(*(escape(cell) for cell in row))
+        return grid
+
+    def _blocks(self) -> Iterator[Text]:
+        if self.title:
+            yield Text(self.title, style="bold")
+        titles = [column.removeprefix(">").replace("\n", ", ") for column in self.columns]
+        for number, row in enumerate(self.rows):
+            if number:
+                yield Text()
+            for title, cell in zip(titles, row, strict=True):
+                yield Text.assemble((f"{title}: ", "bold"), cell, overflow="fold")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Listing:
+    """Rows under columns; a column whose title starts with ">" holds numbers, set flush right."""
+    return Listing(tuple(columns), tuple(tuple(row) for row in rows), title)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from randprune.cli import options
-from randprune.cli.console import output
+from randprune.cli.console import output, print_lines
 from randprune.cli.progress import progress
 from randprune.cli.prune import run
 
@@ -23,7 +23,10 @@ _TICKS = 100
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where everything goes.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="The folder for everything that the demo writes."
+        ),
     ] = Path("runs/demo"),
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -32,13 +35,13 @@ def demo(
 ) -> None:
     """Train a small network on handwritten digits, then prune it to half of its MACs.
 
-    Takes a minute or two on two cores. Nothing is downloaded: scikit-learn ships the images.
+    Takes a minute or two on two cores. Nothing is downloaded: the images are part of the package.
     """
     from randprune.recipe import PruneRecipe
 
     if not json:
         output().print(
-            "A small ResNet learns scikit-learn's handwritten digits; then half of its MACs go.\n"
+            "A small ResNet learns handwritten digits; then half of its MACs are cut away.\n"
             "Widths within the budget are proposed, cut, repaired without training, ranked on\n"
             "held-out images, and the best one is fine-tuned for 3 epochs.\n",
             markup=False,
@@ -62,9 +65,15 @@ def demo(
         outcome = run(recipe, shown)
     outcome.print(json=json)
     if not json:
+        print_lines(
+            [
+                "",
+                "All networks but the first have half of the MACs. The report opens in any "
+                "browser. Now yours:",
+                "",
+            ]
+        )
         output().print(
-            "\nAll networks but the first have half of the MACs. The report opens in any browser. "
-            "Now yours:\n\n"
             "  randprune inspect my_package.my_module:make_network --input 1x3x224x224\n"
             "  randprune prune my_package.my_module:make_network --weights weights.pth \\\n"
             "      --data imagefolder:FOLDER --budget 0.5 --epochs 3",
@@ -79,6 +88,7 @@ def _train(file: Path, seed: int, shown: Progress) -> None:
     import torch
 
     from randprune.atomic import write_file
+    from randprune.evaluate.threads import decide, using
     from randprune.jobs.progress import phase
     from randprune.training import TrainProgress, TrainRecipe, train
     from randprune.zoo.data import load_data
@@ -96,5 +106,6 @@ def _train(file: Path, seed: int, shown: Progress) -> None:
             done = (now.epoch - 1) * _TICKS + _TICKS * now.step // now.steps
             running.at(max(running.done, done), loss=now.loss)
 
-        trained = train(network, images, recipe, progress=tell).model
+        with using(decide().count):
+            trained = train(network, images, recipe, progress=tell).model
     write_file(file, safetensors.torch.save(dict(trained.state_dict())))

@@ -15,31 +15,23 @@ from randprune.report.format import size
 
 
 def export(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
-    ],
+    file: options.PrunedFile,
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
             metavar="FILE",
-            help="Ends in .onnx or .pt2 (torch.export), which chooses the format.",
+            help="The file to write. Its ending is the format: .onnx, or .pt2 for torch.export.",
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="The dense architecture, where the file does not name it.",
-            show_default="by the file",
-        ),
-    ] = None,
+    model: options.Architecture = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="A fixed batch size.", show_default="any"),
+        typer.Option(
+            "--batch", min=1, metavar="N", help="Fix the batch size to N.", show_default="any"
+        ),
     ] = None,
     input_shape: options.InputShape = None,
     seed: options.Seed = 0,

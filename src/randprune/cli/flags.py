@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from randprune.cli import options
 from randprune.cli.options import MODEL_HELP, RUN
 from randprune.cli.trust import check_folder, check_trust
 from randprune.errors import InvalidInputError
@@ -31,6 +32,7 @@ class Flag:
         text: the help.
         default: shown as the default, which the recipe has; "" shows none.
         panel: the heading that it stands under in the help.
+        several: the recipe's key that numbers with commas between them set instead, if any.
     """
 
     key: str
@@ -40,12 +42,13 @@ class Flag:
     text: str
     default: str = ""
     panel: str = ""
+    several: str = ""
 
     @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a Typer command: None or empty where it is not given."""
         taken: dict[type, Any] = {list: list[str], tuple: str}
-        annotation = taken.get(self.kind, self.kind)
+        annotation = str if self.several else taken.get(self.kind, self.kind)
         text = self.text + (f" [dim]\\[default: {self.default}][/]" if self.default else "")
         common: dict[str, Any] = {
             "metavar": self.metavar or None,
@@ -61,20 +64,29 @@ class Flag:
             annotation=Annotated[annotation | None, declared],
         )
 
-    def value(self, given: Any) -> Any:
-        """What the recipe gets.
+    def values(self, given: Any) -> dict[str, Any]:
+        """What the recipe gets, by key.
 
         Raises:
             InvalidInputError: no numbers where there should be.
         """
-        if self.kind is not tuple:
-            return given
+        if self.several:
+            numbers = self._numbers(given, "a number, or several with commas between them", "0.5")
+            if len(numbers) > 1:
+                return {self.several: numbers}
+            return {self.several: None, self.key: numbers[0]}
+        if self.kind is tuple:
+            several = "numbers with commas between them, one per channel"
+            return {self.key: self._numbers(given, several, "0.5,0.5,0.5")}
+        return {self.key: given}
+
+    def _numbers(self, given: str, takes: str, example: str) -> list[float]:
         try:
             return [float(part) for part in given.split(",")]
         except ValueError:
             raise InvalidInputError(
-                f"The option {self.names[0]} takes numbers with commas between them, one a "
-                f"channel, such as 0.5,0.5,0.5. Got {given!r} instead."
+                f"The option {self.names[0]} takes {takes}, such as {example}. Got {given!r} "
+                "instead."
             ) from None
 
 
@@ -83,71 +95,97 @@ WIDTHS, FINAL = "Shared weights and search", "Final training"
 
 # fmt: off
 PRUNE = (
-    Flag("model.spec", (), str, "[MODEL]", MODEL_HELP),
+    Flag("model.spec", (), str, "MODEL", MODEL_HELP),
     Flag("model.weights", ("--weights",), str, "FILE",
          "Trained weights: .safetensors, or .pt/.pth/.bin with tensors only.", "", NETWORK),
     Flag("model.num_classes", ("--num-classes",), int, "N",
-         "Outputs.", "the network's own", NETWORK),
+         "Number of classes that the network tells apart.", "the network's own", NETWORK),
     Flag("model.in_channels", ("--in-channels",), int, "N",
-         "Input channels.", "the network's own", NETWORK),
+         "Number of channels of the input.", "the network's own", NETWORK),
     Flag("model.freeze", ("--freeze",), list, "LAYER",
-         "Keep this layer's outputs (a name or a pattern such as 'layer4.*'); repeatable.",
+         "Never cut the output channels of this layer, a name or a pattern such as 'layer4.*'; can "
+         "be repeated.",
          "", NETWORK),
     Flag("model.allow", ("--allow",), list, "OPERATION",
-         "Also cut across this operation (layer_norm, ...), not exactly; repeatable.",
+         "Also cut channels that pass through this operation (layer_norm, ...), although the "
+         "result is then not exact; can be repeated.",
          "", NETWORK),
     Flag("model.as_graph", ("--as-graph/--as-module",), bool, "",
-         "Also cut what needs constants of the forward recomputed; gives a torch.fx graph.",
-         "as module", NETWORK),
+         "Also cut groups whose size is a constant in the forward pass. The pruned network is then "
+         "a torch.fx graph.", "as module", NETWORK),
     Flag("data.spec", ("--data",), str, "SOURCE",
-         "digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
+         "The data: digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR; for other tasks "
+         "segmentation:DIR, csv:FILE or package.module:callable.", "", IMAGES),
+    Flag("task.name", ("--task",), str, "TASK",
+         "What the network is for: classification, multi_label, regression, segmentation, or "
+         "outputs, which matches the outputs of the given network and needs no labels.",
+         "classification of labelled images, outputs for other data", IMAGES),
     Flag("data.options.size", ("--image-size",), int, "N",
-         "Height and width that images are brought to (imagefolder, digits).",
-         "the images' own where all are equally small, else 224", IMAGES),
+         "Height and width to which images are resized (imagefolder, digits).",
+         "the images' own size if all are equally small, else 224", IMAGES),
     Flag("data.options.mean", ("--mean",), tuple, "R,G,B",
-         "Mean of pixels in [0, 1], as the network was trained.",
-         "timm's for its networks, else the data source's", IMAGES),
+         "Mean of the pixels, scaled to [0, 1], with which the network was trained.",
+         "for timm networks what timm says, else the data source's", IMAGES),
     Flag("data.options.std", ("--std",), tuple, "R,G,B",
-         "Their standard deviation.", "likewise", IMAGES),
+         "Standard deviation of the pixels, like --mean.", "as for --mean", IMAGES),
     Flag("data.calibration", ("--calibration",), int, "N",
-         "Training images for repair and for criteria that look at data.",
+         "Number of training images for repair and for criteria that use data.",
          "10 %, at most 2000", IMAGES),
     Flag("data.search", ("--search-images",), int, "N",
-         "Training images that candidates are compared on: finalists on all of them, the others on "
-         "the first search.images (2000).", "20 %, at most 5000", IMAGES),
-    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE",
-         "What remains of the dense cost, in (0, 1].", "0.5", SEARCH),
+         "Number of training images on which candidates are compared: finalists on all of them, "
+         "the others on the first search.images (2000).", "20 %, at most 5000", IMAGES),
+    Flag("data.calibration_data", ("--calibration-data",), str, "SOURCE",
+         "Other images for repair and criteria, with which the network was not trained.", "",
+         IMAGES),
+    Flag("data.search_data", ("--search-data",), str, "SOURCE",
+         "Other images on which candidates are compared, also new to the network.", "", IMAGES),
+    Flag("budget.ratio", ("--budget", "-b"), float, "SHARE[,SHARE...]",
+         "Share of the dense network's cost that remains, in (0, 1]; several give a network each.",
+         "0.5", SEARCH, several="budget.ratios"),
     Flag("budget.metric", ("--metric",), str, "NAME",
-         "The cost that the budget limits: macs, params or activations.", "macs", SEARCH),
+         "The cost that the budget limits: macs, params, activations or latency.", "macs", SEARCH),
+    Flag("budget.ms", ("--latency-ms",), float, "MS",
+         "Milliseconds that a batch may take, instead of a share; means --metric latency.",
+         "", SEARCH),
+    Flag("budget.runtime", ("--runtime",), str, "NAME",
+         "Of a latency: onnxruntime, openvino, torch or torch.compile.", "onnxruntime", SEARCH),
+    Flag("budget.threads", ("--threads",), int, "N", "Of a latency: CPU threads.", "one", SEARCH),
+    Flag("budget.batch", ("--latency-batch",), int, "N",
+         "Of a latency: images a batch.", "one", SEARCH),
     Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
-         "How far from the budget is accepted.", "0.005", SEARCH),
+         "How far the cost may be from the budget.", "0.005", SEARCH),
     Flag("preset", ("--preset",), str, "NAME",
-         "Settings that the other options change: default, paper; see randprune presets.",
+         "Named settings to start from: default or paper. randprune presets shows them.",
          "default", SEARCH),
     Flag("criterion", ("--criterion",), str, "NAME",
-         "What ranks the channels of a group: reconstruction, l1, l2, random, ...",
+         "The criterion that ranks the channels of a group: reconstruction, l1, l2, random, ...",
          "reconstruction", SEARCH),
     Flag("search.strategy", ("--strategy",), str, "NAME",
-         "What proposes widths: lagrangian, random, uniform, evolution, ...", "lagrangian", SEARCH),
+         "The search strategy, which proposes widths: lagrangian, random, uniform, ...",
+         "lagrangian", SEARCH),
     Flag("search.candidates", ("--candidates", "-n"), int, "N",
-         "Configurations that are repaired and evaluated.", "100", SEARCH),
+         "Number of configurations that are repaired and evaluated.", "100", SEARCH),
     Flag("search.min_keep", ("--min-keep",), float, "SHARE",
-         "Least share of a group that stays.", "0.1", SEARCH),
+         "Smallest share of its channels that a group may keep.", "0.1", SEARCH),
     Flag("search.round_to", ("--round-to",), int, "N",
-         "Widths are multiples of this number.", "1", SEARCH),
+         "Make every width a multiple of this number.", "1", SEARCH),
     Flag("search.rank_by", ("--rank-by",), str, "NAME",
-         "What ranks candidates: kl (to the dense network), loss or accuracy.", "kl", SEARCH),
+         "What candidates are ranked by: kl (how close their outputs are to the dense network's), "
+         "loss or accuracy.", "kl", SEARCH),
     Flag("recovery", ("--recovery",), str, "NAME",
          "How candidates are repaired without training: none, bn, least_squares, ...",
          "least_squares", SEARCH),
     Flag("finalists.count", ("--finalists",), int, "N",
-         "Best candidates that are repaired again, with more effort.", "5", SEARCH),
+         "Number of the best candidates that are repaired again, with more effort.", "5", SEARCH),
+    Flag("controls.random_search", ("--random-control/--no-random-control",), bool, "",
+         "Also search as many random configurations, as a control.", "no random control", SEARCH),
     Flag("finetune.epochs", ("--epochs",), int, "N",
-         "Epochs of fine-tuning.", "0, or 3 with any of these", TRAINING),
+         "Epochs of fine-tuning.", "0, or 3 if another option of this group is given", TRAINING),
     Flag("finetune.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.01", TRAINING),
-    Flag("finetune.batch_size", ("--batch-size",), int, "N", "Images a step.", "128", TRAINING),
+    Flag("finetune.batch_size", ("--batch-size",), int, "N", "Images per step.", "128", TRAINING),
     Flag("finetune.distill_weight", ("--distill",), float, "SHARE",
-         "Share of the loss that compares with the dense network.", "0", TRAINING),
+         "Weight in the loss of being close to the dense network's outputs, in [0, 1].", "0",
+         TRAINING),
     Flag("seed", ("--seed",), int, "N", "Random seed.", "0", RUN),
     Flag("output.folder", ("--out", "-o"), str, "FOLDER",
          "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
@@ -164,35 +202,37 @@ def _of_prune(key: str, **changes: Any) -> Flag:
 SCRATCH = (
     *map(_of_prune, ("model.spec", "model.num_classes", "model.in_channels", "model.freeze")),
     Flag("widen.factor", ("--factor",), float, "F",
-         "Largest width of a layer over its original one.", "1.5", NETWORK),
+         "How wide a layer may become, relative to its original width.", "1.5", NETWORK),
     *map(_of_prune, ("data.spec", "data.options.size", "data.options.mean", "data.options.std")),
     _of_prune("data.calibration", text="Training images for batch-norm statistics."),
     _of_prune("data.search"),
-    _of_prune("budget.ratio", panel=WIDTHS,
-              text="What remains of the original network's cost, in (0, 1]."),
+    _of_prune("budget.ratio", panel=WIDTHS, metavar="SHARE", several="",
+              text="Share of the original network's cost that remains, in (0, 1]."),
     _of_prune("budget.metric", panel=WIDTHS),
+    *(_of_prune(f"budget.{key}", panel=WIDTHS) for key in ("ms", "runtime", "threads", "batch")),
     _of_prune("budget.tolerance", panel=WIDTHS),
     Flag("supernet.epochs", ("--shared-epochs",), int, "N",
-         "Epochs of the shared weights.", "20", WIDTHS),
+         "Epochs for which the shared weights are trained.", "20", WIDTHS),
     Flag("supernet.sandwich", ("--sandwich/--no-sandwich",), bool, "",
          "Each step also trains the widest and the narrowest configuration.",
          "no sandwich", WIDTHS),
     _of_prune("search.strategy", panel=WIDTHS, default="random",
-              text="What proposes widths: random, uniform, evolution, ..."),
+              text="The search strategy, which proposes widths: random, uniform, evolution, ..."),
     _of_prune("search.candidates", panel=WIDTHS,
-              text="Configurations that are evaluated with shared weights."),
-    _of_prune("search.min_keep", panel=WIDTHS, text="Least share of a layer's largest width."),
+              text="Number of configurations that are evaluated with shared weights."),
+    _of_prune("search.min_keep", panel=WIDTHS,
+              text="Smallest share of its largest width that a layer may have."),
     _of_prune("search.round_to", panel=WIDTHS),
     Flag("training.epochs", ("--epochs",), int, "N",
          "Epochs of each final training.", "20", FINAL),
     Flag("training.lr", ("--lr",), float, "RATE", "Peak learning rate.", "0.1", FINAL),
-    Flag("training.batch_size", ("--batch-size",), int, "N", "Images a step.", "128", FINAL),
+    Flag("training.batch_size", ("--batch-size",), int, "N", "Images per step.", "128", FINAL),
     Flag("training.seeds", ("--seeds",), int, "N",
-         "How often each network is trained.", "1", FINAL),
+         "How many times each network is trained, with other seeds.", "1", FINAL),
     Flag("training.standalone", ("--standalone",), int, "N",
-         "More candidates to train alone, for the rank correlation.", "0", FINAL),
+         "Number of other candidates to train alone, for the rank correlation.", "0", FINAL),
     Flag("controls.pretrained", ("--pretrained/--no-pretrained",), bool, "",
-         "Also train, prune and fine-tune the original at the same compute.",
+         "Also train, prune and fine-tune the original network, with the same compute.",
          "pretrained", FINAL),
     _of_prune("seed"),
     _of_prune("output.folder"),
@@ -204,37 +244,77 @@ BENCH = (
     _of_prune("model.weights"),
     _of_prune("data.spec", default="the recipe's"),
     Flag("design.draws", ("--draws",), int, "N",
-         "Seeds of configurations.", "the recipe's", RUN),
+         "How many times configurations are drawn, each time with another seed.", "the recipe's",
+         RUN),
     Flag("design.trainings", ("--trainings",), int, "N",
-         "Trainings of each proposed network.", "the recipe's", RUN),
+         "How many times each proposed network is trained.", "the recipe's", RUN),
     _of_prune("seed"),
     Flag("output.workers", ("--workers",), int, "N",
-         "Processes that work side by side; 0: everything in this one.", "one per core", RUN),
+         "Number of processes that work side by side; 0 does everything in this one.",
+         "one per core", RUN),
     _of_prune("output.folder", text="Where the records, the recipe and the tables go."),
 )
 # fmt: on
 
 
-def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorator that gives a command these flags; its first parameter gets {key: value given}."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command line asks of a command that does a recipe; its fields are options of all.
+
+    `given`: recipe key -> value, of the command's own flags that were given.
+    """
+
+    given: Mapping[str, Any]
+    recipe: options.RecipeFile = None
+    settings: options.Settings = None
+    trust_plugins: options.TrustPlugins = False
+    device: options.Device = None
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    quiet: options.Quiet = False
+    debug: options.Debug = False
+
+    def document(self, file: Path | None) -> dict[str, Any]:
+        """The recipe as plain data: the file's content, over it the flags, over them `--set`.
+
+        Raises:
+            InvalidInputError: see `recipe_document`.
+        """
+        return recipe_document(file, self.given, self.settings or (), trusted=self.trust_plugins)
+
+
+def with_flags(
+    flags: Sequence[Flag], without: Collection[str] = ()
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Decorator that gives a command these flags and those of `Asked`, its first parameter.
+
+    Args:
+        flags: of the recipe's keys.
+        without: fields of `Asked` that the command does not take.
+    """
+    shared = [
+        inspect.Parameter(
+            field.name, _KEYWORD, default=field.default, annotation=_OF_ASKED[field.name]
+        )
+        for field in fields(Asked)
+        if field.name != "given" and field.name not in without
+    ]
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         parameters = [flag.parameter for flag in flags]
 
         def run(**values: Any) -> T:
-            given = {
-                flag.key: values.pop(p.name) for flag, p in zip(flags, parameters, strict=True)
-            }
-            chosen = {
-                flag.key: flag.value(given[flag.key])
-                for flag in flags
-                if given[flag.key] is not None and given[flag.key] != []
-            }
-            return command(chosen, **values)
+            taken = [values.pop(parameter.name) for parameter in parameters]
+            given: dict[str, Any] = {}
+            for flag, value in zip(flags, taken, strict=True):
+                if value is not None and value != []:
+                    given |= flag.values(value)
+            common = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            return command(Asked(given, **common), **values)
 
         signature = inspect.Signature(
-            [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+            [*parameters, *(parameter.replace(kind=_KEYWORD) for parameter in own), *shared]
         )
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
@@ -242,6 +322,10 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., T]], Callable[.
         return run
 
     return decorate
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_OF_ASKED = get_type_hints(Asked, include_extras=True)
 
 
 def recipe_document(

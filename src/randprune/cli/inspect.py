@@ -31,19 +31,36 @@ def inspect(
     freeze: options.Freeze = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Fail where an operation is not supported: never freeze."),
+        typer.Option(
+            "--strict",
+            help="Fail where an operation is not supported, instead of freezing its channels.",
+        ),
     ] = False,
     as_graph: options.AsGraph = False,
     allow: options.Allow = None,
     min_keep: options.MinKeep = 0.1,
     round_to: options.RoundTo = 1,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="NAME",
+            help="Measure latency there: onnxruntime, openvino, torch or torch.compile.",
+            show_default="not measured",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of it.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch of it.")] = 1,
     show_all: Annotated[
-        bool, typer.Option("--all", help=f"List more than {_SHOWN} groups or frozen layers.")
+        bool,
+        typer.Option(
+            "--all", help=f"List all groups and frozen layers, not only the first {_SHOWN}."
+        ),
     ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show what can be pruned: channel groups, their costs, what stays and why.
+    """Show what can be pruned: channel groups, their costs, and which layers stay and why.
 
     Nothing is trained or changed, and no data is needed. MACs are multiply-adds for one image
     (FLOPs = 2 x MACs).
@@ -60,11 +77,23 @@ def inspect(
         space = trace(
             network, _example(shape), freeze or (), strict, as_graph=as_graph, allow=allow or ()
         )
+        if runtime is not None:
+            space = _timed(network, space, (runtime, threads, batch), round_to)
     document = describe(model, space, min_keep, round_to)
     if json:
         print_json(document)
     else:
         _print(document, space, None if show_all else _SHOWN)
+
+
+def _timed(network: nn.Module, space: Space, setting: tuple[str, int, int], round_to: int) -> Space:
+    """The space with the latency of its configurations, measured here."""
+    from dataclasses import replace
+
+    from randprune.latency import Setting, latency_cost
+
+    cost = latency_cost(network, space, Setting(*setting), step=round_to)
+    return replace(space, costs={**space.costs, "latency": cost})
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -114,6 +143,8 @@ def describe(model: str, space: Space, min_keep: float, round_to: int) -> dict[s
     from randprune.search.feasible import reachable
 
     macs = space.cost("macs")
+    timed = "latency" in space.costs
+    metrics = (*_METRICS, "latency") if timed else _METRICS
     # Row g: group g cut to a single channel, all others at full width.
     alone = np.tile(space.widths, (len(space), 1))
     np.fill_diagonal(alone, 1)
@@ -127,16 +158,20 @@ def describe(model: str, space: Space, min_keep: float, round_to: int) -> dict[s
         "min_keep": min_keep,
         "round_to": round_to,
         "reachable": {
-            metric: list(reachable(space, metric, min_keep, round_to)) for metric in _METRICS
+            metric: list(reachable(space, metric, min_keep, round_to)) for metric in metrics
         },
+        **(_latency(space) if timed else {}),
         "groups": [
             {
                 "name": group.name,
                 "width": group.width,
                 "layers": producers(group),
                 "largest_saving_macs": (macs.dense - float(cost)) / macs.dense,
+                **({"largest_saving_ms": saved} if timed else {}),
             }
-            for group, cost in zip(space.groups, macs(alone), strict=True)
+            for group, cost, saved in zip(
+                space.groups, macs(alone), _milliseconds(space, round_to), strict=True
+            )
         ],
         "frozen": [
             {
@@ -151,6 +186,46 @@ def describe(model: str, space: Space, min_keep: float, round_to: int) -> dict[s
         "inexact": list(space.inexact),
         "as_graph": space.as_graph,
     }
+
+
+def _latency(space: Space) -> dict[str, Any]:
+    """The dense network's predicted latency, by layer, and how far to trust it."""
+    from randprune.latency import LatencyCost
+
+    cost = space.cost("latency")
+    assert isinstance(cost, LatencyCost)
+    errors = sorted(cost.errors.tolist())
+    return {
+        "latency": {
+            "runtime": cost.setting.runtime,
+            "version": cost.version,
+            "threads": cost.setting.threads,
+            "batch": cost.setting.batch,
+            "dense_ms": cost.dense,
+            "median_error": errors[len(errors) // 2],
+            "largest_error": errors[-1],
+            "layers_ms": cost.of_layers(space.widths),
+            "notes": list(cost.notes),
+        }
+    }
+
+
+def _milliseconds(space: Space, round_to: int) -> list[float]:
+    """What each group, cut alone to its cheapest width, saves of the latency; 0 if not timed."""
+    import numpy as np
+
+    from randprune.cost import StructuredCost
+    from randprune.search.feasible import WidthGrid
+
+    cost = space.costs.get("latency")
+    if not isinstance(cost, StructuredCost):
+        return [0.0] * len(space)
+    grid, dense = WidthGrid.of(space, 0.0, round_to), space.widths[None]
+    found = []
+    for g in range(len(space)):
+        times = cost.profile(dense, g, grid.levels(g))[0]
+        found.append(float(times[-1] - np.min(times)))
+    return found
 
 
 def producers(group: ChannelGroup) -> list[str]:
@@ -181,6 +256,17 @@ def _print(document: dict[str, Any], space: Space, limit: int | None) -> None:
         console.print(f"\nNot exact, as allowed: {note}")
     console.print()
     low = {metric: document["reachable"][metric][0] for metric in _METRICS}
+    if (timed := document.get("latency")) is not None:
+        threads = f"{timed['threads']} thread{'s' if timed['threads'] > 1 else ''}"
+        console.print(
+            f"[bold]Latency[/] in {timed['runtime']} {timed['version']}, {threads}, batch of "
+            f"{timed['batch']}: {timed['dense_ms']:.3g} ms, reachable from "
+            f"{document['reachable']['latency'][0] * timed['dense_ms']:.3g} ms. Error on networks "
+            f"that it was not corrected by: median {percent(timed['median_error'])}, largest "
+            f"{percent(timed['largest_error'])}."
+        )
+        for note in timed["notes"]:
+            console.print(note)
     console.print(
         f"[bold]Reachable budgets[/] with --min-keep {document['min_keep']:g}"
         + (f" --round-to {document['round_to']}" if document["round_to"] > 1 else "")
@@ -190,19 +276,22 @@ def _print(document: dict[str, Any], space: Space, limit: int | None) -> None:
 
 
 def _groups_table(groups: Sequence[dict[str, Any]], limit: int | None) -> Any:
+    timed = any("largest_saving_ms" in group for group in groups)
     return table(
-        [">#", "group", ">channels", ">saves up to", "made by"],
+        [">#", "group", ">channels", ">saves up to", *([">ms"] if timed else []), "made by"],
         [
             [
                 str(position),
                 group["name"],
                 str(group["width"]),
                 f"{percent(group['largest_saving_macs'])}",
+                *([f"{group['largest_saving_ms']:.3g}"] if timed else []),
                 _listing(group["layers"]),
             ]
             for position, group in enumerate(groups[:limit])
         ],
-        title=f"{len(groups)} channel groups (saves: share of the MACs, this group cut alone)",
+        title=f"{len(groups)} channel groups (saves: share of the MACs, this group cut alone"
+        + ("; ms: of the latency)" if timed else ")"),
     )
 
 

@@ -1,4 +1,4 @@
-"""`randprune list`: every name that the other commands take."""
+"""`randprune list` and `presets`: every name that the other commands take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from randprune.cli import options
-from randprune.cli.console import output, print_json
+from randprune.cli.console import output, print_json, print_lines
 from randprune.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def listing(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]",
+            metavar="KIND",
             help=f"One of {', '.join(KINDS)}, torchvision or timm.",
             show_default="all but torchvision's and timm's networks",
         ),
@@ -28,7 +28,7 @@ def listing(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """List the names that other commands take, those of installed plug-ins included."""
+    """List the names that other commands take, including those of installed plug-ins."""
     found = {name: names(name) for name in (KINDS if kind is None else (kind,))}
     if json:
         print_json(found)
@@ -75,3 +75,30 @@ def names(kind: str) -> list[str]:
             f"randprune list takes {', '.join(KINDS)}, torchvision or timm. Got {kind!r} instead."
         )
     return list(registries[kind])
+
+
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show this preset as a recipe.")
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the presets of [bold]randprune prune --preset NAME[/], or show one."""
+    import tomllib
+
+    from randprune.recipe.presets import preset_meaning, preset_names, preset_text
+
+    if name is not None:
+        text = preset_text(name)
+        if json:
+            print_json({"name": name, "recipe": tomllib.loads(text)})
+        else:
+            output().print(text, markup=False, soft_wrap=True, end="")
+        return
+    meanings = {found: preset_meaning(found) for found in preset_names()}
+    if json:
+        print_json(meanings)
+        return
+    for found, meaning in meanings.items():
+        print_lines([meaning], head=f"{found:<10}")

@@ -26,11 +26,23 @@ Weights = Annotated[
 ]
 NumClasses = Annotated[
     int | None,
-    typer.Option("--num-classes", min=1, help="Outputs.", show_default="the network's own"),
+    typer.Option(
+        "--num-classes",
+        min=1,
+        metavar="N",
+        help="Number of classes that the network tells apart.",
+        show_default="the network's own",
+    ),
 ]
 InChannels = Annotated[
     int | None,
-    typer.Option("--in-channels", min=1, help="Input channels.", show_default="the network's own"),
+    typer.Option(
+        "--in-channels",
+        min=1,
+        metavar="N",
+        help="Number of channels of the input.",
+        show_default="the network's own",
+    ),
 ]
 InputShape = Annotated[
     str | None,
@@ -38,7 +50,7 @@ InputShape = Annotated[
         "--input",
         metavar="NxCxHxW",
         help="Shape of the example input, such as 1x3x224x224.",
-        show_default="by the network",
+        show_default="what the network expects",
     ),
 ]
 Freeze = Annotated[
@@ -46,7 +58,8 @@ Freeze = Annotated[
     typer.Option(
         "--freeze",
         metavar="LAYER",
-        help="Keep the outputs of this layer (a name or a pattern such as 'layer4.*'); repeatable.",
+        help="Never cut the output channels of this layer, a name or a pattern such as 'layer4.*'; "
+        "can be repeated.",
         show_default=False,
     ),
 ]
@@ -55,8 +68,8 @@ Allow = Annotated[
     typer.Option(
         "--allow",
         metavar="OPERATION",
-        help="Also cut channels across this operation (layer_norm, group_norm, ...), although the "
-        "result is then not exactly the masked network; repeatable.",
+        help="Also cut channels that pass through this operation (layer_norm, group_norm, ...), "
+        "although the result is then not exactly the masked network; can be repeated.",
         show_default=False,
     ),
 ]
@@ -64,17 +77,41 @@ AsGraph = Annotated[
     bool,
     typer.Option(
         "--as-graph",
-        help="Also cut groups that need constants of the forward pass recomputed; the pruned "
-        "network is then a torch.fx graph.",
+        help="Also cut groups whose size is a constant in the forward pass. The pruned network is "
+        "then a torch.fx graph.",
     ),
 ]
 MinKeep = Annotated[
-    float, typer.Option("--min-keep", min=0.0, max=1.0, help="Least share of a group that stays.")
+    float,
+    typer.Option(
+        "--min-keep",
+        min=0.0,
+        max=1.0,
+        metavar="SHARE",
+        help="Smallest share of its channels that a group may keep.",
+    ),
 ]
 RoundTo = Annotated[
-    int, typer.Option("--round-to", min=1, help="Widths are multiples of this number.")
+    int,
+    typer.Option(
+        "--round-to", min=1, metavar="N", help="Make every width a multiple of this number."
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Random seed.")]
+
+# Of the commands that read a pruned network: export, check.
+PrunedFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A network that randprune saved (.safetensors).")
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="The dense architecture, if the file does not name it.",
+        show_default="what the file names",
+    ),
+]
 
 # Of the commands that do a recipe: prune, scratch, bench.
 RecipeFile = Annotated[
@@ -82,7 +119,7 @@ RecipeFile = Annotated[
     typer.Option(
         "--recipe",
         metavar="FILE",
-        help="Start from this TOML recipe; flags override it.",
+        help="Start from this TOML recipe; other options override its keys.",
         rich_help_panel=RUN,
         show_default=False,
     ),
@@ -92,7 +129,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any other recipe key, such as budget.tolerance=0.01; repeatable.",
+        help="Set any other key of the recipe, such as budget.tolerance=0.01; can be repeated.",
         rich_help_panel=RUN,
         show_default=False,
     ),
@@ -109,6 +146,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device",
+        metavar="DEVICE",
         help="Where networks are evaluated and trained: cpu, cuda, cuda:1, ...",
         rich_help_panel=RUN,
         show_default="a GPU if there is one",
@@ -116,10 +154,14 @@ Device = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show the plan and its cost, and stop.", rich_help_panel=RUN),
+    typer.Option(
+        "--dry-run",
+        help="Check everything, show the plan and what it would cost, and stop.",
+        rich_help_panel=RUN,
+    ),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 # `main` looks for this flag in the arguments, since an error may come before they are parsed.
-Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it happened.")]
+Debug = Annotated[bool, typer.Option("--debug", help="With an error, also show where it happened.")]

@@ -1,14 +1,14 @@
-"""What a recipe would do, found out without doing it: `randprune prune --dry-run`."""
+"""What a recipe would do, found out without doing it: `--dry-run`."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from randprune.cli.console import output
+from randprune.cli.console import messages, print_json, print_lines
 from randprune.report.format import number, percent, seconds, si
 
 if TYPE_CHECKING:
@@ -28,6 +28,32 @@ _TIMED = 16
 
 Line = tuple[str, str]
 """What a line is about, and what it says."""
+
+
+class Plan(Protocol):
+    """What a recipe would do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        ...
+
+    def lines(self) -> list[Line]:
+        """The plan in words."""
+        ...
+
+
+def show_plan(make: Callable[[], Plan], *, json: bool) -> None:
+    """A plan on standard output: what `--dry-run` does."""
+    from randprune.evaluate.threads import decide, using
+
+    # Times are judged with the threads that the job will have.
+    with messages().status("Looking at the network and the images ..."), using(decide().count):
+        plan = make()
+    if json:
+        print_json(plan.to_json())
+        return
+    for name, text in plan.lines():
+        print_lines([text], head=f"{name:<10}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,22 +86,25 @@ class JobPlan:
                 out of reach.
         """
         from randprune.jobs.opening import check_outputs, example_of
+        from randprune.jobs.pricing import priced
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
         from randprune.search.feasible import require_reachable
 
         network, data = network_and_images(recipe)
-        check_outputs(network, data, example_of(data, network))
         space = traced(recipe, network, data)
+        check_outputs(network, data, example_of(data, network))
         limits = recipe.search.min_keep, recipe.search.round_to
-        budget = recipe.budget.budget()
-        require_reachable(space, budget, *limits)
+        space, first = priced(recipe.budget, network, space, limits[1], None)
+        budgets = recipe.budget.budgets() if recipe.budget.ratios else (first,)
+        for budget in budgets:
+            require_reachable(space, budget, *limits)
         law = ""
         if recipe.search.strategy == "random":
             strategy = create_strategy(recipe.search, list)
             assert isinstance(strategy, RandomSearch)
-            law = strategy.resolve(space, budget).law
-        span = reachable(space, budget.metric, *limits)
+            law = strategy.resolve(space, min(budgets, key=lambda one: one.ratio)).law
+        span = reachable(space, recipe.budget.metric, *limits)
         return cls(recipe, space, data, span, law, _speed(network, space, data))
 
     @property
@@ -88,8 +117,10 @@ class JobPlan:
 
         recipe, data = self.recipe, self.data
         dense = self.space.cost("macs").dense
-        small = dense * (recipe.budget.ratio if recipe.budget.metric == "macs" else 1.0)
-        calibration, judged = len(data.calibration_indices), len(data.search_indices)
+        # The cost of one network of every budget; several share what is known of the network.
+        budgets = recipe.budget.budgets()
+        small = dense * sum(b.ratio if b.metric == "macs" else 1.0 for b in budgets)
+        calibration, judged = len(data.calibration), len(data.search)
         ranked = min(judged, recipe.search.images or judged)
         quick = images_forward(quick_form(recipe.recovery), calibration)
         # The part of the dense network after a group, half of it on average, for each width.
@@ -99,14 +130,16 @@ class JobPlan:
         # A repair layer after layer also looks at the dense network.
         thorough = images_forward(recipe.finalists.recovery or recipe.recovery, calibration)
         finalists = (recipe.finalists.count + _CONTROLS) * (
-            (judged + thorough) * small + thorough * dense
+            (judged + thorough) * small + thorough * dense * len(budgets)
         )
         tuning = recipe.finetune
         epochs = tuning.epochs if tuning else 0
+        controlled = recipe.controls.random_search and recipe.search.strategy != "random"
+        searches = 2 if controlled else 1
         trained = _TRAINED * epochs * len(data.full_train) * small
         macs = {
             "statistics": (calibration + judged + ranked + tables) * dense,
-            "search": recipe.search.candidates * (ranked + quick) * small,
+            "search": searches * recipe.search.candidates * (ranked + quick) * small,
             "finalists": finalists,
             "training": trained * (1 + _CONTROLS if tuning and tuning.controls else 1),
         }
@@ -123,15 +156,15 @@ class JobPlan:
             "seconds": self.seconds,
         }
 
-    def print(self) -> None:
+    def lines(self) -> list[Line]:
         """The plan in words."""
         recipe = self.recipe
-        assert recipe.model is not None
+        weights = recipe.network.weights
         search, tuning = recipe.search, recipe.finetune
         law = f" ({self.law} law)" if self.law else ""
-        print_lines([
+        return [
             network_line(recipe, self.space),
-            ("weights", recipe.model.weights or "none: the network starts untrained"),
+            ("weights", weights or "none: the network starts untrained"),
             images_line(self.data),
             preprocessing_line(self.data),
             budget_line(recipe, self.space, self.reachable[0]),
@@ -145,7 +178,7 @@ class JobPlan:
                          f"{tuning.optimizer}, learning rate {tuning.lr:g}"),
             ("time", self._time()),
             ("output", recipe.output.folder),
-        ])  # fmt: skip
+        ]  # fmt: skip
 
     def _time(self) -> str:
         took = self.seconds
@@ -160,32 +193,34 @@ def _speed(network: nn.Module, space: Space, data: Data) -> float:
     """Multiply-adds a second of the dense network on a few images."""
     import torch
 
+    from randprune.graph.call import network_inputs
     from randprune.graph.program import evaluation_mode
+    from randprune.graph.trees import count_of
 
-    batch = next(data.calibration.batches(min(_TIMED, len(data.calibration))))[0]
+    inputs = network_inputs(
+        network, next(data.calibration.batches(min(_TIMED, len(data.calibration))))
+    )
     took = []
     with torch.no_grad(), evaluation_mode(network):
         for _ in range(3):
             start = time.perf_counter()
-            network(batch)
+            network(*inputs)
             took.append(time.perf_counter() - start)
-    return space.cost("macs").dense * len(batch) / min(took)
+    return space.cost("macs").dense * count_of(inputs) / min(took)
 
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
     """The network, with weights where it has some, and the images that a recipe names."""
-    from randprune.jobs.opening import images_of_recipe, network_of_recipe
+    from randprune.jobs.opening import images_of_recipe, network_of
 
-    return network_of_recipe(recipe), images_of_recipe(recipe)
+    return network_of(recipe.network), images_of_recipe(recipe)
 
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
     """The channel groups of a recipe's network."""
-    import torch
+    from randprune.jobs.opening import example_of, traced as traced_network
 
-    from randprune.jobs.opening import traced as traced_network
-
-    return traced_network(recipe.model, network, torch.zeros(1, *data.image_shape))
+    return traced_network(recipe.model, network, example_of(data, network))
 
 
 def sizes(space: Space) -> dict[str, int]:
@@ -200,6 +235,8 @@ def sizes(space: Space) -> dict[str, int]:
 
 def preprocessing_line(data: Data) -> Line:
     """What is done to each image before the network sees it."""
+    if not data.image_shape:
+        return ("preprocessing", "as the data source gives its samples")
     channels, height, width = data.image_shape
     split = data.full_train
     size = f"{channels} x {height} x {width}"
@@ -225,17 +262,16 @@ def images(data: Data) -> dict[str, int]:
     """How many images serve what, JSON-ready."""
     return {
         "fit": len(data.fit_indices),
-        "calibration": len(data.calibration_indices),
-        "search": len(data.search_indices),
+        "calibration": len(data.calibration),
+        "search": len(data.search),
     }
 
 
 def network_line(recipe: JobRecipes, space: Space) -> Line:
     """The network and its size."""
-    assert recipe.model is not None
     found = sizes(space)
     return "network", (
-        f"{recipe.model.spec}: {si(found['macs'])} MACs, {number(found['params'])} parameters, "
+        f"{recipe.network.spec}: {si(found['macs'])} MACs, {number(found['params'])} parameters, "
         f"{found['groups']} channel groups, frozen layers: {found['frozen']}"
     )
 
@@ -244,24 +280,29 @@ def images_line(data: Data) -> Line:
     """Where images come from, and what they serve."""
     return "images", (
         f"{data.name}: {number(len(data.fit_indices))} to fit, "
-        f"{number(len(data.calibration_indices))} to calibrate, "
-        f"{number(len(data.search_indices))} to rank"
+        f"{number(len(data.calibration))} to calibrate, "
+        f"{number(len(data.search))} to rank"
     )
 
 
 def budget_line(recipe: JobRecipes, space: Space, lowest: float) -> Line:
     """The budget, and the least that can be reached."""
-    budget = recipe.budget
-    dense = space.cost(budget.metric).dense
-    metric = {"macs": "MACs", "params": "parameters"}.get(budget.metric, budget.metric)
+    section, budgets = recipe.budget, recipe.budget.budgets()
+    cost = space.cost(section.metric)
+    dense = cost.dense
+    if cost.unit == "ms":
+        asked = section.budget(dense)
+        shares = [b.ratio for b in budgets] if section.ms is None else [asked.ratio]
+        return "budget", (
+            f"{' and '.join(f'{share * dense:.3g}' for share in shares)} of {dense:.3g} ms in "
+            f"{asked.runs_in}, {asked.threads} thread{'s' if asked.threads > 1 else ''}, "
+            f"{asked.batch} image{'s' if asked.batch > 1 else ''} a batch "
+            f"(reachable: {lowest * dense:.3g} ms and more)"
+        )
+    metric = {"macs": "MACs", "params": "parameters"}.get(section.metric, section.metric)
+    ratios = " and ".join(percent(budget.ratio) for budget in budgets)
+    costs = " and ".join(si(budget.ratio * dense) for budget in budgets)
     return "budget", (
-        f"{percent(budget.ratio)} ± {percent(budget.tolerance)} of the {metric}: "
-        f"{si(budget.ratio * dense)} of {si(dense)} (reachable: {percent(lowest)} and more)"
+        f"{ratios} ± {percent(section.tolerance)} of the {metric}: {costs} of {si(dense)} "
+        f"(reachable: {percent(lowest)} and more)"
     )
-
-
-def print_lines(lines: Iterable[Line]) -> None:
-    """A plan in words on standard output."""
-    for name, text in lines:
-        output().print(f"[bold]{name:<10}[/]", end="")
-        output().print(text, markup=False, soft_wrap=True)

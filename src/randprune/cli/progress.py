@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +20,6 @@ from rich.progress import (
     SpinnerColumn,
     Task,
     TaskID,
-    TextColumn,
 )
 from rich.table import Column
 from rich.text import Text
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 # A log gets a line at the ends of a phase and, in long ones, this often in between.
 _LOG_SECONDS = 30.0
-# What a trained network knows at least, of what is above chance.
-_ABOVE_CHANCE = 0.1
 # Metrics that are shares of images; all others are shown as numbers.
 _SHARES = ("top1", "accuracy")
 
@@ -66,16 +66,16 @@ class Bars:
 
     def start(self, phase: str, total: int, done: int, text: str) -> None:
         """Add the phase's bar."""
-        self._tasks[phase] = self._bars.add_task(text, total=total, completed=done, metrics="")
+        self._tasks[phase] = self._bars.add_task(text, total=total, completed=done, metrics=())
 
     def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
         """Move the bar."""
         task = self._tasks[phase]
         self._bars.update(task, completed=done)
-        if doubt := near_chance(metrics):
+        for doubt in doubts(metrics):
             self._bars.console.print(doubt, markup=False)
         if metrics:
-            self._bars.update(task, metrics=describe(metrics))
+            self._bars.update(task, metrics=described(metrics))
 
     def finish(self, phase: str) -> None:
         """Fill the bar."""
@@ -102,8 +102,8 @@ class Lines:
 
     def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
         """Tell how far it is, if the last line is a while ago."""
-        self._metrics = describe(metrics) or self._metrics
-        if doubt := near_chance(metrics):
+        self._metrics = ", ".join(described(metrics)) or self._metrics
+        for doubt in doubts(metrics):
             self._console.print(doubt, markup=False, soft_wrap=True)
         now = time.monotonic()
         if now - self._told >= _LOG_SECONDS and done < self._total:
@@ -135,40 +135,77 @@ def progress(quiet: bool) -> Iterator[JobProgress]:
 
 @contextmanager
 def bars(console: Console) -> Iterator[Bars]:
-    """Bars on a terminal."""
-    with Progress(
+    """Bars on a terminal; where it is narrow, metrics give way first, then the bar, then words."""
+    bar = 0 if console.width < 60 else 12 if console.width < 100 else 16
+    # What spinner, steps (as many as 12345/12345), time and the gaps between them leave.
+    words = console.width - 25 if not bar else 28 if console.width < 100 else 44
+    columns: list[ProgressColumn] = [
         SpinnerColumn(finished_text="[green]✓[/]"),
-        # Where the terminal is narrow, the metrics give way.
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=16, table_column=Column(min_width=16)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _Words(max(5, words)),
+    ]
+    if bar:
+        columns.append(BarColumn(bar_width=bar, table_column=Column(width=bar)))
+    columns += [
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         _Time(table_column=Column(no_wrap=True, min_width=9)),
-        TextColumn(
-            "{task.fields[metrics]}",
-            markup=False,
-            table_column=Column(no_wrap=True, overflow="ellipsis"),
-        ),
-        console=console,
-    ) as running:
+    ]
+    if bar:
+        columns.append(_Metrics())
+    with Progress(*columns, console=console) as running:
         yield Bars(running)
 
 
-def describe(metrics: Mapping[str, float]) -> str:
-    """The metrics in a few words: {"best_top1": 0.912} -> "best top1 91.2 %"."""
+class _Words(ProgressColumn):
+    """What a phase does, in as many whole words as there is room for."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._room = room
+
+    def render(self, task: Task) -> Text:
+        shown = task.description
+        while cell_len(shown) > self._room and " " in shown:
+            shown = shown.removesuffix(" …").rpartition(" ")[0] + " …"
+        return Text(shown)
+
+
+class _Metrics(ProgressColumn):
+    """The latest metrics, as many as there is room for."""
+
+    def render(self, task: Task) -> RenderableType:
+        return _Whole(task.fields["metrics"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Texts beside each other: of those that do not fit, nothing is shown."""
+
+    texts: tuple[str, ...]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(0, min(cell_len(", ".join(self.texts)), options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        texts = self.texts
+        while texts and cell_len(", ".join(texts)) > options.max_width:
+            texts = texts[:-1]
+        yield Text(", ".join(texts), no_wrap=True)
+
+
+def described(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Each metric in a few words: {"best_top1": 0.912} -> ("best top1 91.2 %",)."""
     words = []
     for name, value in metrics.items():
         share = name.endswith(_SHARES)
         words.append(f"{name.replace('_', ' ')} {percent(value) if share else number(value)}")
-    return ", ".join(words)
+    return tuple(words)
 
 
-def near_chance(metrics: Mapping[str, float]) -> str:
-    """A warning where the dense network hardly knows more than the commonest class, else ""."""
+def doubts(metrics: Mapping[str, float]) -> list[str]:
+    """A warning where the dense network hardly knows more than the commonest class."""
     chance, found = metrics.get("chance_accuracy"), metrics.get("dense_accuracy")
-    if chance is None or found is None or found > chance + _ABOVE_CHANCE * (1 - chance):
-        return ""
-    return (
-        f"Warning: the dense network has {percent(found)} accuracy on the search images; always "
-        f"saying the commonest class has {percent(chance)}. Check the weights, the order of the "
-        "classes, --image-size, --mean and --std."
-    )
+    if chance is None or found is None:
+        return []
+    from randprune.jobs.doubts import near_chance
+
+    return near_chance(found, chance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,32 +11,46 @@ from randprune.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from randprune.bench.recipe import BenchRecipe
+    from randprune.cli.flags import Asked
     from randprune.jobs.result import JobRecipes
     from randprune.recipe import PruneRecipe, ScratchRecipe
 
 # Data sources of three channels.
 _COLOUR = ("imagefolder", "cifar10", "cifar100")
 
+J = TypeVar("J", "PruneRecipe", "ScratchRecipe")
 R = TypeVar("R", "PruneRecipe", "ScratchRecipe", "BenchRecipe")
 
 
-def job_recipe(
-    kind: type[R], document: Mapping[str, Any], file: Path | None, check: Callable[[R], None]
-) -> R:
-    """The recipe of a job, with the default folder where none is asked for.
+def job_recipe(kind: type[J], asked: Asked) -> J:
+    """The recipe of `prune` or `scratch` that flags, file and settings ask for.
+
+    Args:
+        kind: the recipe's class.
+        asked: the flags and settings, and the file that they change.
+
+    Raises:
+        InvalidInputError: an unknown key, a value that does not fit, no network or no images.
+    """
+    document = with_network_defaults(asked.document(asked.recipe))
+    recipe = with_folder(kind, document, asked.recipe)
+    _check_named(recipe)
+    return recipe
+
+
+def with_folder(kind: type[R], document: Mapping[str, Any], file: Path | None) -> R:
+    """The recipe of this class, with the default folder where none is asked for.
 
     Args:
         kind: the recipe's class.
         document: its keys: those of a file, over them flags and settings.
         file: where the first came from.
-        check: raises where the recipe is not complete.
 
     Raises:
-        InvalidInputError: an unknown key, a value that does not fit; and as `check`.
+        InvalidInputError: an unknown key, or a value that does not fit.
     """
     where = "these options" if file is None else f"{file} with these options"
     recipe = kind.parse(document, where)
-    check(recipe)
     if recipe.output.folder:
         return recipe
     found = recipe.document()
@@ -66,7 +80,7 @@ def with_network_defaults(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "data": {**data, "options": {**options, **found}}}
 
 
-def check_named(recipe: JobRecipes) -> None:
+def _check_named(recipe: JobRecipes) -> None:
     """The recipe of a command names a network and images.
 
     Raises:
@@ -74,12 +88,12 @@ def check_named(recipe: JobRecipes) -> None:
     """
     if recipe.model is None:
         raise InvalidInputError(
-            f"Which network? Name it first, as in: randprune {recipe.job} randprune:resnet20 ..., "
-            "or in the recipe's [model] section."
+            f"No network is given. Name it first, as in: randprune {recipe.job} randprune:resnet20 "
+            "..., or in the recipe's [model] section."
         )
     if recipe.data is None:
         raise InvalidInputError(
-            "Which images? Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
+            "No images are given. Give --data digits, npz:DIR, imagefolder:DIR, cifar10:DIR or "
             "cifar100:DIR, or the recipe's [data] section."
         )
 
@@ -92,9 +106,10 @@ def default_folder(recipe: JobRecipes | BenchRecipe) -> str:
     if recipe.job == "bench":
         name = recipe.study or recipe.title.lower()
     else:
-        assert recipe.model is not None
         kind = "" if recipe.job == "prune" else f"-{recipe.job}"
-        spec = recipe.model.spec.rpartition(":")[2] or "network"
-        name = f"{spec}{kind}-{recipe.budget.ratio:g}"
+        spec = recipe.model.spec.rpartition(":")[2] if recipe.model else ""
+        spec = spec or "network"
+        ratios = [f"{budget.ratio:g}" for budget in recipe.budget.budgets()]
+        name = f"{spec}{kind}-{'-'.join(ratios)}"
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", name) or recipe.job
     return str(Path("runs") / f"{name}-{recipe.hash()[:6]}")

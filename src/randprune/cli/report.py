@@ -28,18 +28,30 @@ def report(
             show_default="OUT",
         ),
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="SHARE",
+            help="Of a job with several budgets, the page of this one, in a folder of its own.",
+            show_default="the last one",
+        ),
+    ] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write the report of a run: one HTML page that opens offline, CSV tables and PNG figures.
+    """Write the report of a run: one HTML page that opens offline, CSV tables, PNG figures.
 
     Works while the run goes on and after it failed, too.
     """
-    from randprune.report import report_of, write_report
+    from randprune.report import open_run, report_of, write_report
+    from randprune.report.write import figures_can_be_written
 
     with messages().status("Writing the report ..."):
-        made = report_of(out)
-        paths = write_report(made, to or out)
+        made = report_of(open_run(out, budget))
+        own = out if budget is None else out / f"budget-{budget:g}"
+        paths = write_report(made, to or own)
     if json:
         print_json(
             {
@@ -51,11 +63,15 @@ def report(
         )
         return
     print_report(made)
+    figures = f"{len(paths.png)} PNG files in {paths.html.parent / 'figures'}"
+    if not figures_can_be_written():
+        figures = "not written, since they need matplotlib: pip install 'randprune[figures]'"
     latex = f", {len(paths.tex)} of them also for LaTeX," if paths.tex else ""
     output().print(
         f"\nReport: {paths.html}\n"
         f"Tables: {len(paths.csv)} CSV files{latex} in {paths.html.parent / 'tables'}\n"
-        f"Figures: {len(paths.png)} PNG files in {paths.html.parent / 'figures'}",
+        f"Figures: {figures}",
+        markup=False,
         soft_wrap=True,
     )
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from randprune.cli.plan import (
+    Line,
     budget_line,
     images,
     images_line,
     network_and_images,
     network_line,
     preprocessing_line,
-    print_lines,
     sizes,
     traced,
 )
@@ -66,29 +66,32 @@ class ScratchPlan:
                 images, a network that cannot be widened, a budget out of reach.
         """
         from randprune.jobs.opening import widened
+        from randprune.jobs.pricing import priced
         from randprune.search import reachable
         from randprune.search.feasible import require_reachable
         from randprune.widening import wide_budget, widening_of
 
         network, data = network_and_images(recipe)
         space = traced(recipe, network, data)
-        step = widening_of(widened(network, space, recipe.widen, recipe.seed))
-        budget = recipe.budget.budget()
-        limit = wide_budget(step, budget)
+        wide = widened(network, space, recipe.widen, recipe.seed)
+        step = widening_of(wide)
         limits = recipe.search.min_keep, recipe.search.round_to
-        require_reachable(step.wide, limit, *limits, whole=limit.ratio / budget.ratio)
-        low, high = reachable(step.wide, limit.metric, *limits)
-        share = budget.ratio / limit.ratio
+        space, budget = priced(recipe.budget, network, space, limits[1], None)
+        wide_space, _ = priced(recipe.budget, wide, step.wide, limits[1], None)
+        limit = wide_budget(space, wide_space, budget)
+        share = limit.ratio / budget.ratio
+        require_reachable(wide_space, limit, *limits, whole=share)
+        low, high = reachable(wide_space, limit.metric, *limits)
         trainings = _trainings(recipe)
         return cls(
             recipe=recipe,
             space=space,
-            wide=step.wide,
+            wide=wide_space,
             stayed=dict(step.stayed),
             data=data,
-            reachable=(low * share, high * share),
+            reachable=(low / share, high / share),
             trainings=trainings,
-            macs=_macs(recipe, space, step.wide, data, trainings),
+            macs=_macs(recipe, space, wide_space, data, trainings),
             speed=_speed(recipe, network, space, data, device),
         )
 
@@ -111,7 +114,7 @@ class ScratchPlan:
             "phase_seconds": self.seconds,
         }
 
-    def print(self) -> None:
+    def lines(self) -> list[Line]:
         """The plan in words."""
         recipe = self.recipe
         shared, training, search = recipe.supernet, recipe.training, recipe.search
@@ -142,8 +145,7 @@ class ScratchPlan:
         total = (
             f"{si(sum(self.macs.values()))} multiply-adds, {seconds(sum(self.seconds.values()))}"
         )
-        lines += [("in all", f"about {total}"), ("output", recipe.output.folder)]
-        print_lines(lines)
+        return [*lines, ("in all", f"about {total}"), ("output", recipe.output.folder)]
 
 
 def _trainings(recipe: ScratchRecipe) -> dict[str, int]:
@@ -171,7 +173,7 @@ def _macs(
     limits = recipe.search.min_keep, recipe.search.round_to
     step = step_macs(recipe.supernet, wide, limits, small)
     shared = _TRAINED * recipe.supernet.epochs * fit * step
-    looked_at = len(data.search_indices) + len(data.calibration_indices)
+    looked_at = len(data.search) + len(data.calibration)
     search = recipe.search.candidates * looked_at * small
     one = _TRAINED * recipe.training.epochs * every * small
     originals = trainings.get("original", 0)

@@ -14,6 +14,8 @@ from randprune.recovery.dense import DenseStatistics
 from randprune.registry import Registry
 from randprune.space import ChannelGroup, Slot, Space
 
+__all__ = ["Batch", "Criterion", "Need", "ScoringContext", "criteria", "per_group"]
+
 Need = Literal["weights", "moments", "activations", "gradients", "outputs"]
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -20,6 +20,8 @@ from randprune.errors import DataError, RandpruneError
 from randprune.graph.observers import Observer
 from randprune.graph.sites import ChannelGraph, Site
 
+__all__ = ["Observer", "check_labels", "check_outputs", "collected", "request", "thinned"]
+
 # Values that a backward pass keeps, in bytes: larger batches go through in pieces.
 KEPT_BYTES = 1 << 30
 

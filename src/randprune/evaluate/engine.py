@@ -91,7 +91,9 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidInputError(f"No device {device!r} here: {reason}. Use 'cpu'.") from error
+        raise InvalidInputError(
+            f"The device {device!r} cannot be used: {reason}. Use 'cpu'."
+        ) from error
     return found
 
 

@@ -110,7 +110,7 @@ class Evaluator:
             if self.precision not in ("auto", self.engine.dtype):
                 raise InvalidInputError(
                     f"The 'engine' parameter of Evaluator runs in {self.engine.dtype}, the "
-                    f"'precision' parameter asks {self.precision!r}. Give one of them."
+                    f"'precision' parameter asks for {self.precision!r}. Give one of them."
                 )
 
     def engine_for(self, model: nn.Module) -> Engine:
@@ -226,7 +226,7 @@ class Evaluator:
         classes = self.split.num_classes if is_split(self.split) else 0
         if logits.shape[1] < classes:
             raise InvalidInputError(
-                f"{name} returns {logits.shape[1]} logits an image, the split has "
+                f"{name} returns {logits.shape[1]} logits per image, the split has "
                 f"{classes} classes. Use a network with as many outputs as classes."
             )
         return logits

@@ -5,20 +5,19 @@ what does one unit, has it done wherever it likes, and hands back what came of e
 no records: who started it writes them, alone.
 """
 
-from randprune.executors.base import FATAL, Advance, Do, Executor, Failure, Tell
-from randprune.executors.in_process import InProcess
-from randprune.executors.processes import Processes
-from randprune.executors.wire import Wire, Work
-
-__all__ = [
-    "FATAL",
-    "Advance",
-    "Do",
-    "Executor",
-    "Failure",
-    "InProcess",
-    "Processes",
-    "Tell",
-    "Wire",
-    "Work",
-]
+from randprune.executors.base import (
+    FATAL as FATAL,
+    Advance as Advance,
+    Do as Do,
+    Executor as Executor,
+    Failure as Failure,
+    Tell as Tell,
+    Wire as Wire,
+    Work as Work,
+)
+from randprune.executors.in_process import (
+    InProcess as InProcess,
+)
+from randprune.executors.processes import (
+    Processes as Processes,
+)

@@ -1,13 +1,17 @@
-"""The protocol of executors: units in, each with its outcome or its failure out."""
+"""The protocol of executors: units in, each with its outcome or failure out; also over a wire."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from pydantic import TypeAdapter
 
 from randprune.errors import MemoryLimitError, StorageError
+from randprune.store.codec import Json, plain
 
+T = TypeVar("T")
 U = TypeVar("U")
 O = TypeVar("O")  # noqa: E741 - units and outcomes
 O_co = TypeVar("O_co", covariant=True)
@@ -55,3 +59,46 @@ class Executor(Protocol[U, O_co]):
     def close(self) -> None:
         """Stop all work; units that are not finished are given up."""
         ...
+
+
+class Wire(Generic[T]):
+    """Writes and reads dataclasses of these kinds; floats come back as they were, bit for bit."""
+
+    def __init__(self, *kinds: type[T]) -> None:
+        self._adapters: Mapping[str, TypeAdapter[T]] = {
+            kind.__name__: TypeAdapter(kind) for kind in kinds
+        }
+
+    def document(self, value: T) -> dict[str, Json]:
+        """The value as plain data; see `randprune.store.codec.plain`."""
+        kind = type(value).__name__
+        return {kind: plain(value, kind)}
+
+    def value(self, document: Mapping[str, Json]) -> T:
+        """What `document` was made of.
+
+        Raises:
+            ValueError: nothing that this version writes.
+        """
+        try:
+            ((kind, fields),) = document.items()
+            return self._adapters[kind].validate_python(fields)
+        except (AttributeError, KeyError) as error:
+            raise ValueError(f"not one of {', '.join(self._adapters)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[U, O]):
+    """Work that other processes can do: all that goes to them and comes from them is JSON.
+
+    Attributes:
+        module, name: where a process finds this object.
+        open: gets a process ready, from a document.
+        units, outcomes: how they are written.
+    """
+
+    module: str
+    name: str
+    open: Callable[[Json], Do[U, O]]
+    units: Wire[U]
+    outcomes: Wire[O]

@@ -21,7 +21,7 @@ from typing import Generic, TextIO, TypeAlias, assert_never
 
 import torch
 
-from randprune.executors.base import Advance, Failure, O, U
+from randprune.executors.base import Advance, Failure, O, U, Work
 from randprune.executors.serve import (
     ANSWERS,
     QUESTIONS,
@@ -33,7 +33,6 @@ from randprune.executors.serve import (
     Question,
     Share,
 )
-from randprune.executors.wire import Work
 from randprune.store.codec import Json, encode
 
 # A unit whose process dies is taken up again, so many times in all.

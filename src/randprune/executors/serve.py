@@ -18,8 +18,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from randprune.executors.base import FATAL, Failure
-from randprune.executors.wire import Wire, Work
+from randprune.executors.base import FATAL, Failure, Wire, Work
 from randprune.store.codec import Json, encode
 
 

@@ -52,7 +52,7 @@ def chosen_outputs(program: Program, choose: OutputChoice) -> tuple[int, ...]:
 
 def reasons_for(numbers: Sequence[int], leaves: int) -> tuple[str | None, ...]:
     """For each output leaf why its channels stay; None where it does not count."""
-    return tuple("the network's output" if n in numbers else None for n in range(leaves))
+    return tuple("it defines the network's output" if n in numbers else None for n in range(leaves))
 
 
 def counted(outputs: Any, numbers: Sequence[int] | None) -> Any:

@@ -141,7 +141,7 @@ def _propagate_once(
 def _leave(ctx: Context, node: Node, reasons: Sequence[str | None] | None) -> None:
     """Freeze what leaves the program; `reasons` are those of its last outputs, the user's."""
     if reasons is None:
-        ctx.freeze_all(ctx.tensors([node.args]), "the network's output")
+        ctx.freeze_all(ctx.tensors([node.args]), "it defines the network's output")
         return
     (flat,) = node.args
     assert isinstance(flat, list | tuple)

@@ -18,6 +18,8 @@ from torch.fx import Node
 from randprune.graph.labels import FIXED, IntArray, Labels
 from randprune.space import Role
 
+__all__ = ["Context", "CostTerm", "Rule", "Value", "arguments", "registered", "rule"]
+
 Axis: TypeAlias = IntArray | None
 """The labels along one axis, int64 (size,), or None where no position is a channel."""
 

@@ -191,7 +191,7 @@ def dense_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
 
 
 def _sites(steps: tuple[Step, ...], found: Propagation, space: Space) -> tuple[Site, ...]:
-    group_of, channel_of = _ownership(found, space)
+    group_of, channel_of = ownership(found, space)
     sites: list[Site] = []
     for step in steps:
         node = step.node
@@ -220,7 +220,7 @@ def _sites(steps: tuple[Step, ...], found: Propagation, space: Space) -> tuple[S
     return tuple(sites)
 
 
-def _ownership(found: Propagation, space: Space) -> tuple[IntArray, IntArray]:
+def ownership(found: Propagation, space: Space) -> tuple[IntArray, IntArray]:
     """For every label's representative the number of its group and its channel there, or -1."""
     axes = {(axis.tensor, axis.dim): axis for axis in found.axes}
     group_of = np.full(len(found.labels), -1, dtype=np.int64)

@@ -127,7 +127,7 @@ def parts_of(model: nn.Module, inputs: tuple[Any, ...], names: Sequence[str]) ->
         )
     for leaf in tree_leaves(outputs):
         if id(leaf) in record.results:
-            record.readers[record.results[id(leaf)]] = "the network's output"
+            record.readers[record.results[id(leaf)]] = "it defines the network's output"
     held = dict(record.held)
     for name, other in _shared_with_rest(model, names):
         held[name] = f"shared with {other}, which lies outside of {_listed(names)}"

@@ -34,15 +34,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randprune.artifact import load as load_network
-from randprune.artifact import read_header
-from randprune.artifact import save as save_network
+from randprune.artifact import load as load_network, read_header, save as save_network
 from randprune.cost import Budget
 from randprune.errors import ArtifactError, DataError, InvalidInputError, UnsupportedModelError
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
-from randprune.jobs.steps import Found, SearchResult
-from randprune.jobs.steps import search as search_widths
+from randprune.jobs.steps import FoundNetwork, SearchResult, search as search_widths
 from randprune.lineage import plan_of
 from randprune.space import Selection, Space
 from randprune.surgery import cut, verify
@@ -209,12 +206,12 @@ class YoloSearch:
     example: Tensor = field(repr=False)
     imgsz: int
 
-    def yolo(self, found: Found, recovery: str | None = None) -> PrunedYOLO:
+    def yolo(self, found: FoundNetwork, recovery: str | None = None) -> PrunedYOLO:
         """The `YOLO` of a candidate or a control, verified, then repaired.
 
         Args:
             found: one of `result`.
-            recovery: as in `Found.network`: "none" for the cut alone.
+            recovery: as in `FoundNetwork.network`: "none" for the cut alone.
 
         Raises:
             VerificationError: the cut is not exact.

@@ -1,13 +1,13 @@
-"""How the main job is called: with a network and images in memory, or with a recipe."""
+"""How the jobs are called: with a network and images in memory, or with a recipe."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
@@ -16,40 +16,60 @@ from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
-from randprune.graph.program import Inputs
+from randprune.graph.program import Inputs, in_mode
 from randprune.jobs.arguments import (
     as_budget,
+    as_epochs,
+    as_fresh,
     as_network,
     as_training,
+    as_widening,
+    budget_section,
     check_batches,
     check_example,
     check_settings,
-    job_document,
+    merge_settings,
+    name_of,
+    search_document,
 )
+from randprune.jobs.budgets import prune_to_budgets
+from randprune.jobs.curve import PruneCurve
+from randprune.jobs.job import Given
 from randprune.jobs.opening import (
     data_and_task,
     example_of,
     images_of_recipe,
-    network_of_recipe,
+    network_of,
     task_of_recipe,
 )
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
+from randprune.jobs.scratch import scratch_network
 from randprune.jobs.trainer import Trainer
 from randprune.memory import memory_errors
-from randprune.recipe import CUSTOM, PruneRecipe
+from randprune.recipe import CUSTOM, PruneRecipe, ScratchRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
 from randprune.tasks import Task
+from randprune.tasks.given import Function
 from randprune.training import TrainRecipe
+from randprune.zoo.data import Data, as_data
 
-Finetune = TrainRecipe | Mapping[str, Any] | Trainer | int | None
+Epochs = int | TrainRecipe | Mapping[str, Any]
+Finetune = Epochs | Trainer | None
 Folder = str | os.PathLike[str]
 
+# Keys of the recipes to make smaller where memory does not suffice.
+_BATCHES = {
+    "prune": ("search.batch_size", "finetune.batch_size"),
+    "scratch": ("search.batch_size", "supernet.batch_size", "training.batch_size"),
+}
 
+
+@overload
 def prune(
-    model: nn.Module,
+    model: nn.Module | str,
     data: Any,
     budget: float | Budget = 0.5,
     criterion: str | Criterion | None = None,
@@ -59,9 +79,12 @@ def prune(
     seed: int = 0,
     *,
     task: str | Task | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
+    loss: Function | None = None,
     metric: Any = None,
     higher_is_better: bool | None = None,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
     example_inputs: Inputs | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
@@ -70,8 +93,70 @@ def prune(
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
+    plugins: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> PruneResult:
+) -> PruneResult: ...
+
+
+@overload
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: Sequence[float | Budget],
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    task: str | Task | None = None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
+    example_inputs: Inputs | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneCurve: ...
+
+
+def prune(
+    model: nn.Module | str,
+    data: Any,
+    budget: float | Budget | Sequence[float | Budget] = 0.5,
+    criterion: str | Criterion | None = None,
+    candidates: int | None = None,
+    recovery: str | None = None,
+    finetune: Finetune = None,
+    seed: int = 0,
+    *,
+    task: str | Task | None = None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+    weights: Folder | None = None,
+    calibration_data: Any = None,
+    search_data: Any = None,
+    example_inputs: Inputs | None = None,
+    preset: str = DEFAULT,
+    strategy: str | Strategy | None = None,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult | PruneCurve:
     """Prune a trained network: search widths, cut, repair, verify, fine-tune, measure, save.
 
         result = rp.prune(model, rp_data, budget=0.5, out="runs/half")
@@ -81,12 +166,13 @@ def prune(
     where it stopped and ends with the same network. A finished job is only read.
 
     Args:
-        model: the trained network; left bit-identical.
+        model: the trained network, left bit-identical; or a name such as "torchvision:resnet18".
         data: a `Data`, a name such as "npz:DIR", tensors, arrays, torch datasets or loaders, or
             batches of any structure, labelled or not: whatever `randprune.zoo.data.as_data` and
             `randprune.zoo.given.as_any_data` take. Parts of the training samples calibrate and
             rank; the test samples are opened once, for the final numbers.
-        budget: the share of the MACs that remains, or a `Budget`.
+        budget: the share of the MACs that remains, or a `Budget`; or several of them, which share
+            all that is known of the network and give a `PruneCurve`.
         criterion: what ranks the channels of a group, by name or as an object; default: the
             preset's, "reconstruction".
         candidates: how many configurations are repaired and evaluated; default: 100.
@@ -104,6 +190,10 @@ def prune(
         metric: what is reported, (outputs, batch) -> number, averaged over samples, or a
             torchmetrics metric, in place of the task's.
         higher_is_better: the direction of `metric`, where it does not say so itself.
+        weights: the file with the weights of a network that was given by its name.
+        calibration_data: other images for repair and criteria than training images, which the
+            network has seen: whatever `data` may be, all of its training images.
+        search_data: other images that candidates are compared on, likewise.
         example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
@@ -114,6 +204,7 @@ def prune(
         out: the folder for records, recipe and the pruned network; None keeps nothing.
         progress: is told how far the job is.
         device: where networks are evaluated and trained; default: the GPU if there is one.
+        plugins: modules to import first, which register criteria, strategies or recoveries.
         settings: any other key of a recipe, in its sections, such as
             ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
 
@@ -127,46 +218,164 @@ def prune(
         VerificationError: the cut is not exact.
         TrainerError: the trainer failed; says how, and has the networks so far.
     """
-    model, asked = as_network(model, "prune"), as_budget(budget)
+    network, section = as_network(model, weights, "prune")
     check_settings(settings)
     check_example(example_inputs)
     if criterion is not None and not isinstance(criterion, str):
         criteria.named_or_given(criterion, Criterion, "criterion")
     if strategy is not None and not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
+    section_of_task = (settings or {}).get("task") if task is None else None
+    task = section_of_task.get("name") if isinstance(section_of_task, Mapping) else task
     samples, chosen = data_and_task(data, task, loss, metric, higher_is_better)
-    document = job_document(
-        model, asked, seed=seed, preset=preset, criterion=criterion, strategy=strategy,
-        candidates=candidates, recovery=recovery, min_keep=min_keep, round_to=round_to,
+    document = search_document(
+        section, budget, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
+        strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
+        round_to=round_to, task=task if loss is None and metric is None else chosen,
         settings=settings, finetune=as_training(finetune, "finetune", "prune"),
-        task=task if loss is None and metric is None else chosen,
     )  # fmt: skip
-    recipe = PruneRecipe.parse(document, "the parameters of prune")
-    check_batches(model, example_of(samples, model) if example_inputs is None else example_inputs)
-    with job_folder(out) as folder:
-        result = prune_network(
+    where = "the parameters of prune"
+    recipe = PruneRecipe.parse(document, where).resolved(where)
+    if recipe.task is not None and not recipe.task.name.startswith(CUSTOM):
+        chosen = recipe.task.task()
+    network = network or in_mode(network_of(recipe.network))
+    samples = samples.with_fresh(
+        calibration=as_fresh(calibration_data, samples), search=as_fresh(search_data, samples)
+    )
+    trainer = finetune if callable(finetune) else None
+    with _given(
+        recipe, network, samples, out, progress, device, example_inputs, chosen, trainer
+    ) as given:
+        result = _pruned(
             recipe,
-            model,
-            samples,
-            folder,
-            progress or Silent(),
-            example=example_inputs,
-            task=chosen,
-            trainer=finetune if callable(finetune) else None,
+            given,
             criterion=None if isinstance(criterion, str) else criterion,
             strategy=None if isinstance(strategy, str) else strategy,
-            device=device,
         )
     return result if out is not None else result.without_folder()
 
 
+def prune_from_scratch(
+    model: nn.Module | str,
+    data: Any,
+    budget: float | Budget = 0.5,
+    factor: float | Mapping[str, float] = 1.5,
+    candidates: int = 100,
+    supernet: Epochs = 20,
+    training: Epochs = 20,
+    seed: int = 0,
+    *,
+    seeds: int = 1,
+    standalone: int = 0,
+    example_inputs: Inputs | None = None,
+    strategy: str | Strategy = "random",
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> PruneResult:
+    """Search the widths of an untrained network, and train what was found from random weights.
+
+        result = rp.prune_from_scratch(model, data, budget=0.5, seeds=3, out="runs/scratch")
+        result.model, result.accuracy("searched"), result.accuracy("uniform")
+        print(result.summary())
+
+    Interrupted at any moment, the same call with the same `out` goes on where it stopped and ends
+    with the same network. A finished job is only read.
+
+    Args:
+        model: the original network, left bit-identical, or its name. Its weights do not matter,
+            but those of layers that cannot draw new ones.
+        data: as `prune` takes it.
+        budget: the share of the original network's MACs, or a `Budget`.
+        factor: how much wider than originally a configuration may be in a layer, of all channel
+            groups or by group name.
+        candidates: how many configurations are evaluated with shared weights.
+        supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
+        training: how the found network and the controls are trained; the same kinds.
+        seed: decides everything random.
+        seeds: how often each network is trained.
+        standalone: how many more candidates are trained alone, for the rank correlation.
+        example_inputs: what the network is traced with; default: one image of the data.
+        strategy: what proposes configurations, by name or as an object.
+        min_keep: least share of a group's largest width.
+        round_to: widths are multiples of this number.
+        out: the folder for records, recipe and the network; None keeps nothing.
+        progress: is told how far the job is.
+        device: where networks are evaluated and trained; default: the GPU if there is one.
+        settings: any other key of a recipe, in its sections, such as
+            ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
+
+    Raises:
+        InvalidInputError: parameters that cannot mean anything.
+        InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
+        DataError: images or labels that cannot be used, or a training that diverges.
+        UnsupportedModelError: the network cannot be traced or widened.
+        StorageError: `out` cannot be written, or is in use.
+        MemoryLimitError: memory does not suffice for a batch.
+    """
+    function = "prune_from_scratch"
+    network, section = as_network(model, None, function)
+    check_settings(settings)
+    check_example(example_inputs)
+    if not isinstance(strategy, str):
+        strategies.named_or_given(strategy, Strategy, "strategy")
+    document: dict[str, Any] = {
+        "seed": seed,
+        "model": section,
+        "budget": budget_section(as_budget(budget)),
+        "widen": as_widening(factor),
+        "supernet": as_epochs(supernet, "supernet", function),
+        "search": {
+            "strategy": name_of(strategy),
+            "candidates": candidates,
+            "min_keep": min_keep,
+            "round_to": round_to,
+        },
+        "training": {
+            **as_epochs(training, "training", function),
+            "seeds": seeds,
+            "standalone": standalone,
+        },
+    }
+    merge_settings(document, settings)
+    recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
+    network = network or network_of(recipe.network, seed)
+    with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
+        proposer = None if isinstance(strategy, str) else strategy
+        result = scratch_network(recipe, given, strategy=proposer)
+    return result if out is not None else result.without_folder()
+
+
+@overload
 def run_recipe(
-    recipe: PruneRecipe,
+    recipe: ScratchRecipe,
     *,
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
-) -> PruneResult:
+) -> PruneResult: ...
+
+
+@overload
+def run_recipe(
+    recipe: JobRecipes,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult | PruneCurve: ...
+
+
+def run_recipe(
+    recipe: JobRecipes,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult | PruneCurve:
     """Do the job that a recipe describes, with the network and images that it names.
 
     Args:
@@ -174,59 +383,86 @@ def run_recipe(
         out: instead of the recipe's output folder.
         progress, device: as in `prune`.
 
-    Raises:
-        InvalidInputError: the recipe names no network, images or folder; and as `prune`.
-    """
-    trainer = recipe.finetune.trainer if recipe.finetune else ""
-    parts = {"criterion": recipe.criterion, "strategy": recipe.search.strategy, "trainer": trainer}
-    check_sections(recipe, {**parts, "task": recipe.task.name if recipe.task else ""})
-    data, model = images_of_recipe(recipe), network_of_recipe(recipe)
-    out = out or recipe.output.folder or None
-    with job_folder(out) as folder:
-        result = prune_network(
-            recipe,
-            model,
-            data,
-            folder,
-            progress or Silent(),
-            task=task_of_recipe(recipe, data),
-            device=device,
-        )
-    return result if out is not None else result.without_folder()
-
-
-def check_sections(recipe: JobRecipes, objects: Mapping[str, str]) -> None:
-    """The recipe names its network and images, and nothing that was given as an object.
+    Returns:
+        A `PruneCurve` where the recipe has several budgets.
 
     Raises:
-        InvalidInputError: it does not; says what is missing.
+        InvalidInputError: the recipe names no network or images; and as `prune` or
+            `prune_from_scratch`.
     """
-    for section, example in (("model", "randprune:resnet20"), ("data", "digits")):
-        if getattr(recipe, section) is None:
-            raise InvalidInputError(
-                f"The recipe has no [{section}] section. Add one, e.g. [{section}] with "
-                f'spec = "{example}".'
-            )
-    assert recipe.model is not None
-    for key, name in {"network": recipe.model.spec, **objects}.items():
+    recipe = recipe.resolved()
+    scratch = isinstance(recipe, ScratchRecipe)
+    named = {"network": recipe.network.spec, "strategy": recipe.search.strategy}
+    if isinstance(recipe, PruneRecipe):
+        named["criterion"] = recipe.criterion
+        named["task"] = "" if recipe.task is None else recipe.task.name
+        named["trainer"] = "" if recipe.finetune is None else recipe.finetune.trainer
+    for key, name in named.items():
         if name.startswith(CUSTOM):
             raise InvalidInputError(
                 f"The recipe's {key} was given as an object, {name!r}, which a recipe cannot hold. "
                 "Give that object to the Python function."
             )
+    images = images_of_recipe(recipe)
+    # From scratch the constructor's weights matter: they are the same ones in the process that goes
+    # on after an interruption.
+    model = network_of(recipe.network, recipe.seed if scratch else None)
+    out = out or recipe.output.folder or None
+    with _given(recipe, model, images, out, progress, device) as given:
+        if isinstance(recipe, ScratchRecipe):
+            result: PruneResult | PruneCurve = scratch_network(recipe, given)
+        else:
+            result = _pruned(recipe, given)
+    return result if out is not None else result.without_folder()
+
+
+def run_scratch_recipe(
+    recipe: ScratchRecipe,
+    *,
+    out: Folder | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> PruneResult:
+    """The same as `run_recipe`."""
+    return run_recipe(recipe, out=out, progress=progress, device=device)
+
+
+def _pruned(
+    recipe: PruneRecipe,
+    given: Given,
+    *,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+) -> PruneResult | PruneCurve:
+    """The job for one budget, or for each of several."""
+    if recipe.budget.ratios:
+        return prune_to_budgets(recipe, given, criterion=criterion, strategy=strategy)
+    return prune_network(recipe, given, criterion=criterion, strategy=strategy)
 
 
 @contextmanager
-def job_folder(
-    out: Folder | None, batches: Sequence[str] = ("search.batch_size", "finetune.batch_size")
-) -> Iterator[Path]:
-    """The folder asked for, or one that goes away; within, torch has the threads of a job.
+def _given(
+    recipe: JobRecipes,
+    model: nn.Module,
+    data: Data,
+    out: Folder | None,
+    progress: Progress | None,
+    device: str | None,
+    example: Inputs | None = None,
+    task: Task | None = None,
+    trainer: Trainer | None = None,
+) -> Iterator[Given]:
+    """What a job works on; within the block torch has the threads of a job.
 
-    `batches`: the keys of the recipe to make smaller where memory does not suffice.
+    Without `out` the folder goes away after the block.
     """
-    with using(decide().count), memory_errors(*batches):
+    check_batches(model, example_of(data, model) if example is None else example)
+    shown = progress or Silent()
+    task = task_of_recipe(recipe, data) if task is None else task
+    with using(decide().count), memory_errors(*_BATCHES[recipe.job]):
         if out is not None:
-            yield checked_path(out, "out")
+            folder = checked_path(out, "out")
+            yield Given(model, data, folder, shown, example, device, task, trainer)
             return
-        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="randprune-") as made:
+            yield Given(model, data, Path(made), shown, example, device, task, trainer)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
@@ -18,18 +20,69 @@ from randprune.recipe import CUSTOM
 from randprune.tasks import Task
 from randprune.tasks.given import function_name
 from randprune.training import TrainRecipe
+from randprune.zoo.data import Data, as_data
+from randprune.zoo.given import as_samples
+from randprune.zoo.splits import Samples
 
 
-def as_network(model: Any, function: str) -> nn.Module:
-    """The network inside of `model`, which can be cut.
+def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The network that can be cut, None where it is named; and the section that stands for it.
+
+    Args:
+        model: a network, or a name for `build_model`.
+        weights: the file with the weights of a named one.
+        function: names the caller in messages.
 
     Raises:
         InvalidInputError, UnsupportedModelError, WeightsError: see `randprune.graph.entrance`.
     """
+    if isinstance(model, str):
+        return None, {"spec": model, **({} if weights is None else {"weights": os.fspath(weights)})}
+    if weights is not None:
+        raise InvalidInputError(
+            f"The 'weights' parameter of {function} is for a network that is given by its name. "
+            f"This {type(model).__name__} has its weights; load others before."
+        )
     plain = plain_module(model, function)
     check_network(plain)
     check_values(plain)
-    return plain
+    return plain, {"spec": f"{CUSTOM}{type(plain).__name__}"}
+
+
+def as_fresh(given: Any, data: Data) -> Samples | None:
+    """All samples of what a parameter takes beside the data; None where it is not given.
+
+    Raises:
+        DataError, InvalidInputError: see `as_data`, or `as_samples` where `data` has no classes.
+    """
+    if given is None:
+        return None
+    if not data.num_classes and not isinstance(given, str | Data | Mapping):
+        return as_samples(given)
+    if isinstance(given, str | Data | Mapping):
+        return as_data(given).full_train
+    return as_data({"train": given, "test": given}).full_train
+
+
+def budget_section(budget: Any) -> dict[str, Any]:
+    """The section of a recipe that one budget stands for, or several in their order.
+
+    Raises:
+        InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
+    """
+    several = isinstance(budget, list | tuple | np.ndarray)
+    found = tuple(map(as_budget, budget)) if several else (as_budget(budget),)
+    if len({replace(one, ratio=1.0) for one in found}) != 1:
+        raise InvalidInputError(
+            "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
+            f"Got {budget!r} instead."
+        )
+    first = found[0]
+    section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
+    if first.metric == LATENCY:
+        section |= {"runtime": first.runs_in, "threads": first.threads, "batch": first.batch}
+    ratios = [one.ratio for one in found]
+    return {**section, "ratios": ratios} if several else {**section, "ratio": ratios[0]}
 
 
 def as_budget(budget: Any) -> Budget:
@@ -48,35 +101,37 @@ def as_budget(budget: Any) -> Budget:
     return Budget("macs", float(budget))
 
 
-def job_document(
-    model: nn.Module,
-    budget: Budget,
+def search_document(
+    model: Mapping[str, Any],
+    budget: Any,
     *,
     seed: int,
     preset: str,
+    plugins: Sequence[str],
     criterion: object,
     strategy: object,
     candidates: int | None,
     recovery: str | None,
     min_keep: float,
     round_to: int,
+    task: str | Task | None,
     settings: Mapping[str, Any] | None,
     finetune: Mapping[str, Any] | None = None,
-    task: str | Task | None = None,
 ) -> dict[str, Any]:
-    """The recipe, as plain data, that the parameters of a Python call stand for."""
+    """The recipe, as plain data, that the parameters of `prune` or `search` stand for."""
     document: dict[str, Any] = {
         "seed": seed,
         "preset": preset,
-        "model": {"spec": f"{CUSTOM}{type(model).__name__}"},
-        "budget": {"metric": budget.metric, "ratio": budget.ratio, "tolerance": budget.tolerance},
+        "plugins": list(plugins),
+        "model": dict(model),
+        "budget": budget_section(budget),
         "search": {
             "min_keep": min_keep,
             "round_to": round_to,
-            **_given(strategy=_name(strategy), candidates=candidates),
+            **_known(strategy=name_of(strategy), candidates=candidates),
         },
-        **_given(criterion=_name(criterion), recovery=recovery, finetune=finetune),
-        **({} if task is None else {"task": {"name": _name(task)}}),
+        **_known(criterion=name_of(criterion), recovery=recovery, finetune=finetune),
+        **({} if task is None else {"task": {"name": name_of(task)}}),
     }
     merge_settings(document, settings)
     return document
@@ -86,18 +141,18 @@ def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None)
     """Put further keys into a recipe's document, section by section, in place."""
     for key, value in (settings or {}).items():
         section = document.get(key)
-        both = isinstance(section, Mapping) and isinstance(value, Mapping)
+        both = isinstance(section, dict) and isinstance(value, Mapping)
         document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
 
 
-def _given(**parameters: Any) -> dict[str, Any]:
+def name_of(part: object) -> str | None:
+    """What a recipe calls a criterion, a strategy or a task; None where none is given."""
+    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
+
+
+def _known(**parameters: Any) -> dict[str, Any]:
     """The parameters that are not None."""
     return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _name(part: object) -> str | None:
-    """What a recipe calls a criterion or a strategy; None where none is given."""
-    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
 
 
 def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:

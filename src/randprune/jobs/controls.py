@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from randprune.errors import InfeasibleBudgetError
 from randprune.jobs.candidates import Evaluations, Maker, Slices
+from randprune.jobs.ranking import best_first
 from randprune.jobs.session import Session
 from randprune.recipe import ScratchRecipe
 from randprune.search import RandomSearch, UniformSearch
@@ -17,6 +18,7 @@ from randprune.space import IntArray
 from randprune.store import (
     RANDOM_CHANNELS,
     RANDOM_CONFIGURATION,
+    RANDOM_SEARCH,
     SEARCHED,
     UNIFORM,
     Candidate,
@@ -60,6 +62,24 @@ def uniform_controls(
                 found[method] = made.next(widths)
             running.step()
     return found
+
+
+def random_control(session: Session, count: int, maker: Maker) -> Candidate:
+    """The best of `count` random configurations, made and judged as those of the search.
+
+    They are the ones that a job with the random strategy searches, for the same seed.
+
+    Raises:
+        DataError: all of them failed.
+    """
+    made = Evaluations(
+        session, maker, session.quick_judge, Candidate(0, (), RANDOM_SEARCH), "controls"
+    )
+    text, done = f"Searching {count} random configurations, as a control", len(made.known)
+    with session.phase(RANDOM_SEARCH, text, total=count, done=done) as made.running:
+        rng, strategy = session.seeds.rng("search"), RandomSearch(*session.limits)
+        made.values(strategy.ask(session.space, session.budget, count, rng))
+    return best_first(made.found, session.rules.rank_by)[0]
 
 
 def _searched(run: Run, widths: IntArray) -> Candidate | None:

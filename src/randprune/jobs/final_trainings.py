@@ -48,12 +48,12 @@ def train_all(
         widths = tuple(session.original.space.widths.tolist())
         for k in every:
             row = NetworkRow(DENSE, DENSE, "dense", widths=widths, epochs=epochs, seed=k)
-            network = _trained(session, recipe, row, DENSE)
+            network = _trained(session, recipe, row, DENSE, k)
             entrants.append(entrant(session, network, row, timed=k == 0))
     for candidate in candidates:
         role, index = candidate.method, candidate.index
         chosen = {RANDOM_CONFIGURATION: [index], STANDALONE: [0]}
-        images = len(session.data.search_indices)
+        images = len(session.data.search)
         for k in chosen.get(role, every):
             row = NetworkRow(
                 _label(recipe, candidate),
@@ -66,16 +66,17 @@ def train_all(
                 seed=k,
             )
             name = f"{role}-{index}" if role == STANDALONE else role
-            network = _trained(session, recipe, row, name)
+            network = _trained(session, recipe, row, name, k)
             shown = k == 0 and role in (SEARCHED, UNIFORM)
             entrants.append(entrant(session, network, row, timed=shown))
     return entrants
 
 
-def _trained(session: Session, recipe: ScratchRecipe, row: NetworkRow, name: str) -> nn.Module:
-    """The network of a row, trained from random weights that its seed draws."""
-    section, k = recipe.training, row.seed
-    assert k is not None
+def _trained(
+    session: Session, recipe: ScratchRecipe, row: NetworkRow, name: str, k: int
+) -> nn.Module:
+    """The network of a row, trained from random weights that seed `k` draws."""
+    section = recipe.training
     seed = session.seeds.seed("training", k)
     how = section.train_recipe(seed)
     if section.seed is not None:

@@ -12,9 +12,10 @@ from torch import nn
 from randprune.errors import DataError, RandpruneError, StorageError, VerificationError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.ledger import cost_entry
+from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, value_of
 from randprune.jobs.session import Session
-from randprune.lineage import plan_of
+from randprune.lineage import selection_of
 from randprune.space import Selection
 from randprune.store import FINALIST_TOP1, SEARCHED, Candidate, Result, Run, Verification, Winner
 from randprune.surgery import cut, verify
@@ -40,6 +41,7 @@ def choose_winner(
     controls: Mapping[str, Candidate],
     makers: Mapping[str, Repaired],
     count: int,
+    notes: list[str],
 ) -> dict[str, Finalist]:
     """The winner (as "searched") and the controls, by method, after the finalists' repair.
 
@@ -55,6 +57,7 @@ def choose_winner(
         controls: the other rows of the comparison, by method; failed ones are left out.
         makers: repair finalists, by method.
         count: how many of the candidates become finalists.
+        notes: what a reader must know of the choice is appended.
 
     Raises:
         DataError: no candidate, or no finalist, could be made.
@@ -80,9 +83,16 @@ def choose_winner(
                 judged.append(_judge(session, candidate, makers[candidate.method]))
             running.step(top1=judged[-1].scores.get(FINALIST_TOP1, 0.0))
     contenders = judged[: len(chosen)]
-    best = contenders[rank([value_of(c, rank_by, FINALIST) for c in contenders])[0]]
+    order = rank([value_of(c, rank_by, FINALIST) for c in contenders])
+    ranked = [contenders[i] for i in order]
+    best = ranked[0]
     if FINALIST_TOP1 not in best.scores:
         raise DataError(f"None of {len(chosen)} finalists could be repaired: {best.error}")
+    if (cost := latency_of(session)) is not None:
+        on_time = OnTime(session, cost)
+        able = [c for c in ranked if FINALIST_TOP1 in c.scores]
+        best = on_time.first(able, lambda c: _network(session, c, makers[c.method]))
+        notes += [*cost.notes, *on_time.notes]
     run.write(Winner(best.index, SEARCHED, tuple(c.index for c in contenders)))
     return {
         c.method: _finalist(session, c, twins.get(c.method, c), makers)
@@ -130,11 +140,11 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
 def _network(session: Session, candidate: Candidate, maker: Repaired) -> nn.Module:
     """The repaired finalist, or the one that an earlier process has kept."""
     name = f"finalist-{candidate.method}-{candidate.index}"
-    found = session.work.network(name, session.original.network)
+    found = session.made.network(name, session.original.network)
     if found is not None:
         return found
     made = maker.make(session.space.check_widths(candidate.widths)).network
-    return session.work.keep_network(name, made)
+    return session.made.keep_network(name, made)
 
 
 def _finalist(
@@ -142,10 +152,8 @@ def _finalist(
 ) -> Finalist:
     """The finalist of a candidate whose network was made as that of `made`."""
     network = _network(session, made, makers[made.method])
-    plan, images = plan_of(network), len(session.search_images)
-    assert plan is not None
-    search = session.result(candidate.scores[FINALIST_TOP1], images)
-    return Finalist(candidate, plan.selection, network, search)
+    search = session.result(candidate.scores[FINALIST_TOP1], len(session.search_images))
+    return Finalist(candidate, selection_of(network), network, search)
 
 
 def verify_cut(session: Session, run: Run, selection: Selection) -> Verification:

@@ -12,10 +12,9 @@ from torch import Tensor
 from randprune.atomic import write_file
 from randprune.graph.program import Inputs
 from randprune.graph.trees import named_leaves
-from randprune.jobs.opening import JobRecipe
 from randprune.jobs.session import Session
 from randprune.provenance import OUTSIDE, shared_name
-from randprune.recipe import CUSTOM, shareable_toml
+from randprune.recipe import CUSTOM, JobRecipe, shareable_toml
 from randprune.store import (
     BudgetInfo,
     MetricInfo,
@@ -39,6 +38,9 @@ _DATA_PARTS = (
     "split_seed",
     "calibration_images",
     "search_images",
+    # Of images that are not training images, where there are some.
+    "calibration_fingerprint",
+    "search_fingerprint",
 )
 
 
@@ -70,7 +72,7 @@ def run_key(
         seed=recipe.seed,
         fingerprint=session.original.space.fingerprint,
         weights_hash=weights_hash(session.original.network),
-        data_fingerprint=content_hash({part: described[part] for part in _DATA_PARTS}),
+        data_fingerprint=content_hash({p: described[p] for p in _DATA_PARTS if p in described}),
     )
 
 
@@ -92,7 +94,6 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
             where the recipe says all.
     """
     name = network_name(recipe)
-    file = numbered(run, file)
     complete = bool(name) and recipe.data is not None
     again = f"{command} {shlex.quote(_name_here(run.store.folder / file))}" if complete else ""
     text = shareable_toml(recipe.document(), again)

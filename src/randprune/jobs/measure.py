@@ -14,9 +14,11 @@ from randprune.artifact import save
 from randprune.graph.program import Inputs, as_inputs, private_copy
 from randprune.graph.trees import map_tensors
 from randprune.jobs.ledger import cost_entry
+from randprune.jobs.on_time import latency_of
 from randprune.jobs.quality import Judge
 from randprune.jobs.session import Session
-from randprune.latency import measure_latency
+from randprune.latency import LatencyCost, Timing, measure_latency
+from randprune.latency.build import inputs_for
 from randprune.store import (
     Latency,
     NetworkRow,
@@ -42,7 +44,11 @@ class Entrant:
 
 
 def measure(
-    session: Session, run: Run, entrants: Sequence[Entrant], latency_seconds: float
+    session: Session,
+    run: Run,
+    entrants: Sequence[Entrant],
+    latency_seconds: float,
+    opened_before: int,
 ) -> None:
     """Record the rows of all networks, complete: test accuracy in float32, size, latency.
 
@@ -53,6 +59,7 @@ def measure(
         run: its records.
         entrants: the networks.
         latency_seconds: how long latency is measured, per batch size; 0: not at all.
+        opened_before: how often the test set was opened while anything could still be chosen.
     """
     recorded = {(row.label, row.stage, row.seed): row for row in run.networks()}
     missing = [
@@ -64,9 +71,8 @@ def measure(
     if not missing:
         return
     latency = _latencies(session, entrants, latency_seconds) if latency_seconds else {}
-    before = session.data.test_opened
     judge = session.test_judge(f"final numbers of a {session.space.model}")
-    use = run.read(UseOfTestSet) or UseOfTestSet(before, 0)
+    use = run.read(UseOfTestSet) or UseOfTestSet(opened_before, 0)
     run.write(UseOfTestSet(use.before_final, use.final + 1))
     done = len(entrants) - len(missing)
     with session.phase("test", "Test accuracy", total=len(entrants), done=done) as running:
@@ -116,24 +122,52 @@ def _latencies(
     networks = {e.row.label: private_copy(e.network).to(place) for e in entrants if e.timed}
     found: dict[str, list[Latency]] = {label: [] for label in networks}
     start = time.perf_counter()
-    with session.phase("latency", "Latency", total=len(_BATCHES)) as running:
+    asked = latency_of(session)
+    total = len(_BATCHES) + (asked is not None)
+    with session.phase("latency", "Latency", total=total) as running:
+        if asked is not None:
+            # The first latency is the one that people read.
+            for label, timed in _in_its_runtime(session, entrants, asked, budget).items():
+                found[label].append(timed)
+            running.step()
         for batch in _BATCHES:
             inputs = map_tensors(partial(_repeated, place, batch), as_inputs(session.example))
             rounds = _rounds(networks, inputs, budget)
-            for label, latency in measure_latency(networks, inputs, repeats=rounds).items():
-                found[label].append(
-                    Latency(
-                        seconds=tuple(ms / 1000.0 for ms in latency.samples_ms),
-                        batch_size=latency.batch,
-                        device=latency.device,
-                        dtype=latency.dtype,
-                        threads=latency.threads,
-                        interleaved=True,
-                    )
-                )
+            for label, timing in measure_latency(networks, inputs, repeats=rounds).items():
+                found[label].append(_row(timing))
             running.step()
     session.spend("latency", "latency", start)
     return {label: tuple(rows) for label, rows in found.items()}
+
+
+def _in_its_runtime(
+    session: Session, entrants: Sequence[Entrant], cost: LatencyCost, budget: float
+) -> dict[str, Latency]:
+    """Latency in the runtime, with the threads and the batch, that the budget is about."""
+    networks = {e.row.label: private_copy(e.network).cpu() for e in entrants if e.timed}
+    setting = cost.setting
+    seconds = cost.dense * len(networks) / 1000.0
+    rounds = int(min(_MOST_ROUNDS, max(_LEAST_ROUNDS, budget / max(seconds, 1e-6))))
+    found = measure_latency(
+        networks,
+        inputs_for(session.space, setting.batch),
+        repeats=rounds,
+        threads=setting.threads,
+        runtime=setting.runtime,
+    )
+    return {label: _row(timing) for label, timing in found.items()}
+
+
+def _row(timing: Timing) -> Latency:
+    return Latency(
+        seconds=tuple(ms / 1000.0 for ms in timing.samples_ms),
+        batch_size=timing.batch,
+        device=timing.device,
+        dtype=timing.dtype,
+        threads=timing.threads,
+        interleaved=True,
+        runtime=timing.runtime,
+    )
 
 
 def _repeated(place: str, times: int, value: Tensor) -> Tensor:

@@ -3,54 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from randprune.errors import InvalidInputError
+from randprune.errors import DataError, InvalidInputError
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.trace import trace
 from randprune.graph.trees import map_tensors
+from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import BudgetSection, DataSection, ModelSection, PruneRecipe, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, WidenSection
 from randprune.space import Space
-from randprune.store import RunKind
 from randprune.tasks import Classification, Outputs, Task, task_of, tasks
 from randprune.tasks.classification import logits_of
 from randprune.tasks.given import Function
 from randprune.widening import wide_budget, widen, widening_of
 from randprune.zoo.data import Data, as_data, load_data
+from randprune.zoo.dataset import CALIBRATION_LIMIT, SEARCH_LIMIT, balanced
 from randprune.zoo.given import as_any_data, has_classes
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
+from randprune.zoo.splits import Samples
 from randprune.zoo.weights import load_weights
-
-
-class JobRecipe(Protocol):
-    """What the recipes of all jobs have."""
-
-    @property
-    def job(self) -> RunKind: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def model(self) -> ModelSection | None: ...
-
-    @property
-    def data(self) -> DataSection | None: ...
-
-    @property
-    def budget(self) -> BudgetSection: ...
-
-    def document(self) -> dict[str, Any]:
-        """All keys as plain data."""
-        ...
 
 
 def open_trained(
@@ -80,9 +59,10 @@ def open_trained(
         InvalidInputError: the network cannot be traced.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data, network) if example is None else example
+    example = example_of(data, network) if example is None else on_cpu(example)
     space = traced(recipe.model, network, example)
-    subject = Subject(network, space, recipe.budget.budget())
+    space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
+    subject = Subject(network, space, budget)
     session = Session(
         subject, subject, example, data, rules, seeds, WorkFolder(work), task or Classification()
     )
@@ -114,12 +94,19 @@ def open_widened(
         InvalidInputError, UnsupportedModelError: the network cannot be traced or widened.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data, original) if example is None else example
+    if not data.num_classes:
+        raise DataError(
+            f"Pruning from scratch needs labelled images, which {data.name} has not: shared "
+            "weights are trained to classify."
+        )
+    example = example_of(data, original) if example is None else on_cpu(example)
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
-    step, budget = widening_of(wide), recipe.budget.budget()
+    step, kept = widening_of(wide), work.parent
+    space, budget = priced(recipe.budget, original, space, rules.round_to, kept)
+    wide_space, _ = priced(recipe.budget, wide, step.wide, rules.round_to, kept)
     session = Session(
-        Subject(wide, step.wide, wide_budget(step, budget)),
+        Subject(wide, wide_space, wide_budget(space, wide_space, budget)),
         Subject(original, space, budget),
         example,
         data,
@@ -132,16 +119,14 @@ def open_widened(
     return session
 
 
-def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
-    """The network that a recipe names, with its weights where it has some.
+def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:
+    """The network of a recipe's section, with its weights where it has some.
 
     Args:
-        recipe: with [model].
+        asked: the section.
         seed: of the weights that its constructor draws, the same in any process; None: they are
             drawn from torch's own generator.
     """
-    asked = recipe.model
-    assert asked is not None
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -152,16 +137,28 @@ def network_of_recipe(recipe: JobRecipe, seed: int | None = None) -> nn.Module:
 
 
 def images_of_recipe(recipe: JobRecipe) -> Data:
-    """The images that a recipe names."""
-    asked = recipe.data
-    assert asked is not None
-    return load_data(
+    """The images that a recipe names.
+
+    Raises:
+        InvalidInputError, DataError: see `load_data` and `Data.with_fresh`.
+    """
+    asked = recipe.images
+    data = load_data(
         asked.spec,
         calibration=asked.calibration,
         search=asked.search,
         seed=asked.seed,
         **asked.options,
     )
+    fresh: dict[str, Samples] = {}
+    for part, spec, count, most in (
+        ("calibration", asked.calibration_data, asked.calibration, CALIBRATION_LIMIT),
+        ("search", asked.search_data, asked.search, SEARCH_LIMIT),
+    ):
+        if spec:
+            images = load_data(spec, **asked.options).full_train
+            fresh[part] = balanced(images, count or most, asked.seed)
+    return data.with_fresh(**fresh)
 
 
 def data_and_task(
@@ -191,26 +188,45 @@ def data_and_task(
     return found, task_of(base, loss, metric, higher_is_better)
 
 
-def task_of_recipe(recipe: PruneRecipe, data: Data) -> Task:
+def task_of_recipe(recipe: JobRecipe, data: Data) -> Task:
     """The task that a recipe names; else classification where the data has classes."""
-    if recipe.task is not None:
+    if isinstance(recipe, PruneRecipe) and recipe.task is not None:
         return recipe.task.task()
     return Classification() if data.num_classes else Outputs()
 
 
-def example_of(data: Data, network: nn.Module) -> Inputs:
-    """The network's inputs of one sample, on the CPU: the tensor alone where there is one."""
-    inputs = network_inputs(network, next(data.calibration.batches(1)))
-    inputs = map_tensors(lambda x: x.cpu(), inputs)
+def on_cpu(example: Inputs) -> Inputs:
+    """Inputs on the CPU: the tensor alone where there is one."""
+    inputs = map_tensors(lambda x: x.cpu(), as_inputs(example))
     alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
     return inputs[0] if alone else inputs  # type: ignore[no-any-return]
 
 
+def example_of(data: Data, network: nn.Module) -> Inputs:
+    """The network's inputs of one sample, on the CPU: the tensor alone where there is one."""
+    return on_cpu(network_inputs(network, next(data.calibration.batches(1))))
+
+
 def traced(section: ModelSection | None, network: nn.Module, example: Inputs) -> Space:
-    """The channel groups of a network, as a recipe asks for them."""
-    if section is None:
-        return trace(network, example)
-    return trace(network, example, section.freeze, as_graph=section.as_graph, allow=section.allow)
+    """The channel groups of a network, as a recipe asks for them.
+
+    Raises:
+        InvalidInputError: it does not run on the images; says how to bring them to another size.
+    """
+    asked = ModelSection(spec="") if section is None else section
+    try:
+        return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
+    except InvalidInputError as error:
+        images = isinstance(example, Tensor) and example.ndim == 4
+        if not isinstance(example, Tensor) or not images or error.__cause__ is None:
+            raise
+        size = " x ".join(map(str, example.shape[2:]))
+        wanted = getattr(network, "image_size", None)
+        wanted = wanted if isinstance(wanted, int) else 224
+        raise InvalidInputError(
+            f"{error} The images are {size}: if the network needs others, bring them to their "
+            f"size, e.g. --image-size {wanted} (data.options.size), or give images of that size."
+        ) from error
 
 
 def widened(original: nn.Module, space: Space, section: WidenSection, seed: int) -> nn.Module:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
 
-from randprune.criteria import criteria
 from randprune.graph.program import private_copy
-from randprune.jobs.controls import uniform_controls
-from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
-from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.measure import Entrant, entrant
-from randprune.jobs.progress import Progress
-from randprune.jobs.pruning import labels_of, prepared_scores, repairing
-from randprune.jobs.search import create_strategy, search_candidates
+from randprune.jobs.progress import Renamed
+from randprune.jobs.pruning import found_network
 from randprune.jobs.session import Session, Subject
 from randprune.jobs.train import NamedTraining, trained
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import FinetuneSection, PruneRecipe, ScratchRecipe
-from randprune.recovery import quick_form
 from randprune.store import (
     PRETRAINED,
     SEARCHED,
     NetworkRow,
     Run,
     RunKey,
-    SearchInfo,
     Store,
     content_hash,
 )
@@ -51,7 +43,7 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
         for entry in run.ledger()
         if entry.phase in ("supernet", "search") or entry.key == f"training/{SEARCHED}/0"
     )
-    searching = recipe.search.candidates * len(session.data.search_indices) * small
+    searching = recipe.search.candidates * len(session.data.search) * small
     epoch = _BACKWARD_AND_FORWARD * images
     tuning = max(1, round(recipe.pretrained.share * max(0.0, spent - searching) / (epoch * small)))
     rest = spent - searching - tuning * epoch * small
@@ -71,25 +63,22 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
     )
     start = initialise(private_copy(original.network), seed)
     network = trained(session, training, start, session.data.full_train)
-    tuned, winner = _pruned(session, recipe, network, tuning)
+    pruned = _pruned(session, recipe, network, tuning)
     row = NetworkRow("pre-trained, pruned", PRETRAINED, "finetuned", seed=0)
     widths = tuple(original.space.widths.tolist())
     found = replace(
         row,
-        widths=winner.candidate.widths,
-        candidate=winner.candidate.index,
+        widths=pruned.row.widths,
+        candidate=pruned.row.candidate,
         epochs=float(tuning),
     )
     given = replace(row, stage="dense", widths=widths, epochs=float(epochs))
-    return [entrant(session, tuned, found), entrant(session, network, given)]
+    return [entrant(session, pruned.network, found), entrant(session, network, given)]
 
 
-def _pruned(
-    session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int
-) -> tuple[nn.Module, Finalist]:
+def _pruned(session: Session, scratch: ScratchRecipe, network: nn.Module, epochs: int) -> Entrant:
     """The trained network pruned and fine-tuned, with records of its own in the work folder."""
     recipe = _recipe(session, scratch, epochs)
-    assert recipe.finetune is not None
     subject = Subject(network, session.original.space, session.original.budget)
     folder = session.work.folder / "pretrained"
     with Store.open(folder) as store:
@@ -111,25 +100,14 @@ def _pruned(
             seeds=session.seeds,
             work=WorkFolder(folder / "work"),
             ledger=run,
-            progress=_Renamed(session.progress),
+            progress=Renamed(session.progress, PRETRAINED, "Pre-trained route"),
             device=session.device,
         )
-        # The same steps as in `randprune.jobs.pruning`, up to the fine-tuning.
-        scores = prepared_scores(inner, recipe, criteria.create(recipe.criterion))
-        quick = repairing(inner, scores, quick_form(recipe.recovery))
-        strategy = create_strategy(recipe.search, inner.tables)
-        info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-        candidates = search_candidates(inner, run, info, strategy, quick[SEARCHED])
-        controls = uniform_controls(inner, run, quick)
-        thorough = repairing(inner, scores, recipe.finalists.recovery or recipe.recovery)
-        count = recipe.finalists.count
-        found = choose_winner(inner, run, candidates, controls, thorough, count)
-        verify_cut(inner, run, found[SEARCHED].selection)
-        tuned = fine_tune(inner, recipe.finetune, found, labels_of(recipe.search.strategy))
+        found = found_network(inner, run, recipe)
         for entry in run.ledger():
             key_of_entry = f"{PRETRAINED}/{entry.phase}/{entry.key}"
             session.ledger.add_cost(replace(entry, phase=PRETRAINED, key=key_of_entry))
-    return tuned[SEARCHED], found[SEARCHED]
+    return next(e for e in found.entrants if (e.row.role, e.row.stage) == (SEARCHED, "finetuned"))
 
 
 def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
@@ -148,22 +126,3 @@ def _recipe(session: Session, asked: ScratchRecipe, epochs: int) -> PruneRecipe:
         },
         "the pre-trained route",
     )
-
-
-class _Renamed:
-    """Progress of the inner job, under names of its own."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def start(self, phase: str, total: int, done: int, text: str) -> None:
-        """A phase begins."""
-        self._progress.start(f"{PRETRAINED}/{phase}", total, done, f"Pre-trained route: {text}")
-
-    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
-        """Steps are complete."""
-        self._progress.advance(f"{PRETRAINED}/{phase}", done, metrics)
-
-    def finish(self, phase: str) -> None:
-        """The phase is complete."""
-        self._progress.finish(f"{PRETRAINED}/{phase}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+__all__ = ["Progress", "Silent"]
+
 
 @runtime_checkable
 class Progress(Protocol):
@@ -52,6 +54,33 @@ class Silent:
 
     def finish(self, phase: str) -> None:
         """Nothing."""
+
+
+class Renamed:
+    """The progress of a part of a job, under names of its own.
+
+    Args:
+        progress: is told.
+        name: of the part; stands before the phases' names.
+        text: stands before their texts.
+    """
+
+    def __init__(self, progress: Progress, name: str, text: str) -> None:
+        self._progress = progress
+        self._name = name
+        self._text = text
+
+    def start(self, phase: str, total: int, done: int, text: str) -> None:
+        """A phase begins."""
+        self._progress.start(f"{self._name}/{phase}", total, done, f"{self._text}: {text}")
+
+    def advance(self, phase: str, done: int, metrics: Mapping[str, float]) -> None:
+        """Steps are complete."""
+        self._progress.advance(f"{self._name}/{phase}", done, metrics)
+
+    def finish(self, phase: str) -> None:
+        """The phase is complete."""
+        self._progress.finish(f"{self._name}/{phase}")
 
 
 class Phase:

@@ -7,30 +7,26 @@ the same call after `kill -9` continues where that one stopped and ends with the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
-from randprune.evaluate.threads import decide, using
-from randprune.graph.program import Inputs, in_mode, private_copy
+from randprune.graph.program import in_mode, private_copy
 from randprune.jobs.candidates import Repaired
-from randprune.jobs.controls import uniform_controls
+from randprune.jobs.controls import random_control, uniform_controls
+from randprune.jobs.doubts import beaten, chance, near_chance
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
-from randprune.jobs.identity import describe, run_key
+from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
 from randprune.jobs.measure import Entrant, entrant, measure
-from randprune.jobs.opening import check_outputs, example_of, open_trained
-from randprune.jobs.outcome import finished_network, result_of, save_network
-from randprune.jobs.progress import Progress, phase
+from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
+from randprune.jobs.progress import phase
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.trainer import Trainer
-from randprune.jobs.work_folder import WorkFolder
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
@@ -38,106 +34,140 @@ from randprune.search import Strategy
 from randprune.store import (
     DENSE,
     RANDOM_CHANNELS,
+    RANDOM_SEARCH,
     SEARCHED,
     UNIFORM,
     NetworkRow,
     Notes,
+    Run,
     SearchInfo,
     Store,
 )
-from randprune.tasks import Task
-from randprune.zoo.data import Data
+from randprune.tasks import ACCURACY
 from randprune.zoo.splits import is_split
 
 
 def prune_network(
     recipe: PruneRecipe,
-    model: nn.Module,
-    data: Data,
-    folder: Path,
-    progress: Progress,
+    given: Given,
     *,
-    example: Inputs | None = None,
-    task: Task | None = None,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
-    trainer: Trainer | None = None,
-    device: str | None = None,
 ) -> PruneResult:
     """Do the whole job that a recipe describes, or what is left of it.
 
     Args:
         recipe: what to do.
-        model: the trained network; left bit-identical.
-        data: the images; the test set is opened once, at the end.
-        folder: for records, recipe and the pruned network.
-        progress: is told how far the job is.
-        example: what the network is traced with; default: one sample of the data.
-        task: what the network is for; default: classification.
+        given: the trained network, the images, and where results go.
+        criterion, strategy: objects, instead of those that the recipe names.
+    """
+    with Store.open(given.folder) as store:
+        # Trace the network into channel groups.
+        with phase(given.progress, "trace", "Tracing the network"):
+            session = traced_session(recipe, given)
+        run = begun(recipe, session, store, given)
+        if (known := finished_network(run, session.network)) is not None:
+            return result_of(recipe, session, run, known, given)
+
+        with at_work(recipe, session, run):
+            found = found_network(session, run, recipe, criterion, strategy, given.trainer)
+            finish(session, run, recipe, found)
+        return result_of(recipe, session, run, found.network, given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a job has found before the test set is opened.
+
+    Attributes:
+        network: the winner, pruned, repaired and fine-tuned, in evaluation mode.
+        entrants: all networks of the comparison, at all stages.
+        notes: what a reader must know.
+        opened: how often the test set had been opened by then.
+    """
+
+    network: nn.Module
+    entrants: Sequence[Entrant]
+    notes: Sequence[str]
+    opened: int
+
+
+def found_network(
+    session: Session,
+    run: Run,
+    recipe: PruneRecipe,
+    criterion: Criterion | None = None,
+    strategy: Strategy | None = None,
+    trainer: Trainer | None = None,
+) -> Found:
+    """The best network within the budget, and what it is set beside.
+
+    Args:
+        session: of the traced network.
+        run: the job's records.
+        recipe: what to do.
         criterion, strategy: objects, instead of those that the recipe names.
         trainer: the caller's own, instead of the recipe's fine-tuning.
-        device: where networks are evaluated and trained; default: the GPU if there is one.
     """
-    with Store.open(folder) as store:
-        # Trace the network into channel groups.
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        dense = model if place.type == "cpu" else private_copy(model).cpu()
-        with phase(progress, "trace", "Tracing the network"):
-            example = example_of(data, dense) if example is None else example
-            check_outputs(dense, data, example)
-            session = open_trained(
-                recipe,
-                dense,
-                data,
-                rules=recipe.search,
-                seeds=Seeds(str(recipe.seed)),
-                work=folder / "work",
-                example=example,
-                task=task,
-            )
-        run = store.run(run_key(recipe, session))
-        session.work = WorkFolder(folder / "work" / f"run-{run.id}")
-        session.ledger, session.progress, session.device = run, progress, device
-        if (known := finished_network(run, dense)) is not None:
-            return result_of(recipe, session, run, known.to(place))
+    scores = prepared_scores(session, recipe, criterion)
 
-        with run, using(decide(run.threads).count):
-            describe(recipe, session, run, "recipe.toml", "randprune prune --recipe")
-            scores = prepared_scores(session, recipe, criterion)
+    # Search: every candidate is cut by the criterion's scores, and quickly repaired.
+    quick = repairing(session, scores, quick_form(recipe.recovery))
+    strategy = strategy or create_strategy(recipe.search, session.tables)
+    info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
+    candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
+    controls = uniform_controls(session, run, quick)
+    if recipe.controls.random_search and recipe.search.strategy != "random":
+        count = recipe.search.candidates
+        controls[RANDOM_SEARCH] = random_control(session, count, quick[RANDOM_SEARCH])
 
-            # Search: every candidate is cut by the criterion's scores, and quickly repaired.
-            quick = repairing(session, scores, quick_form(recipe.recovery))
-            strategy = strategy or create_strategy(recipe.search, session.tables)
-            info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-            candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
-            controls = uniform_controls(session, run, quick)
+    # Finalists are repaired as well as can be; the best one wins, and is proved exact.
+    thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
+    count = recipe.finalists.count
+    notes = [] if session.task.needs_targets else [NO_TARGETS]
+    if is_split(images := session.search_images):
+        notes += near_chance(session.dense_result().share, chance(images.labels))
+    found = choose_winner(session, run, candidates, controls, thorough, count, notes)
+    verification = verify_cut(session, run, found[SEARCHED].selection)
 
-            # Finalists are repaired as well as can be; the best one wins, and is proved exact.
-            recovery = recipe.finalists.recovery or recipe.recovery
-            thorough = repairing(session, scores, recovery)
-            count = recipe.finalists.count
-            found = choose_winner(session, run, candidates, controls, thorough, count)
-            verification = verify_cut(session, run, found[SEARCHED].selection)
+    # Fine-tune the winner, and the controls where asked.
+    labels = labels_of(recipe.search.strategy)
+    tuned = fine_tune(session, recipe.finetune, found, labels, trainer)
+    cut_only = repairing(session, scores, "none")
+    entrants = [_dense(session)]
+    for method, finalist in found.items():
+        bare = cut_only[method].make(finalist.selection.widths).network
+        entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
+    notes += [c.error for c in controls.values() if c.status == "failed"]
+    notes += [] if verification.passed else [verification.message]
+    network = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
+    return Found(network, entrants, notes, session.data.test_opened)
 
-            # Fine-tune the winner; measure all networks, at all stages, on the test set.
-            labels = labels_of(recipe.search.strategy)
-            tuned = fine_tune(session, recipe.finetune, found, labels, trainer)
-            cut_only = repairing(session, scores, "none")
-            entrants = [_dense(session)]
-            for method, finalist in found.items():
-                bare = cut_only[method].make(finalist.selection.widths).network
-                entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
-            measure(session, run, entrants, recipe.output.latency_seconds)
 
-            # Save the winner, and what a reader must know of it.
-            failed = [c.error for c in controls.values() if c.status == "failed"]
-            failed += [] if verification.passed else [verification.message]
-            if notes := failed + ([] if session.task.needs_targets else [NO_TARGETS]):
-                run.write(Notes(tuple(map(portable, notes))))
-            small = in_mode(tuned.get(SEARCHED, found[SEARCHED].network))
-            save_network(recipe, session, run, small)
-        session.work.remove()
-        return result_of(recipe, session, run, small.to(place))
+def finish(session: Session, run: Run, recipe: PruneRecipe, found: Found) -> None:
+    """Measure all networks on the test set, save the winner, and what a reader must know of it."""
+    measure(session, run, found.entrants, recipe.output.latency_seconds, found.opened)
+    if notes := [*found.notes, *beaten(run.networks(), session.task.metric)]:
+        run.write(Notes(tuple(map(portable, notes))))
+    save_network(recipe, session, run, found.network)
+
+
+def traced_session(recipe: PruneRecipe, given: Given) -> Session:
+    """The session of the trained network, on the CPU, which candidates are cut from."""
+    dense = given.model if given.place.type == "cpu" else private_copy(given.model).cpu()
+    example = example_of(given.data, dense) if given.example is None else on_cpu(given.example)
+    session = open_trained(
+        recipe,
+        dense,
+        given.data,
+        rules=recipe.search,
+        seeds=Seeds(str(recipe.seed)),
+        work=given.folder / "work",
+        example=example,
+        task=given.task,
+    )
+    check_outputs(dense, given.data, example)
+    return session
 
 
 NO_TARGETS = (
@@ -155,15 +185,19 @@ def prepared_scores(
     """
     with session.phase("dense", "Evaluating the dense network") as running:
         _ = session.quick_judge
-        running.step(dense_accuracy=session.dense_result().share, **_chance(session))
-    with session.phase("calibrate", "Collecting statistics", total=2) as running:
-        if any(needs_moments(name) for name in (recipe.recovery, recipe.finalists.recovery)):
-            session.moments()
-        running.step()
-        ours = session.scores(criterion or criteria.create(recipe.criterion))
+        images = session.search_images
+        known = {"chance_accuracy": chance(images.labels)} if is_split(images) else {}
+        found = session.dense_result().share
+        name = "accuracy" if session.task.metric == ACCURACY else "value"
+        running.step(**{f"dense_{name}": found}, **known)
+    criterion = criterion or criteria.create(recipe.criterion)
+    recoveries = (recipe.recovery, recipe.finalists.recovery)
+    if "moments" in criterion.needs or any(map(needs_moments, recoveries)):
+        session.moments()
+    with session.phase("scores", "Scoring channels"):
+        ours = session.scores(criterion)
         random = session.random_scores("random_channels")
-        running.step()
-    return {SEARCHED: ours, UNIFORM: ours, RANDOM_CHANNELS: random}
+    return {SEARCHED: ours, UNIFORM: ours, RANDOM_SEARCH: ours, RANDOM_CHANNELS: random}
 
 
 def repairing(
@@ -178,16 +212,9 @@ def labels_of(strategy: str) -> dict[str, str]:
     return {
         SEARCHED: "best random" if strategy == "random" else f"best of {strategy}",
         UNIFORM: "uniform",
+        RANDOM_SEARCH: "best of random search",
         RANDOM_CHANNELS: "random channels",
     }
-
-
-def _chance(session: Session) -> dict[str, float]:
-    """The accuracy of always naming the commonest class, where there are classes."""
-    images = session.search_images
-    if not is_split(images):
-        return {}
-    return {"chance_accuracy": images.labels.bincount().max().item() / len(images)}
 
 
 def _dense(session: Session) -> Entrant:
@@ -216,7 +243,6 @@ def _stages(
     yield entrant(session, finalist.network, shown, timed=True)
     if tuned is not None:
         section = recipe.finetune
-        known = section is not None and not section.trainer
-        epochs = section.epochs if section is not None and known else None
+        epochs = None if section is None or section.trainer else section.epochs
         trained = replace(repaired, stage="finetuned", epochs=epochs)
         yield entrant(session, tuned, trained, timed=True)

@@ -18,8 +18,7 @@ from randprune.errors import DataError
 from randprune.evaluate import Evaluator
 from randprune.graph.trees import floating_leaves
 from randprune.store import Accuracy, Measured
-from randprune.tasks import Metric, Task
-from randprune.tasks import Quality as TaskQuality
+from randprune.tasks import Metric, Quality as TaskQuality, Task
 
 RankBy = Literal["kl", "loss", "accuracy"]
 """By the distance to the dense network's outputs (kl, for class probabilities), the task's loss, or
@@ -57,10 +56,7 @@ class Quality:
         Raises:
             DataError: they are not.
         """
-        found = self.result
-        if isinstance(found, Accuracy):
-            return found
-        raise DataError(f"The metric {self.metric.name!r} does not count right answers.")
+        return accuracy_of(self.result)
 
     @property
     def scores(self) -> Mapping[RankBy, float]:
@@ -78,6 +74,17 @@ def result_of(measured: TaskQuality) -> Accuracy | Measured:
     if measured.correct is not None:
         return Accuracy(measured.correct, measured.samples)
     return Measured(measured.value, measured.samples)
+
+
+def accuracy_of(result: Accuracy | Measured) -> Accuracy:
+    """`result` itself, where right answers are counted.
+
+    Raises:
+        DataError: they are not.
+    """
+    if isinstance(result, Accuracy):
+        return result
+    raise DataError("Right answers are not counted here: the task is not classification.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,11 +116,37 @@ class Judge:
             meter.update(outputs, batch, next(dense, None))
         return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
 
+    def dense_result(self, network: nn.Module) -> Accuracy | Measured:
+        """How the dense network does, by the outputs that are known of it."""
+        if self.dense is None:
+            return self.quality(network).result
+        meter = self.task.meter()
+        batches = self.evaluator.batches(network)
+        for batch, outputs in zip(batches, self.dense, strict=True):
+            meter.update(outputs, batch, outputs)
+        return result_of(meter.result())
+
     def _dense(self) -> Iterator[Any]:
         if self.dense is not None:
             yield from self.dense
         elif self.network is not None:
             yield from (outputs for outputs, _ in self.evaluator.outputs(self.network))
+
+
+OUTPUT_BYTES = 512 << 20
+"""A network's outputs are held up to this size, and computed beside each other network above."""
+
+
+def outputs_of(evaluator: Evaluator, network: nn.Module) -> list[Any] | None:
+    """A network's outputs by batch, as they are kept; None where they take too much memory."""
+    every: list[Any] = []
+    size = 0
+    for outputs, _ in evaluator.outputs(network):
+        every.append(flat_outputs(outputs))
+        size += sum(leaf.nbytes for leaf in floating_leaves(every[-1]).values())
+        if size > OUTPUT_BYTES:
+            return None
+    return every
 
 
 def flat_outputs(outputs: Any) -> Any:

@@ -40,10 +40,11 @@ _STAGE_WORDS: dict[Stage, str] = {
 }
 
 
+_MOST_NOTES = 12
 _SCRATCH_WORDS = {**_STAGE_WORDS, "dense": "full width", "finetuned": "trained"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PruneResult:
     """A pruned network and how it came about.
 
@@ -194,7 +195,13 @@ class PruneResult:
         lines.append(f"Time: {spent}.")
         if self.artifact is not None:
             lines.append(f"Saved: {self.artifact}")
-        return "\n".join([*lines, *self.notes])
+        lines += self.notes[:_MOST_NOTES]
+        if (more := len(self.notes) - _MOST_NOTES) > 0:
+            lines.append(f"... and {more} more notes, see .notes")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}\n{self.summary()}"
 
 
 def _share(value: float | None, dense: float | None) -> str:

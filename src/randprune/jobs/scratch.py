@@ -11,30 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.stats import kendalltau
-from torch import Tensor, nn
 
-from randprune.evaluate.threads import decide, using
 from randprune.graph.program import in_mode, private_copy
+from randprune.jobs.candidates import Maker
 from randprune.jobs.controls import scratch_controls
+from randprune.jobs.doubts import beaten
 from randprune.jobs.final_trainings import train_all
 from randprune.jobs.finalists import verify_cut
-from randprune.jobs.identity import describe, run_key
+from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
 from randprune.jobs.measure import measure
+from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.opening import open_widened
-from randprune.jobs.outcome import finished_network, result_of, save_network
 from randprune.jobs.pretrained_route import pretrained_route
-from randprune.jobs.progress import Progress, phase
+from randprune.jobs.progress import phase
 from randprune.jobs.ranking import best_first
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
+from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import train_shared
-from randprune.jobs.work_folder import WorkFolder
 from randprune.provenance import portable
 from randprune.recipe import ScratchRecipe
 from randprune.search import Strategy
@@ -54,64 +52,48 @@ from randprune.store import (
 )
 from randprune.supernet import first_channels, initialise
 from randprune.widening import widening_of
-from randprune.zoo.data import Data
+
+# So many of the best candidates are timed at most, where the budget is one of latency.
+_MEASURED = 5
 
 
 def scratch_network(
-    recipe: ScratchRecipe,
-    model: nn.Module,
-    data: Data,
-    folder: Path,
-    progress: Progress,
-    *,
-    example: Tensor | None = None,
-    strategy: Strategy | None = None,
-    device: str | None = None,
+    recipe: ScratchRecipe, given: Given, *, strategy: Strategy | None = None
 ) -> PruneResult:
     """Do the whole job that a recipe describes, or what is left of it.
 
     Args:
         recipe: what to do.
-        model: the original network; left bit-identical, its weights do not matter.
-        data: the images; the test set is opened once, at the end.
-        folder: for records, recipe and the network.
-        progress: is told how far the job is.
-        example: what the network is traced with; default: one image of the data.
+        given: the original network, whose weights do not matter, the images, and where results go.
         strategy: an object, instead of the one that the recipe names.
-        device: where networks are evaluated and trained; default: the GPU if there is one.
     """
-    with Store.open(folder) as store:
+    with Store.open(given.folder) as store:
         # Trace the network, and widen it as far as a configuration may go.
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        original = initialise(private_copy(model).cpu(), recipe.seed)
-        with phase(progress, "trace", "Tracing and widening the network"):
+        with phase(given.progress, "trace", "Tracing and widening the network"):
+            original = initialise(private_copy(given.model).cpu(), recipe.seed)
             session = open_widened(
                 recipe,
                 recipe.widen,
                 original,
-                data,
+                given.data,
                 wide_seed=recipe.seed,
                 rules=recipe.search,
                 seeds=Seeds(str(recipe.seed)),
-                work=folder / "work",
-                example=example,
+                work=given.folder / "work",
+                example=given.example,
             )
-        run = store.run(run_key(recipe, session))
-        session.work = WorkFolder(folder / "work" / f"run-{run.id}")
-        session.ledger, session.progress, session.device = run, progress, device
+        run = begun(recipe, session, store, given)
         if (known := finished_network(run, original)) is not None:
-            return result_of(recipe, session, run, known.to(place))
+            return result_of(recipe, session, run, known, given)
 
-        with run, using(decide(run.threads).count):
-            describe(recipe, session, run, "recipe.toml", "randprune scratch --recipe")
-
+        with at_work(recipe, session, run):
             # Train shared weights; every candidate of the search is a slice of them.
             slices = train_shared(session, recipe.supernet)
             strategy = strategy or create_strategy(recipe.search, list)
             info = SearchInfo(recipe.search.candidates, "", "shared weights", "bn")
             candidates = search_candidates(session, run, info, strategy, slices)
             ranked = best_first(candidates, recipe.search.rank_by)
-            winner = ranked[0]
+            winner, timing_notes = _on_time(session, ranked, slices)
             run.write(Winner(winner.index, SEARCHED, (winner.index,)))
             controls = scratch_controls(recipe, session, run, slices)
 
@@ -125,20 +107,33 @@ def scratch_network(
             # Prove the cut; measure all networks on the test set.
             selection = first_channels(session.space, np.array(winner.widths))
             verification = verify_cut(session, run, selection)
-            measure(session, run, entrants, recipe.output.latency_seconds)
+            opened = session.data.test_opened
+            measure(session, run, entrants, recipe.output.latency_seconds, opened)
 
             # Save the winner, and what a reader must know of it.
             stayed = widening_of(session.network).stayed.items()
             notes = [f"Group {name} keeps its width: {why}" for name, why in stayed]
-            notes += controls.notes
+            notes += [*timing_notes, *controls.notes]
             notes += [] if verification.passed else [verification.message]
             notes += _ranks(run, [*compared, *candidates])
+            notes += beaten(run.networks())
             if notes:
                 run.write(Notes(tuple(map(portable, notes))))
             network = in_mode(next(e.network for e in entrants if e.row.role == SEARCHED))
             save_network(recipe, session, run, network)
-        session.work.remove()
-        return result_of(recipe, session, run, network.to(place))
+        return result_of(recipe, session, run, network, given)
+
+
+def _on_time(
+    session: Session, ranked: Sequence[Candidate], maker: Maker
+) -> tuple[Candidate, list[str]]:
+    """The best candidate that keeps the budget, by measurement where it is one of latency."""
+    cost = latency_of(session)
+    if cost is None:
+        return ranked[0], []
+    on_time = OnTime(session, cost)
+    best = on_time.first(ranked[:_MEASURED], lambda c: maker.make(np.array(c.widths)).network.cpu())
+    return best, [*cost.notes, *on_time.notes]
 
 
 def _spread(ranked: Sequence[Candidate], standalone: int) -> list[Candidate]:

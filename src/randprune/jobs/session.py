@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -28,27 +28,20 @@ from randprune.evaluate import Engine, Evaluator
 from randprune.evaluate.engine import Choice, Precision
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs
-from randprune.graph.trees import named_leaves
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import (
-    Judge,
-    RankBy,
-    flat_outputs,
-    kept_outputs,
-    read_outputs,
-    result_of,
-)
+from randprune.jobs.quality import Judge, RankBy, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
     DenseStatistics,
     Moments,
+    Partial,
     collect_moments,
     needs_moments,
     recover,
 )
-from randprune.recovery.sensitivity import KEEPS, measured_tables
+from randprune.recovery.sensitivity import KEEPS, measured_tables, measurements
 from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
@@ -59,11 +52,11 @@ from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Samples
 
 BATCH = 128
-"""Calibration images a batch."""
+"""Calibration images a batch, at most."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
-OUTPUT_BYTES = 512 << 20
-"""The dense network's outputs are held up to this size, and computed beside each network above."""
+
+_TABLES_SO_FAR = "tables-so-far"
 
 
 class CandidateRules(Protocol):
@@ -115,13 +108,15 @@ class Session:
         rules: limits on widths, and how candidates are compared.
         task: what the network is for.
         seeds: where everything random comes from.
-        work: what is kept until the work is done.
+        work: what is kept until the work is done. What is known of the network lies here;
+            networks that are made for a budget lie in `made`.
         ledger: what is found, and what it costs.
         progress: who is told.
         device: where networks are evaluated and trained; default: the GPU if there is one.
         trained: whether the subject's weights say anything, so that candidates are compared with
             its outputs.
         threads: how many threads engines are chosen for, None: as many as torch uses here.
+        part: the part of `work` where networks are kept, of a job with several budgets.
     """
 
     subject: Subject
@@ -137,6 +132,7 @@ class Session:
     device: str | None = None
     trained: bool = True
     threads: int | None = None
+    part: str = ""
     _judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _evaluators: dict[str, Evaluator] = field(default_factory=dict, repr=False)
 
@@ -154,6 +150,18 @@ class Session:
     def budget(self) -> Budget:
         """What a configuration may cost, as a share of `network`'s cost."""
         return self.subject.budget
+
+    @property
+    def made(self) -> WorkFolder:
+        """Where networks that are made for the budget are kept, their trainings included."""
+        return self.work.inside(self.part) if self.part else self.work
+
+    def aim(self, budget: Budget) -> None:
+        """Work from now on for this budget; what is known of the network stays known.
+
+        The network is the one that was given: nothing was widened.
+        """
+        self.subject = self.original = replace(self.subject, budget=budget)
 
     def use(self, network: nn.Module) -> None:
         """Work from now on with this network, such as the given one after its training.
@@ -201,6 +209,11 @@ class Session:
         """The first of the search images: those that all candidates are compared on."""
         every, limit = self.search_images, self.rules.images
         return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
+
+    @property
+    def batch(self) -> int:
+        """Calibration images a batch: at most as many as `rules.batch_size`, if set."""
+        return min(BATCH, self.rules.batch_size or BATCH)
 
     # -- the budget and costs ------------------------------------------------------------------
 
@@ -318,15 +331,11 @@ class Session:
 
     def _dense_outputs(self, evaluator: Evaluator, part: str) -> Sequence[Any] | None:
         """Of the dense network, by batch; None where they would take too much memory."""
-        every: list[Any] = []
         if known := self.work.kept_tensors(name := f"dense-{part}"):
             return read_outputs(known)
-        start, size = time.perf_counter(), 0
-        for outputs, _ in evaluator.outputs(self.network):
-            every.append(flat_outputs(outputs))
-            size += sum(leaf.nbytes for _, leaf in named_leaves(every[-1]))
-            if size > OUTPUT_BYTES:
-                return None
+        start, every = time.perf_counter(), outputs_of(evaluator, self.network)
+        if every is None:
+            return None
         self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
         return read_outputs(self.work.keep_tensors(name, kept_outputs(every)))
 
@@ -338,14 +347,7 @@ class Session:
 
     def dense_result(self) -> Result:
         """Of the dense network on the search images, in float32."""
-        judge, meter = self.exact_judge, self.task.meter()
-        assert judge.dense is not None or judge.network is not None
-        if judge.dense is None:
-            return judge.quality(self.network).result
-        batches = judge.evaluator.batches(self.network)
-        for batch, outputs in zip(batches, judge.dense, strict=True):
-            meter.update(outputs, batch, outputs)
-        return result_of(meter.result())
+        return self.exact_judge.dense_result(self.network)
 
     # -- statistics ----------------------------------------------------------------------------
 
@@ -364,14 +366,29 @@ class Session:
                     found = Moments.load(path)
                 except ArtifactError:
                     path.unlink(missing_ok=True)
-            if found is None:
-                start = time.perf_counter()
-                batches, seed = self.calibration.batches(BATCH), self.seeds.seed("moments")
-                found = collect_moments(self.network, self.space, batches, seed=seed)
-                self.spend("calibrate", "moments", start, {self.macs(): found.images})
-                found.save(path)
-            self.statistics.moments = found
+            self.statistics.moments = found or self._collect_moments()
         return self.statistics.moments
+
+    def _collect_moments(self) -> Moments:
+        """The moments from one pass, which goes on where an interrupted one has stopped."""
+        seed, images = self.seeds.seed("moments"), len(self.calibration)
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": self.batch}
+        partial = Partial(self.work.file("moments-so-far"), key)
+        start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
+        text = "Collecting statistics"
+        with self.phase("calibrate", text, total=images, done=done) as running:
+            found = collect_moments(
+                self.network,
+                self.space,
+                self.calibration.batches(self.batch),
+                seed=seed,
+                partial=partial,
+                tell=running.at,
+            )
+            self.spend("calibrate", "moments", start, {self.macs(): found.images})
+            found.save(self.work.file("moments"))
+            partial.remove()
+        return found
 
     @property
     def table_passes(self) -> int:
@@ -386,10 +403,10 @@ class Session:
     @cached_property
     def _tables(self) -> Sequence[FloatArray]:
         kept = self.work.tensors("tables", self._measure_tables)
+        self.work.file(_TABLES_SO_FAR).unlink(missing_ok=True)
         return check_tables(self.space, [kept[f"{g:05d}"].numpy() for g in range(len(self.space))])
 
     def _measure_tables(self) -> dict[str, Tensor]:
-        start = time.perf_counter()
         self.moments()
         statistics = self.statistics
         inverses, found = statistics.inverses(), statistics.eliminations()
@@ -398,8 +415,14 @@ class Session:
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         batch = next(data.full_train.subset(unseen).batches(len(unseen)))
         inputs = network_inputs(self.network, batch)
-        tables = measured_tables(self.network, self.space, inverses, found, inputs)
-        self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
+        key = {"space": self.space.fingerprint, "images": unseen.tolist()}
+        partial = Partial(self.work.file(_TABLES_SO_FAR), key)
+        start, text = time.perf_counter() - partial.seconds, "Measuring widths of single groups"
+        with self.phase("tables", text, total=measurements(self.space)) as running:
+            tables = measured_tables(
+                self.network, self.space, inverses, found, inputs, partial=partial, tell=running.at
+            )
+            self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])
 
     def predicted(self, widths: IntArray) -> FloatArray:
@@ -437,6 +460,7 @@ class Session:
             criterion,
             self.calibration,
             seed=seed,
+            batch_size=self.batch,
             shared=self.statistics,
         )
         images = len(self.calibration) if criterion.needs - {"weights", "moments"} else 0
@@ -458,7 +482,7 @@ class Session:
             selection,
             recovery,
             self.calibration,
-            batch_size=BATCH,
+            batch_size=self.batch,
             shared=self.statistics,
         )
 

@@ -128,9 +128,7 @@ def train_shared(session: Session, section: SupernetSection) -> Slices:
 
 def kept_slices(session: Session) -> Slices:
     """The maker of candidates from the shared weights that another process has trained."""
-    shared = session.work.network(SHARED, session.original.network)
-    assert shared is not None, "shared weights are trained first"
-    return Slices(session, shared)
+    return Slices(session, session.made.made_network(SHARED, session.original.network))
 
 
 def shared_cost(session: Session) -> CostEntry:

@@ -20,19 +20,23 @@ from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
-from randprune.graph.entrance import plain_module
-from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
-from randprune.graph.trees import map_tensors
-from randprune.jobs.arguments import as_budget, as_network, check_settings, job_document
+from randprune.graph.entrance import check_network, check_values, plain_module
+from randprune.graph.program import Inputs, in_mode, private_copy
+from randprune.jobs.arguments import (
+    as_budget,
+    as_network,
+    check_example,
+    check_settings,
+    search_document,
+)
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
-from randprune.jobs.identity import run_key
-from randprune.jobs.opening import example_of, open_trained
+from randprune.jobs.job import Given, begun
+from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, Silent
-from randprune.jobs.pruning import prepared_scores, repairing
+from randprune.jobs.pruning import prepared_scores, repairing, traced_session
 from randprune.jobs.ranking import best_first, value_of
 from randprune.jobs.search import create_strategy, search_candidates
-from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.lineage import CutStep, plan_of, tensor_shapes
 from randprune.memory import memory_errors
@@ -74,7 +78,9 @@ def repair(model: nn.Module, small: nn.Module, data: Any, recovery: str | None =
         DataError: the data is empty, or not finite.
         UnsupportedModelError: its graph cannot be followed.
     """
-    dense, smaller = as_network(model, "repair"), plain_module(small, "repair")
+    dense, smaller = plain_module(model, "repair"), plain_module(small, "repair")
+    check_network(dense)
+    check_values(dense)
     step = _last_cut(smaller)
     place = next((p.device for p in smaller.parameters()), torch.device("cpu"))
     if any(p.device.type != "cpu" for p in dense.parameters()):
@@ -123,7 +129,7 @@ def _cut_again(dense: nn.Module, small: nn.Module, step: CutStep) -> nn.Module:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundNetwork:
     """One configuration of a search.
 
     Attributes:
@@ -177,25 +183,25 @@ class SearchResult:
         rank_by: what ranked them.
     """
 
-    ranked: tuple[Found, ...] = field(repr=False)
-    controls: Mapping[str, Found]
+    ranked: tuple[FoundNetwork, ...] = field(repr=False)
+    controls: Mapping[str, FoundNetwork]
     space: Space = field(repr=False)
     budget: Budget
     rank_by: str
     _session: Session = field(repr=False)
 
     @property
-    def best(self) -> Found:
+    def best(self) -> FoundNetwork:
         """The first of the ranking."""
         return self.ranked[0]
 
     def __len__(self) -> int:
         return len(self.ranked)
 
-    def __getitem__(self, place: int) -> Found:
+    def __getitem__(self, place: int) -> FoundNetwork:
         return self.ranked[place]
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[FoundNetwork]:
         return iter(self.ranked)
 
     def distance(self, network: nn.Module) -> float:
@@ -206,7 +212,7 @@ class SearchResult:
 
 
 def search(
-    model: nn.Module,
+    model: nn.Module | str,
     data: Any,
     budget: float | Budget = 0.5,
     candidates: int | None = None,
@@ -228,7 +234,8 @@ def search(
     """Search widths for a trained network of any kind: candidates, ranked, nothing trained.
 
     Args:
-        model: the trained network; left bit-identical. Whatever structure its outputs have.
+        model: the trained network, left bit-identical, whatever structure its outputs have; or a
+            name such as "torchvision:resnet18".
         data: inputs, labels or none: a tensor, a pair (inputs, targets), a torch `Dataset` or
             `DataLoader`, an iterable of batches, a `Data`. Half of them calibrate (at most 2,000),
             the others rank (at most 5,000).
@@ -251,43 +258,33 @@ def search(
         DataError: inputs that cannot be used, or no candidate could be made.
         UnsupportedModelError: the network cannot be traced.
     """
-    network, asked = as_network(model, "search"), as_budget(budget)
+    network, section = as_network(model, None, "search")
+    asked = as_budget(budget)
     check_settings(settings)
+    check_example(example_inputs)
     chosen = Outputs() if task is None else tasks.named_or_given(task, Task, "task")
     if criterion is not None:
         criteria.named_or_given(criterion, Criterion, "criterion")
     if strategy is not None:
         strategies.named_or_given(strategy, Strategy, "strategy")
-    document = job_document(
-        network, asked, seed=seed, preset=preset, criterion=criterion, strategy=strategy,
-        candidates=candidates, recovery=recovery, min_keep=min_keep, round_to=round_to,
-        settings=settings, task=task,
+    document = search_document(
+        section, asked, seed=seed, preset=preset, plugins=(), criterion=criterion,
+        strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
+        round_to=round_to, task=task, settings=settings,
     )  # fmt: skip
     recipe = PruneRecipe.parse(document, "the parameters of search")
+    network = network or in_mode(network_of(recipe.network))
     samples = as_any_data(data, calibration=calibration, seed=seed, parts=())
-    if any(p.device.type != "cpu" for p in network.parameters()):
-        network = private_copy(network).cpu()
-    example = example_of(samples, network) if example_inputs is None else example_inputs
-    example = map_tensors(lambda x: x.cpu(), as_inputs(example))
-    alone = len(example) == 1
+    shown = progress or Silent()
     with (
         using(decide().count),
         memory_errors("search.batch_size"),
         tempfile.TemporaryDirectory(prefix="randprune-") as folder,
         Store.open(Path(folder)) as store,
     ):
-        session = open_trained(
-            recipe,
-            network,
-            samples,
-            rules=recipe.search,
-            seeds=Seeds(str(recipe.seed)),
-            work=Path(folder) / "work",
-            example=example[0] if alone else example,
-            task=chosen,
-        )
-        run = store.run(run_key(recipe, session))
-        session.ledger, session.progress, session.device = run, progress or Silent(), device
+        given = Given(network, samples, Path(folder), shown, example_inputs, device, chosen)
+        session = traced_session(recipe, given)
+        run = begun(recipe, session, store, given)
         with run:
             scores = prepared_scores(
                 session, recipe, None if isinstance(criterion, str) else criterion
@@ -318,10 +315,10 @@ def search(
     )
 
 
-def _found(session: Session, candidate: Candidate, maker: Repaired) -> Found:
+def _found(session: Session, candidate: Candidate, maker: Repaired) -> FoundNetwork:
     """A candidate as it is handed out."""
     loss = -value_of(candidate, "loss")
-    return Found(
+    return FoundNetwork(
         candidate.method,
         candidate.index,
         session.space.check_widths(candidate.widths),

@@ -87,14 +87,14 @@ def trained(
                 teacher=training.teacher,
                 step=training.step,
                 checkpoint=Checkpoint(
-                    session.work.folder / f"train-{training.name}", every_steps=_EVERY_STEPS
+                    session.made.folder / f"train-{training.name}", every_steps=_EVERY_STEPS
                 ),
                 progress=_Shown(session, training, running),
                 device=session.device,
             )
-            network = session.work.keep_network(training.name, finish(result.model))
+            network = session.made.keep_network(training.name, finish(result.model))
             found = _Finished(_cost(session, training, result), _epochs(training.label, result))
-            session.work.keep_document(training.name, asdict(found))
+            session.made.keep_document(training.name, asdict(found))
         with session.ledger.transaction():
             for row in found.epochs:
                 session.ledger.record_epoch(row.network, row.epoch, row.metrics)
@@ -104,9 +104,7 @@ def trained(
 
 def training_cost(session: Session, name: str) -> CostEntry:
     """What the finished training of this name cost, whichever process has done it."""
-    document = session.work.document(name)
-    assert document is not None, f"the training {name!r} is not finished"
-    return CostEntry(**document["cost"])
+    return CostEntry(**session.made.made_document(name)["cost"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +117,10 @@ class _Finished:
 
 def _kept(session: Session, training: NamedTraining) -> tuple[_Finished | None, nn.Module | None]:
     """What an earlier process has finished, None where either part of it is missing."""
-    document = session.work.document(training.name)
+    document = session.made.document(training.name)
     if document is None:
         return None, None
-    network = session.work.network(training.name, session.original.network)
+    network = session.made.network(training.name, session.original.network)
     rows = tuple(EpochRow(**row) for row in document["epochs"])
     return _Finished(CostEntry(**document["cost"]), rows), network
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from randprune.artifact import load, save
 from randprune.atomic import write_file
-from randprune.errors import ArtifactError
+from randprune.errors import ArtifactError, StorageError
 from randprune.graph.program import in_mode
 from randprune.store import content_hash
 from randprune.tensor_file import read_tensors, write_tensors
@@ -63,6 +63,17 @@ class WorkFolder:
             path.unlink(missing_ok=True)
             return None
 
+    def made_network(self, name: str, dense: nn.Module) -> nn.Module:
+        """The network kept under `name` by an earlier step.
+
+        Raises:
+            StorageError: it is gone, or its file is damaged.
+        """
+        found = self.network(name, dense)
+        if found is None:
+            raise self._gone(self.file(name))
+        return found
+
     def keep_network(self, name: str, network: nn.Module) -> nn.Module:
         """Keep a network under `name`; gives it back."""
         save(network, self.file(name))
@@ -76,6 +87,17 @@ class WorkFolder:
             return None
         return found
 
+    def made_document(self, name: str) -> dict[str, Any]:
+        """The JSON document kept under `name` by an earlier step.
+
+        Raises:
+            StorageError: it is gone.
+        """
+        found = self.document(name)
+        if found is None:
+            raise self._gone(self.folder / f"{name}.json")
+        return found
+
     def keep_document(self, name: str, document: Mapping[str, Any]) -> None:
         """Keep a JSON document under `name`."""
         write_file(self.folder / f"{name}.json", json.dumps(document).encode())
@@ -83,6 +105,16 @@ class WorkFolder:
     def file(self, name: str) -> Path:
         """Where the tensors or the network of this name are kept."""
         return self.folder / f"{name}.safetensors"
+
+    def _gone(self, path: Path) -> StorageError:
+        return StorageError(
+            f"The file {path.name}, which an earlier step has written, is gone from "
+            f"{path.parent}, or damaged. Give the same command again: it makes it once more."
+        )
+
+    def inside(self, name: str) -> WorkFolder:
+        """A folder of this name within this one."""
+        return WorkFolder(self.folder / name)
 
     def remove(self) -> None:
         """Forget everything, and the folder above where nothing else is in it."""

@@ -1,38 +1,32 @@
 """Jobs as TOML files: validated, with one clear message per mistake, and written back exactly."""
 
-from randprune.recipe.base import RecipeBase, Section
-from randprune.recipe.names import CUSTOM
-from randprune.recipe.prune import (
-    BudgetSection,
-    DataSection,
-    FinalistsSection,
-    FinetuneSection,
-    ModelSection,
-    Names,
-    OutputSection,
-    PruneRecipe,
-    SearchSection,
+from randprune.recipe.base import (
+    RecipeBase as RecipeBase,
+    Section as Section,
 )
-from randprune.recipe.scratch import ScratchRecipe, SupernetSection, WidenSection
-from randprune.recipe.shareable import shareable_toml
-from randprune.recipe.toml import dump_toml
-
-__all__ = [
-    "CUSTOM",
-    "BudgetSection",
-    "DataSection",
-    "FinalistsSection",
-    "FinetuneSection",
-    "ModelSection",
-    "Names",
-    "OutputSection",
-    "PruneRecipe",
-    "RecipeBase",
-    "ScratchRecipe",
-    "SearchSection",
-    "Section",
-    "SupernetSection",
-    "WidenSection",
-    "dump_toml",
-    "shareable_toml",
-]
+from randprune.recipe.job import (
+    BudgetSection as BudgetSection,
+    DataSection as DataSection,
+    JobRecipe as JobRecipe,
+    ModelSection as ModelSection,
+    Names as Names,
+    OutputSection as OutputSection,
+)
+from randprune.recipe.names import (
+    CUSTOM as CUSTOM,
+)
+from randprune.recipe.prune import (
+    FinalistsSection as FinalistsSection,
+    FinetuneSection as FinetuneSection,
+    PruneRecipe as PruneRecipe,
+    SearchSection as SearchSection,
+)
+from randprune.recipe.scratch import (
+    ScratchRecipe as ScratchRecipe,
+    SupernetSection as SupernetSection,
+    WidenSection as WidenSection,
+)
+from randprune.recipe.toml import (
+    dump_toml as dump_toml,
+    shareable_toml as shareable_toml,
+)

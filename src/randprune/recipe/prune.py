@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from randprune.cost import Budget
 from randprune.evaluate.engine import Choice
-from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.base import Section
+from randprune.recipe.job import BudgetSection, JobRecipe, Options, OutputSection
 from randprune.recipe.names import (
     CriterionOrObject,
     RecoveryName,
@@ -19,8 +20,6 @@ from randprune.recipe.presets import DEFAULT, with_preset
 from randprune.tasks import Task, tasks
 from randprune.training.recipe import TrainRecipe
 
-Options = dict[str, Any]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
 Rank = Literal["kl", "accuracy", "loss"]
 # Keys of [search] and, in benchmarks, of [proposals].
 MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a group that stays.")]
@@ -34,7 +33,11 @@ RankingPrecision = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    Field(ge=1, description="images a batch while networks are evaluated; unset: see engine."),
+    Field(
+        ge=1,
+        description="images a batch while networks are evaluated, and at most for calibration; "
+        "unset: see engine.",
+    ),
 ]
 RankingImages = Annotated[
     int | None,
@@ -54,43 +57,33 @@ EngineChoice = Annotated[
 ]
 
 
-class ModelSection(Section):
-    """The network to prune."""
-
-    spec: str = Field(
-        description="randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable."
-    )
-    weights: str = Field(
-        default="", description="the file with trained weights, safetensors, pt or pth."
-    )
-    num_classes: int | None = Field(default=None, ge=1, description="the number of outputs.")
-    in_channels: int | None = Field(default=None, ge=1, description="the number of input channels.")
-    options: Options = Field(default={}, description="what the network's constructor gets besides.")
-    freeze: Names = Field(
-        default=(), description="the layers whose outputs stay, names or patterns."
-    )
-    allow: Names = Field(
-        default=(), description="the operations that may be cut although not exactly."
-    )
-    as_graph: bool = Field(
-        default=False, description="whether groups count that can be cut in an emitted graph only."
-    )
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-class DataSection(Section):
-    """The images, and how the training images are divided."""
+class BudgetsSection(BudgetSection):
+    """What the pruned network may cost, or the networks, one for each of several ratios."""
 
-    spec: str = Field(description="digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.")
-    calibration: int | None = Field(
-        default=None, ge=1, description="how many training images feed recovery and criteria."
+    ratios: Annotated[tuple[Ratio, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None,
+        description="several shares of the dense cost, instead of one: a network for each.",
     )
-    search: int | None = Field(
-        default=None, ge=1, description="how many training images rank the candidates."
-    )
-    seed: int = Field(default=0, ge=0, description="what draws the parts of the training images.")
-    options: Options = Field(
-        default={}, description="what the data source gets besides, such as mean."
-    )
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets of the job, in their order."""
+        ratios = self.ratios or (self.ratio,)
+        plain = [Budget(self.metric, ratio, self.tolerance) for ratio in ratios]
+        return tuple(self.timed(budget) for budget in plain)
+
+    @model_validator(mode="after")
+    def _once_each(self) -> BudgetsSection:
+        if self.ratios and self.ms is not None:
+            raise ValueError(
+                "ms is one budget. Leave out ratios, or ask for ratios of the latency."
+            )
+        if self.ratios and len(set(self.ratios)) < len(self.ratios):
+            given = ", ".join(f"{ratio:g}" for ratio in self.ratios)
+            raise ValueError(f"ratios must be given once each. Got {given}.")
+        return self
 
 
 class TaskSection(Section):
@@ -105,22 +98,6 @@ class TaskSection(Section):
     def task(self) -> Task:
         """The task that is named."""
         return tasks.create(self.name, **self.options)
-
-
-class BudgetSection(Section):
-    """What the pruned network may cost."""
-
-    metric: str = Field(default="macs", description="the cost: macs, params or activations.")
-    ratio: float = Field(
-        default=0.5, gt=0, le=1, description="the share of the dense cost that remains."
-    )
-    tolerance: float = Field(
-        default=0.005, gt=0, lt=1, description="how far from the ratio is accepted."
-    )
-
-    def budget(self) -> Budget:
-        """The same as a `Budget`."""
-        return Budget(self.metric, self.ratio, self.tolerance)
 
 
 class SearchSection(Section):
@@ -182,28 +159,26 @@ class FinetuneSection(TrainSection):
 
     controls: bool = Field(default=False, description="whether the controls are trained as well.")
     trainer: str = Field(
-        default="", description="the caller's own trainer, where one was given; no key for files."
+        default="",
+        exclude_if=lambda name: not name,
+        description="the caller's own trainer, where one was given; no key for files.",
     )
 
 
-class OutputSection(Section):
-    """Where results go, and how exactly speed is measured. Does not decide which network wins."""
+class ControlsSection(Section):
+    """What the searched network is set beside, besides uniform widths and random channels."""
 
-    folder: str = Field(default="", description="the output folder.")
-    latency_seconds: float = Field(
-        default=10.0,
-        ge=0,
-        description="how long latency is measured, per batch size; 0: not at all.",
+    random_search: bool = Field(
+        default=False,
+        description="whether as many random configurations are searched, too: the time of a second "
+        "search, where the strategy is not random itself.",
     )
 
 
-class PruneRecipe(RecipeBase):
+class PruneRecipe(JobRecipe):
     """A whole pruning job."""
 
-    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
-
     job: Literal["prune"] = "prune"
-    seed: int = Field(default=0, ge=0, description="random seed.")
     criterion: CriterionOrObject = Field(
         default="reconstruction", description="the name of the criterion that ranks channels."
     )
@@ -213,14 +188,28 @@ class PruneRecipe(RecipeBase):
     preset: str = Field(
         default=DEFAULT, description="the named settings that keys left out take: see presets."
     )
-    model: ModelSection | None = None
-    data: DataSection | None = None
     task: TaskSection | None = None
-    budget: BudgetSection = BudgetSection()
+    budget: BudgetsSection = BudgetsSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()
+    controls: ControlsSection = Field(
+        default=ControlsSection(), exclude_if=lambda controls: controls == ControlsSection()
+    )
     finetune: FinetuneSection | None = None
     output: OutputSection = OutputSection()
+
+    def for_each_budget(self) -> tuple[PruneRecipe, ...]:
+        """The recipes of several budgets, one each, in their order; none where it has one budget.
+
+        Each is what a job with that budget alone is asked for.
+        """
+        budget = self.budget
+        return tuple(
+            self.model_copy(
+                update={"budget": budget.model_copy(update={"ratio": ratio, "ratios": None})}
+            )
+            for ratio in budget.ratios or ()
+        )
 
     @model_validator(mode="before")
     @classmethod

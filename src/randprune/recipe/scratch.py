@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from randprune.recipe.base import RecipeBase, Section
+from randprune.recipe.base import Section
+from randprune.recipe.job import JobRecipe, OutputSection
 from randprune.recipe.names import CriterionName, RecoveryName, StrategyOrObject
-from randprune.recipe.prune import (
-    BudgetSection,
-    DataSection,
-    ModelSection,
-    OutputSection,
-    RankingImages,
-    SearchSection,
-    TrainSection,
-)
+from randprune.recipe.prune import RankingImages, SearchSection, TrainSection
 
 
 class WidenSection(Section):
@@ -108,16 +101,10 @@ class PretrainedSection(Section):
     )
 
 
-class ScratchRecipe(RecipeBase):
+class ScratchRecipe(JobRecipe):
     """A whole job of pruning from scratch."""
 
-    NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
-
     job: Literal["scratch"] = "scratch"
-    seed: int = Field(default=0, ge=0, description="random seed.")
-    model: ModelSection | None = None
-    data: DataSection | None = None
-    budget: BudgetSection = BudgetSection()
     widen: WidenSection = WidenSection()
     supernet: SupernetSection = SupernetSection.model_validate({})
     search: ScratchSearchSection = ScratchSearchSection()

@@ -16,14 +16,17 @@ from randprune.recovery.chain import (
     quick_form,
     recover,
 )
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.dense import DenseStatistics
-from randprune.recovery.statistics import Moments, collect_moments
+from randprune.recovery.partial import Partial
+from randprune.recovery.statistics import Moments
 
 __all__ = [
     "DenseStatistics",
     "LeastSquares",
     "MeasuredNorm",
     "Moments",
+    "Partial",
     "Recovery",
     "RecoveryContext",
     "Sequential",

@@ -59,7 +59,7 @@ class RecoveryContext:
     def data(self) -> Iterable[Any]:
         """One pass over the calibration data."""
         if self.batches is None:
-            raise DataError("This recovery looks at images: give `data`, e.g. a calibration split.")
+            raise DataError("This recovery needs images: give `data`, e.g. a calibration split.")
         return self.batches()
 
     def moments(self) -> Moments:

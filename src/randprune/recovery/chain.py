@@ -32,7 +32,7 @@ def names_of(name: str) -> list[str]:
     names = [] if name in ("", "none") else [part.strip() for part in name.split("+")]
     if len(set(names)) < len(names):
         raise InvalidInputError(
-            f"A recovery names each step once, joined by '+', such as 'least_squares+bn'. "
+            f"A recovery is a chain of different steps joined by '+', such as 'least_squares+bn'. "
             f"Got {name!r} instead."
         )
     return names

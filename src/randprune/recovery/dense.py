@@ -17,10 +17,11 @@ from randprune.errors import InvalidInputError
 from randprune.graph.observers import Observers
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.sites import ChannelGraph, dense_tensors
+from randprune.recovery.collect import collect_moments
 from randprune.recovery.elimination import Elimination, eliminate
 from randprune.recovery.inverses import RIDGE, Inverses
 from randprune.recovery.sequential import SequentialRepair
-from randprune.recovery.statistics import Moments, collect_moments, reference_tensors
+from randprune.recovery.statistics import Moments, reference_tensors
 from randprune.space import Space
 
 

@@ -20,7 +20,7 @@ monotony alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from randprune.graph.program import Inputs
 from randprune.recovery.elimination import Elimination
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import refit
+from randprune.recovery.partial import Partial
 from randprune.recovery.replay import Replay
 from randprune.recovery.statistics import reference_replay, reference_tensors
 from randprune.space import ChannelGroup, IntArray, Space
@@ -55,6 +56,8 @@ def measured_tables(
     *,
     keeps: Sequence[float] = KEEPS,
     replay: Replay | None = None,
+    partial: Partial | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> list[FloatArray]:
     """Tables for proxy searches: relative error at the outputs of keeping k channels of a group.
 
@@ -67,6 +70,8 @@ def measured_tables(
             samples that are not in the moments; 64 are plenty.
         keeps: the shares of each group's channels at which it is measured.
         replay: the network's replay where there is one already.
+        partial: keeps what has been measured, for an interrupted measurement to go on from.
+        tell: is told how many widths of all groups have been measured.
 
     Returns:
         One array (width + 1,) a group, float64: 0 at the dense width, never less for fewer
@@ -82,6 +87,8 @@ def measured_tables(
         for slot in group.with_role("in"):
             waiting[slot.tensor].append(number)
     outputs: dict[tuple[int, int], list[Tensor]] = {}
+    for name, kept_output in sorted(({} if partial is None else partial.read()).items()):
+        outputs.setdefault(_place(name), []).append(kept_output)
 
     def before(node: Node, run: Execution) -> None:
         for number in waiting.get(replay.layers[node].weight, ()):
@@ -91,6 +98,10 @@ def measured_tables(
                     kept = eliminations[number].kept(width)
                     changed = masked(group, kept, inverses, tensors)
                     outputs[number, width] = run.fork({**tensors, **changed}).outputs()
+                    if partial is not None:
+                        partial.save(lambda: _named(outputs))
+                    if tell is not None:
+                        tell(len(outputs))
 
     with torch.no_grad():
         reference = replay.run(tensors, inputs, before).outputs()
@@ -114,6 +125,25 @@ def measured_tables(
         tables[number] if number in tables else typical * eliminations[number].errors
         for number in range(len(space))
     ]
+
+
+def measurements(space: Space, keeps: Sequence[float] = KEEPS) -> int:
+    """How many widths of all groups are measured, at most."""
+    return sum(len(_widths(group, keeps)) for group in space.groups)
+
+
+def _named(outputs: Mapping[tuple[int, int], Sequence[Tensor]]) -> dict[str, Tensor]:
+    """What has been measured, as it is kept; several outputs of one network in their order."""
+    return {
+        f"{number}/{width}/{i:03d}": output
+        for (number, width), found in outputs.items()
+        for i, output in enumerate(found)
+    }
+
+
+def _place(name: str) -> tuple[int, int]:
+    number, width, _ = name.split("/")
+    return int(number), int(width)
 
 
 def table(full: int, measured: Mapping[int, float]) -> FloatArray:

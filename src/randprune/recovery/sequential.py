@@ -43,6 +43,7 @@ from randprune.graph.program import Inputs, as_inputs
 from randprune.graph.steps import Step
 from randprune.graph.trees import count_of, floating_leaves, map_tensors, part_of
 from randprune.lineage import named_tensors
+from randprune.recovery.collect import FULL_COLUMNS, POSITIONS
 from randprune.recovery.least_squares import (
     Kept,
     add_to_bias,
@@ -52,13 +53,7 @@ from randprune.recovery.least_squares import (
 from randprune.recovery.patches import input_rows, output_rows, sample_positions
 from randprune.recovery.regression import Regression, check_ridge
 from randprune.recovery.replay import Layer, Replay, add_bias, detached_tensors, replay_for
-from randprune.recovery.statistics import (
-    FULL_COLUMNS,
-    POSITIONS,
-    channels_last,
-    reference_replay,
-    reference_tensors,
-)
+from randprune.recovery.statistics import channels_last, reference_replay, reference_tensors
 from randprune.space import Selection, Space
 
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)

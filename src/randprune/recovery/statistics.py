@@ -14,36 +14,22 @@ is not repaired.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.fx import Node
 
-from randprune.atomic import write_file
-from randprune.errors import ArtifactError, DataError
-from randprune.graph.call import network_inputs
+from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
-from randprune.graph.execute import Execution
 from randprune.graph.layers import Geometry, Norm
 from randprune.graph.program import Inputs
-from randprune.graph.trees import count_of, map_tensors
-from randprune.recovery.patches import channel_rows, input_rows, sample_positions
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
-
-Mode = Literal["full", "channels", "none"]
-
-POSITIONS = 64
-FULL_COLUMNS = 2304
-LIMIT_MIB = 2048
+from randprune.tensor_file import read_with_head, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +105,7 @@ class Moments:
             StorageError: the file cannot be written.
         """
         head = {
-            "format": 1,
+            "format": 2,
             "images": self.images,
             "fingerprint": self.fingerprint,
             "layers": [asdict(layer) for layer in self.layers.values()],
@@ -128,10 +114,8 @@ class Moments:
         }
         tensors = {f"mean/{name}": s.mean for name, s in self.sites.items()}
         tensors |= {f"covariance/{name}": s.covariance for name, s in self.sites.items()}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        return write_file(
-            Path(path), safetensors.torch.save(tensors, {"moments": json.dumps(head)})
-        )
+        write_tensors(path, tensors, head)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
@@ -141,104 +125,23 @@ class Moments:
             ArtifactError: the file is no such file, or damaged.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
-                head = json.loads((file.metadata() or {})["moments"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            head, tensors = read_with_head(path)
             layers = [_layer_from(document) for document in head["layers"]]
             sites = {
                 name: SiteMoments(tensors[f"mean/{name}"], tensors[f"covariance/{name}"], *rest)
                 for name, rest in head["sites"].items()
             }
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(
+                {layer.weight: layer for layer in layers},
+                sites,
+                {name: tuple(shape) for name, shape in head["shapes"].items()},
+                head["images"],
+                head["fingerprint"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} holds no second moments that can be read: {error}. Collect them again."
             ) from error
-        return cls(
-            {layer.weight: layer for layer in layers},
-            sites,
-            {name: tuple(shape) for name, shape in head["shapes"].items()},
-            head["images"],
-            head["fingerprint"],
-        )
-
-
-def collect_moments(
-    model: nn.Module,
-    space: Space,
-    batches: Iterable[Any],
-    *,
-    positions: int = POSITIONS,
-    seed: int = 0,
-    full_columns: int = FULL_COLUMNS,
-    limit_mib: int = LIMIT_MIB,
-    replay: Replay | None = None,
-) -> Moments:
-    """Moments of what the pruned layers of the dense network read, from one pass over the data.
-
-    Args:
-        model: the dense network that was traced; left untouched.
-        space: its channel groups.
-        batches: what `randprune.graph.call` finds the network's inputs in, such as (images,
-            labels) pairs or images alone, float32, normalised.
-        positions: places per image and layer at which windows are sampled.
-        seed: of the places.
-        full_columns: most columns (input channels per group times kernel positions) for which
-            the full covariance is kept; wider layers get moments between channels.
-        limit_mib: MiB that all accumulators may take together; the widest layers fall back to
-            moments between channels until they fit.
-        replay: the network's replay where there is one already (`reference_replay`).
-
-    Raises:
-        DataError: no images, or values that are not finite.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, _Sums] = {}
-    images = 0
-    consumers = consumer_weights(space)
-    tensors: Mapping[str, Tensor] = {}
-    plan: Mapping[str, Mode] = {}
-    seen: set[str] = set()
-
-    def before(node: Node, run: Execution) -> None:
-        assert replay is not None
-        layer = replay.layers[node]
-        mode = plan.get(layer.site, "none")
-        if mode == "none" or layer.site in seen:
-            return
-        seen.add(layer.site)
-        source = run.value(replay.source(node))
-        if mode == "channels":
-            rows = channel_rows(layer, source, positions, generator)
-        else:
-            places = sample_positions(layer, source, positions, generator)
-            rows = input_rows(layer, source, places)
-        sums.setdefault(layer.site, _Sums.like(rows)).add(rows)
-
-    for batch in batches:
-        inputs = network_inputs(model, batch)
-        if replay is None:
-            replay = reference_replay(model, space, inputs)
-        if not tensors:
-            tensors = reference_tensors(model, space)
-            plan = _plan(replay, consumers, tensors, full_columns, limit_mib)
-        seen.clear()
-        with torch.no_grad():
-            run = replay.run(tensors, map_tensors(channels_last, inputs), before)
-            run.finish()
-        images += count_of(inputs)
-    if replay is None:
-        raise DataError("No calibration images: the data is empty. Give at least a few hundred.")
-    sites = {name: total.moments(plan[name] == "channels") for name, total in sums.items()}
-    for name, site in sites.items():
-        if not bool(torch.isfinite(site.covariance).all()):
-            raise DataError(
-                f"The inputs of layer {name!r} are not finite on the calibration images: check "
-                "the normalisation of the images and the weights."
-            )
-    known = (layer for layer in replay.layers.values() if layer.weight in consumers)
-    layers = {layer.weight: layer for layer in known if layer.site in sites}
-    shapes = {name: tuple(tensors[name].shape) for name in layers}
-    return Moments(layers, sites, shapes, images, space.fingerprint)
 
 
 def consumer_weights(space: Space) -> frozenset[str]:
@@ -253,6 +156,11 @@ def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
     return replay_for(_reference(model, space), inputs)
 
 
+def channels_last(value: Tensor) -> Tensor:
+    """Images in the memory order that walks over graphs take; other values as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+
 def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
     """The dense network's tensors in the form in which it is cut."""
     return detached_tensors(_reference(model, space))
@@ -261,68 +169,6 @@ def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:
 def _reference(model: nn.Module, space: Space) -> nn.Module:
     # An emitted network has tensors of its own (folded kernels), which the space's slots name.
     return emit(model, space, space.dense) if space.as_graph else model
-
-
-def channels_last(value: Tensor) -> Tensor:
-    """Images in the memory order that walks over graphs take; other values as they are."""
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
-
-
-def _plan(
-    replay: Replay,
-    consumers: frozenset[str],
-    tensors: Mapping[str, Tensor],
-    full_columns: int,
-    limit_mib: int,
-) -> dict[str, Mode]:
-    """What is kept at each site; the widest sites step down first."""
-    channels: dict[str, int] = {}
-    sites: dict[str, Layer] = {}
-    for layer in replay.layers.values():
-        if layer.weight in consumers:
-            channels[layer.site] = int(tensors[layer.weight].shape[1])
-            sites.setdefault(layer.site, layer)
-    modes: dict[str, Mode] = {}
-    for name, layer in sites.items():
-        wide = layer.taps > 1 and channels[name] * layer.taps > full_columns
-        modes[name] = "channels" if wide else "full"
-
-    def size(name: str) -> int:
-        columns = {"full": channels[name] * sites[name].taps, "channels": channels[name]}
-        return 8 * sites[name].groups * columns.get(modes[name], 0) ** 2
-
-    while sum(map(size, sites)) > limit_mib << 20:
-        widest = max(sites, key=size)
-        step_down = modes[widest] == "full" and sites[widest].taps > 1
-        modes[widest] = "channels" if step_down else "none"
-    return modes
-
-
-@dataclass(slots=True, eq=False)
-class _Sums:
-    """Running sums of rows and of their products; float32 products, float64 sums."""
-
-    first: Tensor
-    second: Tensor
-    rows: int
-
-    @classmethod
-    def like(cls, rows: Tensor) -> _Sums:
-        groups, _, columns = rows.shape
-        first = torch.zeros(groups, columns, dtype=torch.float64, device=rows.device)
-        return cls(first, first.new_zeros(groups, columns, columns), 0)
-
-    def add(self, rows: Tensor) -> None:
-        self.first += rows.sum(dim=1, dtype=torch.float64)
-        for total, part in zip(self.second, rows, strict=True):
-            total += part.T @ part
-        self.rows += rows.shape[1]
-
-    def moments(self, per_channel: bool) -> SiteMoments:
-        mean = self.first / self.rows
-        self.second /= self.rows
-        self.second -= mean[:, :, None] * mean[:, None, :]
-        return SiteMoments(mean, self.second.float(), self.rows, per_channel)
 
 
 def _layer_from(document: dict[str, Any]) -> Layer:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from randprune.report.document import Report as Report
-    from randprune.report.kinds import open_run as open_run
-    from randprune.report.kinds import report_of as report_of
-    from randprune.report.kinds import write_report as write_report
+    from randprune.report.kinds import (
+        open_run as open_run,
+        report_of as report_of,
+        write_report as write_report,
+    )
     from randprune.report.run.records import RunRecord as RunRecord
     from randprune.report.write import ReportPaths as ReportPaths
 

@@ -10,18 +10,24 @@ from randprune.report.document import Report
 from randprune.report.run.page import run_report
 from randprune.report.run.records import RunRecord
 from randprune.report.write import ReportPaths, write_files
-from randprune.store import Run, Store
+from randprune.store import Run, Store, run_of_budget
 
 
-def open_run(folder: str | os.PathLike[str]) -> RunRecord | BenchRun:
+def open_run(folder: str | os.PathLike[str], budget: float | None = None) -> RunRecord | BenchRun:
     """The records of the run that was worked on last in a folder, of its kind.
 
+    Args:
+        folder: the output folder.
+        budget: of a job with several budgets, the ratio of the one that is asked for.
+
     Raises:
-        StorageError: no records there, or not readable; or a benchmark that has only just begun.
+        StorageError: no records there, or not readable; no such budget; or a benchmark that has
+            only just begun.
     """
     with Store.open(folder, read_only=True) as store:
-        kind = store.latest().info.kind
-    return BenchRun.load(folder) if kind == "bench" else RunRecord.load(folder)
+        run = store.latest() if budget is None else run_of_budget(store.latest(), budget)
+        kind = run.info.kind
+    return BenchRun.load(folder) if kind == "bench" else RunRecord.load(folder, run.id)
 
 
 def report_of(source: RunRecord | BenchRun | Run | str | os.PathLike[str]) -> Report:

@@ -9,7 +9,7 @@ from randprune.bench.keys import RANDOM_CRITERION, Row
 from randprune.bench.records import BenchRun, Setting
 from randprune.bench.stats import Verdict
 from randprune.report.chart import SERIES
-from randprune.store import DENSE, RANDOM_CHANNELS, SEARCHED, UNIFORM, Stage
+from randprune.store import DENSE, RANDOM_CHANNELS, RANDOM_SEARCH, SEARCHED, UNIFORM, Stage
 
 METRIC_NAMES = {
     "macs": "MACs",
@@ -33,9 +33,10 @@ _STAGES: Mapping[Stage, str] = {
     "repaired": "repaired, no training",
 }
 _METHODS = {
-    SEARCHED: "random configurations",
+    SEARCHED: "candidates of the search",
     UNIFORM: "uniform width",
     RANDOM_CHANNELS: "random channels",
+    RANDOM_SEARCH: "random search",
 }
 _SCORES = {
     "proxy": "proxy, no forward pass",

@@ -38,7 +38,8 @@ def spread_chart(
     data: Table | None = None,
     *,
     id: str = "spread",
-    title: str = "Spread of the random candidates",
+    title: str = "Spread of the candidates",
+    pool: str = "candidates",
     axis: str = SEARCH_AXIS,
     images: str = "on the search images",
     scale: Scale = ACCURACY,
@@ -53,7 +54,7 @@ def spread_chart(
     shown = at_most(range(len(values)))
     marks: list[Mark] = [
         Bars(
-            f"{len(values):,} random configurations",
+            f"{len(values):,} {pool}",
             centers.tolist(),
             counts.tolist(),
             "candidate",
@@ -80,7 +81,7 @@ def spread_chart(
     return Chart(
         id,
         title,
-        f"{scale.title()} of {len(values):,} random configurations {images}: median "
+        f"{scale.title()} of {len(values):,} {pool} {images}: median "
         f"{scale.text(middle)}, best {scale.text(best)}, the middle 80\u00a0% between "
         f"{scale.text(low)} and {scale.text(high)}.{lines}",
         Axis(axis, percent=scale.shares, span=_padded([*edges.tolist(), *shown_at])),

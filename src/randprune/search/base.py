@@ -17,6 +17,8 @@ from randprune.errors import InvalidInputError
 from randprune.registry import Registry
 from randprune.space import IntArray, Space
 
+__all__ = ["AdaptiveStrategy", "Strategy", "check_request", "strategies"]
+
 
 @runtime_checkable
 class Strategy(Protocol):

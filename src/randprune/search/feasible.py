@@ -8,16 +8,17 @@ the ones that keep at least `min_keep` of the group, and at least one channel.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from randprune.cost import Budget, FloatArray
+from randprune.cost import LATENCY, Budget, Cost, FloatArray, QuadraticCost, StructuredCost
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
 from randprune.space import IntArray, Space
 
 # 0.07 * 100 is 7.000000000000001: products this close to an integer are that integer.
 _FUZZ = 1e-9
+_SWEEPS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +83,25 @@ class WidthGrid:
         return np.append(levels, full) if levels.size == 0 or levels[-1] < full else levels
 
 
+def cheapest(cost: Cost, grid: WidthGrid) -> IntArray:
+    """The allowed configuration that costs least, int64 (G,).
+
+    The least widths, for costs that grow with every width. Others are improved from there, one
+    group at a time, until nothing changes: a local minimum.
+    """
+    current = as_widths(grid.low)
+    if isinstance(cost, QuadraticCost) or not isinstance(cost, StructuredCost):
+        return current
+    for _ in range(_SWEEPS):
+        before = current.copy()
+        for group in range(len(current)):
+            levels = grid.levels(group)
+            current[group] = levels[int(np.argmin(cost.profile(current[None], group, levels)[0]))]
+        if np.array_equal(before, current):
+            break
+    return current
+
+
 def check_grid(owner: str, min_keep: float, round_to: int) -> None:
     """Raise where `min_keep` or `round_to` of the strategy called `owner` cannot mean anything."""
     if not 0.0 <= min_keep <= 1.0:
@@ -101,13 +121,13 @@ def reachable(
 ) -> tuple[float, float]:
     """The least and the greatest share of the dense cost that allowed widths leave: (low, high).
 
-    Every cost grows with every width, so the ends are the costs of the least and of the dense
-    configuration; `high` is 1. Not every ratio in between need be met exactly: widths are integers.
+    The ends are the costs of the cheapest and of the dense configuration; `high` is 1. Not every
+    ratio in between need be met exactly: widths are integers.
     """
     check_grid("reachable", min_keep, round_to)
     cost = space.cost(metric)
-    low = WidthGrid.of(space, min_keep, round_to).low
-    return float(cost(low.astype(np.int64))) / cost.dense, 1.0
+    low = cheapest(cost, WidthGrid.of(space, min_keep, round_to))
+    return float(cost(low)) / cost.dense, 1.0
 
 
 def describe(budget: Budget) -> str:
@@ -147,12 +167,21 @@ def require_reachable(
             f"One channel per group still leaves {_share(least / whole)}, the rest cannot be cut: "
             "raise the ratio."
         )
-    asked = Budget(budget.metric, budget.ratio / whole, budget.tolerance / whole)
+    asked = replace(budget, ratio=budget.ratio / whole, tolerance=budget.tolerance / whole)
     raise InfeasibleBudgetError(
         f"No feasible widths: {describe(asked)} asked, {_span(low / whole, high / whole)} "
-        "reachable with "
-        f"min_keep {min_keep:g} and round_to {round_to}. {advice}"
+        f"reachable with min_keep {min_keep:g} and round_to {round_to}"
+        f"{_in_milliseconds(space, budget.metric, (low, high))}. {advice}"
     )
+
+
+def _in_milliseconds(space: Space, metric: str, span: tuple[float, float]) -> str:
+    """The reachable range in its unit, where that says more than shares."""
+    if metric != LATENCY:
+        return ""
+    cost = space.cost(metric)
+    low, high = (share * cost.dense for share in span)
+    return f" ({low:.3g}-{high:.3g} {cost.unit})"
 
 
 def starved(

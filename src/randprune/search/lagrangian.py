@@ -13,8 +13,8 @@ optima of *perturbed* tables, each group's table times exp(spread * normal): div
 the minimum. Ranking by real evaluations is left to the caller.
 
 Known shortcomings. Optima are local for large spaces (descent over single groups). Costs that are
-no `QuadraticCost` are interpolated between a few widths per group while searching; what is returned
-is checked with the cost itself.
+no `StructuredCost` are interpolated between a few widths per group while searching; what is
+returned is checked with the cost itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from randprune.cost import Budget, Cost, FloatArray, QuadraticCost
+from randprune.cost import Budget, Cost, FloatArray, StructuredCost
 from randprune.errors import InvalidInputError
 from randprune.search.base import check_request, strategies
 from randprune.search.feasible import (
@@ -213,17 +213,11 @@ class _Problem:
 def cost_profile(cost: Cost, widths: FloatArray, group: int, levels: FloatArray) -> FloatArray:
     """Cost (N, L) of `widths` (N, G) with one group at each of `levels` (L,), up to a constant.
 
-    The constant may differ from row to row. Exact for a `QuadraticCost`; other costs are evaluated
+    The constant may differ from row to row. Exact for a `StructuredCost`; other costs are evaluated
     at a few levels and interpolated linearly.
     """
-    if isinstance(cost, QuadraticCost):
-        square = cost.quadratic[group, group]
-        slope = 2.0 * (widths @ cost.quadratic[:, group] - square * widths[:, group])
-        slope += cost.linear[group]
-        profile: FloatArray = slope[:, None] * levels
-        if square:
-            profile += square * levels**2
-        return profile
+    if isinstance(cost, StructuredCost):
+        return cost.profile(widths, group, levels)
     places = np.unique(np.linspace(0, len(levels) - 1, min(_KNOTS, len(levels))).astype(np.int64))
     probes = np.repeat(widths[:, None, :], len(places), axis=1)
     probes[:, :, group] = levels[places]

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from randprune.cost import Budget, Cost, FloatArray, QuadraticCost
-from randprune.search.feasible import WidthGrid
+from randprune.cost import Budget, Cost, FloatArray, StructuredCost
+from randprune.search.feasible import WidthGrid, cheapest
 
 _SOLVE_STEPS = 16
 _REPAIR_STEPS = 24
@@ -47,7 +47,7 @@ class Target:
     def of(cls, cost: Cost, budget: Budget, grid: WidthGrid) -> Target:
         """The target of a budget that is reachable on `grid`; `aim` is its nearest reachable."""
         dense = cost.dense
-        low = float(cost(grid.low)) / dense
+        low = float(cost(cheapest(cost, grid))) / dense
         aim = min(max(budget.ratio, low), 1.0)
         return cls(cost, dense, budget.ratio, budget.tolerance, aim)
 
@@ -232,7 +232,7 @@ def _step_block(
 
 def neighbour_costs(cost: Cost, widths: FloatArray, steps: FloatArray) -> FloatArray:
     """Cost of `widths` (N, G) after stepping each group alone by `steps` (N, G) -> (N, G)."""
-    if isinstance(cost, QuadraticCost):
+    if isinstance(cost, StructuredCost):
         return cost.moved(widths, steps)
     groups = widths.shape[1]
     neighbours = np.repeat(widths[:, None, :], groups, axis=1)

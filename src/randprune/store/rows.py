@@ -31,6 +31,8 @@ DENSE = "dense"
 SEARCHED = "searched"
 UNIFORM = "uniform"
 RANDOM_CHANNELS = "random_channels"
+# The best of as many random configurations as the search has, where that is not random itself.
+RANDOM_SEARCH = "random_search"
 # Roles of jobs from scratch: configurations drawn without a search, candidates that were trained
 # alone to compare rankings, and the network that the pre-trained setting finds at equal compute.
 RANDOM_CONFIGURATION = "random_configuration"
@@ -125,11 +127,12 @@ class Latency:
     dtype: str = "float32"
     threads: int | None = None
     interleaved: bool = False
+    runtime: str = "torch"
 
     @property
-    def setting(self) -> tuple[str, str, int, int | None]:
+    def setting(self) -> tuple[str, str, int, int | None, str]:
         """What must be equal for two latencies to be compared."""
-        return (self.device, self.dtype, self.batch_size, self.threads)
+        return (self.device, self.dtype, self.batch_size, self.threads, self.runtime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +332,19 @@ class BudgetInfo(Milestone):
     metric: str
     ratio: float
     tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSeries(Milestone):
+    """The job of several budgets that a run is a part of; runs with an equal `job` are its others.
+
+    `ratios`: all budgets of the job, as they were asked for.
+    """
+
+    KEY: ClassVar[str] = "budget_series"
+
+    job: str
+    ratios: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,16 +306,27 @@ class Run:
         self.put(milestone.KEY, milestone)
 
     def read(self, kind: type[M]) -> M | None:
-        """The milestone of this class, or None where it is not recorded yet."""
-        return None if self.get(kind.KEY) is None else self.get_typed(kind, kind.KEY)
-
-    def get_typed(self, kind: type[T], key: str) -> T:
-        """The value under `key` as the dataclass that was put there.
+        """The milestone of this class, or None where it is not recorded yet.
 
         Raises:
-            StorageError: nothing is there, or it does not fit.
+            StorageError: what is recorded does not fit.
         """
-        return _typed(kind, self.get(key))
+        found = self.get(kind.KEY)
+        return None if found is None else _typed(kind, found)
+
+    def recorded(self, kind: type[M]) -> M:
+        """The milestone of this class.
+
+        Raises:
+            StorageError: it is not recorded, or does not fit.
+        """
+        found = self.read(kind)
+        if found is None:
+            raise StorageError(
+                f"The records of run {self.id} in {self.store.folder} have no {kind.KEY!r}. "
+                "Give the same command again: it does what is missing."
+            )
+        return found
 
     # -- items ---------------------------------------------------------------------------------
 

@@ -6,8 +6,13 @@ trained = train(shared, data.full_train, recipe, step=step).model
 small = trained.subnetwork(widths)
 """
 
-from randprune.supernet.initialise import initialise
-from randprune.supernet.network import Supernet, first_channels
-from randprune.supernet.step import SharedStep
-
-__all__ = ["SharedStep", "Supernet", "first_channels", "initialise"]
+from randprune.supernet.initialise import (
+    initialise as initialise,
+)
+from randprune.supernet.network import (
+    Supernet as Supernet,
+    first_channels as first_channels,
+)
+from randprune.supernet.step import (
+    SharedStep as SharedStep,
+)

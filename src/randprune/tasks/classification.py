@@ -31,7 +31,7 @@ def logits_of(output: Any, model: str) -> Tensor:
         return first
     got = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(output).__name__
     raise InvalidInputError(
-        f"{model} must return logits of shape (B, K), one row an image. Got {got} instead. "
+        f"{model} must return logits of shape (B, K), one row per image. Got {got} instead. "
         "Wrap the network in a module that returns the logits alone."
     )
 

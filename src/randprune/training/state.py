@@ -152,7 +152,7 @@ def _read(file: Path) -> TrainState:
         damaged = header.get("sha256") != _digest(tensors, text)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"{file} is no intact training state ({reason}).") from error
+        raise ArtifactError(f"{file} is not an intact training state ({reason}).") from error
     if damaged:
         raise ArtifactError(f"{file} is damaged: its checksum does not match.")
     if document["format"] != _FORMAT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,49 @@ class Data:
         """The held-out training images that rank candidates."""
         return self._part("search", self.search_indices)
 
+    def with_fresh(
+        self, *, calibration: Samples | None = None, search: Samples | None = None
+    ) -> Data:
+        """The same data, with images for calibration or search that no training has seen.
+
+        Training images have been seen by the network, which is surer of them than of others. Those
+        whose place fresh ones take are free to fit.
+
+        Raises:
+            DataError: they differ from the training images in shape or classes, or are the test
+                images.
+        """
+        fit, about, parts = [self.fit_indices], dict(self.provenance), dict(self._parts)
+        empty = np.empty(0, dtype=np.int64)
+        left = {"calibration": self.calibration_indices, "search": self.search_indices}
+        for part, fresh in (("calibration", calibration), ("search", search)):
+            if fresh is None:
+                continue
+            ours = (self.image_shape, self.num_classes)
+            if is_split(fresh) and (fresh.image_shape, fresh.num_classes) != ours:
+                raise DataError(
+                    f"The {part} data has images {fresh.image_shape} of {fresh.num_classes} "
+                    f"classes, {self.name} has {ours[0]} of {ours[1]}. Give images of the same "
+                    "kind."
+                )
+            if self._test is not None and fresh.fingerprint == self._test.fingerprint:
+                raise DataError(
+                    f"The {part} data are the test images of {self.name}, which nothing may be "
+                    "chosen by. Give others."
+                )
+            fit.append(left[part])
+            left[part], parts[part] = empty, fresh
+            about[f"{part}_fingerprint"] = fresh.fingerprint
+        parts.pop("fit", None)
+        return replace(
+            self,
+            fit_indices=np.concatenate(fit),
+            calibration_indices=left["calibration"],
+            search_indices=left["search"],
+            provenance=about,
+            _parts=parts,
+        )
+
     def _part(self, name: str, indices: IntArray) -> Samples:
         # A part of a split in memory is a copy of its images: made once, when first asked for.
         if name not in self._parts:
@@ -83,7 +126,9 @@ class Data:
             DataError: there is none.
         """
         if not reason.strip():
-            raise InvalidInputError("The 'reason' parameter of open_test must say what for.")
+            raise InvalidInputError(
+                "The 'reason' parameter of open_test must say why the test set is opened."
+            )
         if self._test is None:
             raise DataError(f"The data {self.name!r} has no test set.")
         self._openings.append(reason)
@@ -118,8 +163,8 @@ class Data:
             "class_names": list(self.class_names) if len(self.class_names) <= 100 else None,
             "train_images": len(self.full_train),
             "fit_images": len(self.fit_indices),
-            "calibration_images": len(self.calibration_indices),
-            "search_images": len(self.search_indices),
+            "calibration_images": len(self.calibration),
+            "search_images": len(self.search),
             "test_images": 0 if self._test is None else len(self._test),
             "split_seed": self.seed,
             "train_fingerprint": self.full_train.fingerprint,
@@ -181,7 +226,7 @@ def count_classes(highest: int, where: str) -> int:
     if highest >= MOST_CLASSES:
         raise DataError(
             f"The highest label of {where} is {highest}; labels are class indices from 0, below "
-            f"{MOST_CLASSES:,}. Number the classes anew."
+            f"{MOST_CLASSES:,}. Number the classes from 0."
         )
     return highest + 1
 
@@ -215,6 +260,17 @@ def partition(
     order = _interleave(rng.permutation(count).astype(np.int64), targets)
     parts = np.split(order, [calibration, calibration + search])
     return parts[2], parts[0], parts[1]
+
+
+def balanced(split: Samples, count: int, seed: int) -> Samples:
+    """At most `count` samples of a split, as class-balanced as can be."""
+    if len(split) <= count:
+        return split
+    rng = np.random.default_rng([seed, 0xF4E5])
+    order = rng.permutation(len(split)).astype(np.int64)
+    if is_split(split):
+        order = _interleave(order, split.labels.numpy())
+    return split.subset(order[:count])
 
 
 def holdout(labels: Tensor, share: float, seed: int) -> tuple[IntArray, IntArray]:

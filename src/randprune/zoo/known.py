@@ -109,7 +109,7 @@ def _check_name(spec: str) -> None:
     # timm's names have a tag; addresses and folders, which timm would fetch from, have signs.
     parts = [stem, tag] if dot and source == "timm" else [name]
     if not all(part.isascii() and part.replace("_", "a").isalnum() for part in parts):
-        raise InvalidInputError(f"The name {_shown(spec)} is none of a known network.")
+        raise InvalidInputError(f"The name {_shown(spec)} is not that of a known network.")
     if source == "timm" and stem not in list_models("timm"):
         raise InvalidInputError(f"Unknown model {_shown(spec)}.")
 

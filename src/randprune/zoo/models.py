@@ -22,6 +22,8 @@ from randprune.imports import import_named
 from randprune.zoo.cifar import CifarMobileNetV2, CifarResNet, CifarVGG, digits_cnn
 from randprune.zoo.vision import timm, torchvision
 
+__all__ = ["build_model", "list_models"]
+
 # ResNet-N has 6 * blocks + 2 layers.
 OWN_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": partial(CifarResNet, 3),

@@ -65,27 +65,27 @@ def digits(
     test_share: float = 0.25,
     test_seed: int = 0,
 ) -> Source:
-    """The 1,797 handwritten digits that scikit-learn ships: 1 x size x size, ten classes.
+    """1,797 handwritten digits that are part of the package: 1 x size x size, ten classes.
 
     The images of 8 x 8 pixels and 17 grey levels are scaled to 0..255 and enlarged bilinearly where
     a network needs more pixels (`size`). `test_share` of them, class-balanced and drawn by
     `test_seed`, are the test set. Augmentation shifts by up to size / 8 pixels and never flips.
     """
     if folder:
-        raise InvalidInputError(f"The source 'digits' is embedded. Got {folder!r} after the colon.")
+        raise InvalidInputError(
+            "The source 'digits' takes no folder, it is part of the package. "
+            f"Got {folder!r} after the colon."
+        )
     if size < 8 or not 0 < test_share < 1:
         raise InvalidInputError(
             "The digits need size >= 8 and 0 < test_share < 1. "
             f"Got size={size}, test_share={test_share} instead."
         )
-    # Imported here: scikit-learn takes a second to import and only this source needs it.
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float()[:, None] * (255.0 / 16.0)
+    with np.load(Path(__file__).with_name("digits.npz")) as file:
+        images = torch.from_numpy(file["images"]).float()[:, None] * (255.0 / 16.0)
+        targets = torch.from_numpy(file["labels"]).to(torch.int64)
     if size != 8:
         images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    targets = torch.from_numpy(bunch.target).to(torch.int64)
     whole = TensorSplit(
         images.round().to(torch.uint8),
         targets,
@@ -278,7 +278,7 @@ def _folder(folder: str, kind: str) -> Path:
         raise InvalidInputError(f"The source {kind!r} needs a folder: '{kind}:DIR'.")
     root = Path(folder).expanduser()
     if "\0" in folder or not root.is_dir():
-        raise DataError(f"The data folder {str(root)!r} does not exist or is no folder.")
+        raise DataError(f"The data folder {str(root)!r} does not exist or is not a folder.")
     return root
 
 
@@ -309,7 +309,7 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], tupl
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"'labels' in {path} must be {len(images)} integers, one an image. "
+            f"'labels' in {path} must be {len(images)} integers, one per image. "
             f"Got {labels.dtype} of shape {labels.shape} instead."
         )
     classes = arrays.get("classes", np.zeros(0, dtype=str))

@@ -331,7 +331,7 @@ def check_images(images: Tensor) -> None:
             first = int(bad.nonzero()[0])
             raise DataError(
                 f"{int(bad.sum())} of {len(images)} images hold NaN or infinite pixels, "
-                f"the first is image {first}. Remove or mend them."
+                f"the first is image {first}. Remove or repair them."
             )
 
 
@@ -339,7 +339,7 @@ def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     """Raises `DataError` unless `labels` is int64 (count,) with values in 0..num_classes-1."""
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise DataError(
-            "Labels must be int64 of shape (N,), one class index an image. "
+            "Labels must be int64 of shape (N,), one class index per image. "
             f"Got {labels.dtype} of shape {tuple(labels.shape)} instead."
         )
     if len(labels) != count:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +63,8 @@ def timm() -> ModuleType:
         InvalidInputError: timm or torchvision is missing or cannot be imported.
     """
     torchvision()
+    if find_spec("timm") is None:
+        raise InvalidInputError("timm is not installed: pip install 'randprune[timm]'.")
     try:
         return importlib.import_module("timm")
     except ImportError as error:

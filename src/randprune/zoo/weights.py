@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from randprune.errors import WeightsError
 
+__all__ = ["load_weights", "weights_hash"]
+
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 _SHOWN = 5
 # A checkpoint may wrap its weights a few times; one that holds itself never ends.
@@ -79,7 +81,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if "\0" in str(path) or not path.exists():
         raise WeightsError(f"The weights file {str(path).replace(chr(0), '?')} does not exist.")
     if not path.is_file():  # a device or a pipe might never end
-        raise WeightsError(f"The weights file {path} is no regular file.")
+        raise WeightsError(f"The weights file {path} is not a regular file.")
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))

@@ -19,7 +19,7 @@ from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import Maker
-from randprune.jobs.opening import network_of_recipe
+from randprune.jobs.opening import network_of
 from randprune.jobs.quality import Quality
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
@@ -47,6 +47,7 @@ class BenchJob(ABC):
     Attributes:
         recipe: of the benchmark.
         session: of the network that all others are cut from.
+        device: where networks are evaluated and trained.
         tests_untrained: whether networks say anything on the test set before they are trained here.
         trainings: what people call several trainings, such as "fine-tunings".
         prepared: whether this process has what `prepare` made.
@@ -59,15 +60,10 @@ class BenchJob(ABC):
         """Open the session; `work` is the folder for what lasts until the run ends."""
         self.recipe = recipe
         self.session = self.open(recipe, work)
-        self.session.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.session.device = self.device
         self.session.threads = 1  # as the processes run
         self.prepared = False
-
-    @property
-    def device(self) -> str:
-        """Where networks are evaluated and trained."""
-        assert self.session.device is not None
-        return self.session.device
 
     @abstractmethod
     def open(self, recipe: BenchRecipe, work: Path) -> Session:
@@ -142,7 +138,7 @@ class BenchJob(ABC):
 
 def dense_network(recipe: BenchRecipe, seeds: Seeds) -> nn.Module:
     """The dense network of a recipe, in evaluation mode: with its weights, or to be trained."""
-    return in_mode(network_of_recipe(recipe, seeds.seed("initial weights")))
+    return in_mode(network_of(recipe.network, seeds.seed("initial weights")))
 
 
 def seeds_of(recipe: BenchRecipe) -> Seeds:

@@ -13,6 +13,7 @@ from randprune.bench.meter import Meter
 from randprune.bench.recipe import BenchRecipe
 from randprune.bench.records import DenseRecord
 from randprune.bench.results import SCORES
+from randprune.bench.sections import PretrainSection
 from randprune.bench.settings.base import BenchJob, Finished, dense_network, seeds_of
 from randprune.bench.settings.scoring import keep_all_scores, kept_scores, scores_cost
 from randprune.bench.units import Prepared
@@ -21,11 +22,11 @@ from randprune.criteria import criteria, score
 from randprune.errors import UnsupportedModelError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained, traced
+from randprune.jobs.quality import accuracy_of
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recovery import images_forward, needs_moments, quick_form
 from randprune.space import IntArray, Selection
-from randprune.store import Accuracy
 from randprune.surgery import cut
 from randprune.training import Teacher, TrainRecipe
 from randprune.zoo.weights import weights_hash
@@ -61,7 +62,7 @@ class PretrainedJob(BenchJob):
         if recipe.pretrain is None:
             check_outputs(session.network, session.data, session.example)
         else:
-            self._pretrain()
+            self._pretrain(recipe.pretrain)
         used = sorted({c for label in recipe.methods for c in recipe.criteria_of(label)})
         chosen = {name: criteria.create(name) for name in used if name != RANDOM_CRITERION}
         needed = needs_moments(recipe.recovery)
@@ -69,19 +70,16 @@ class PretrainedJob(BenchJob):
             session.moments()
         keep_all_scores(session, chosen)
         session.tables()
-        _ = session.quick_judge
-        search = session.dense_result()
-        assert isinstance(search, Accuracy)
+        _ = session.quick_judge, session.exact_judge
         dense = DenseRecord(
             macs=session.macs(),
             params=int(session.space.cost("params").dense),
-            search=search,
+            search=accuracy_of(session.dense_result()),
         )
         return Prepared(dense=dense, weights_hash=weights_hash(session.network), ledger=())
 
-    def _pretrain(self) -> None:
-        session, section = self.session, self.recipe.pretrain
-        assert section is not None
+    def _pretrain(self, section: PretrainSection) -> None:
+        session = self.session
         training = NamedTraining(
             name=_PRETRAIN,
             label=_PRETRAIN,
@@ -96,9 +94,8 @@ class PretrainedJob(BenchJob):
     def read_prepared(self) -> None:
         """Take the trained dense network, where it was trained here."""
         if self.recipe.pretrain is not None:
-            network = self.session.work.network(_PRETRAIN, self.session.original.network)
-            assert network is not None
-            self.session.use(network)
+            dense = self.session.original.network
+            self.session.use(self.session.work.made_network(_PRETRAIN, dense))
 
     # -- proposals -----------------------------------------------------------------------------
 

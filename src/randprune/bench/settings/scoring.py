@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -31,7 +30,7 @@ def kept_scores(session: Session, criterion: str) -> list[torch.Tensor]:
     Raises:
         InvalidInputError: the criterion failed; says why.
     """
-    failure = _document(session)["failed"].get(criterion)
+    failure = session.work.made_document(_DOCUMENT)["failed"].get(criterion)
     if failure is not None:
         raise InvalidInputError(f"The criterion {criterion!r} failed. {failure}")
     return session.scores(criteria.create(criterion), criterion)
@@ -39,13 +38,7 @@ def kept_scores(session: Session, criterion: str) -> list[torch.Tensor]:
 
 def scores_cost(session: Session, criterion: str) -> Spent:
     """What the criterion's scores cost, as if no other criterion shared its passes."""
-    return Spent(**_document(session)["costs"][criterion])
-
-
-def _document(session: Session) -> dict[str, Any]:
-    document = session.work.document(_DOCUMENT)
-    assert document is not None, "the preparation comes first"
-    return document
+    return Spent(**session.work.made_document(_DOCUMENT)["costs"][criterion])
 
 
 def keep_all_scores(session: Session, chosen: Mapping[str, Criterion]) -> None:

@@ -106,12 +106,7 @@ class ScratchJob(BenchJob):
         return first_channels(self.session.space, selection.widths)
 
     def charge(self, meter: Meter, *, predicted: bool) -> None:
-        """Nothing is predicted without a trained network."""
-        if predicted:
-            raise InvalidInputError(
-                "Nothing predicts configurations from scratch: there is no trained network to make "
-                "tables of. Use task.evaluate, or a benchmark of the setting 'pretrained'."
-            )
+        """Nothing: who compared configurations is charged with the shared weights at the end."""
 
     def rescored(self, key: ProposalKey, selection: Selection, meter: Meter) -> list[Tensor]:
         """Not without a criterion."""

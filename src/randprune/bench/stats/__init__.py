@@ -5,38 +5,32 @@ cannot be estimated (one seed, one training per configuration) the result says s
 interval is ever of width zero.
 """
 
-from randprune.bench.stats.best_of_n import BestOfN, best_of_n
-from randprune.bench.stats.comparison import (
-    Comparison,
-    Pair,
-    Verdict,
-    compare_with_baseline,
-    detectable_difference,
-    holm,
-    largest_difference,
-    paired_difference,
+from randprune.bench.stats.best_of_n import (
+    BestOfN as BestOfN,
+    best_of_n as best_of_n,
 )
-from randprune.bench.stats.compute import at_equal_compute, candidates_affordable
-from randprune.bench.stats.estimate import Estimate, mean_interval
-from randprune.bench.stats.ranks import kendall_tau
-from randprune.bench.stats.variance import VarianceSplit, variance_split
-
-__all__ = [
-    "BestOfN",
-    "Comparison",
-    "Estimate",
-    "Pair",
-    "VarianceSplit",
-    "Verdict",
-    "at_equal_compute",
-    "best_of_n",
-    "candidates_affordable",
-    "compare_with_baseline",
-    "detectable_difference",
-    "holm",
-    "kendall_tau",
-    "largest_difference",
-    "mean_interval",
-    "paired_difference",
-    "variance_split",
-]
+from randprune.bench.stats.comparison import (
+    Comparison as Comparison,
+    Pair as Pair,
+    Verdict as Verdict,
+    compare_with_baseline as compare_with_baseline,
+    detectable_difference as detectable_difference,
+    holm as holm,
+    largest_difference as largest_difference,
+    paired_difference as paired_difference,
+)
+from randprune.bench.stats.compute import (
+    at_equal_compute as at_equal_compute,
+    candidates_affordable as candidates_affordable,
+)
+from randprune.bench.stats.estimate import (
+    Estimate as Estimate,
+    mean_interval as mean_interval,
+)
+from randprune.bench.stats.ranks import (
+    kendall_tau as kendall_tau,
+)
+from randprune.bench.stats.variance import (
+    VarianceSplit as VarianceSplit,
+    variance_split as variance_split,
+)

@@ -18,6 +18,7 @@ from randprune.store import DENSE, RANDOM_CHANNELS, UNIFORM, Accuracy
 _HEIGHT = 460
 """Of figures whose legend has a line per method on a phone."""
 
+_POOL = "random configurations"
 _MANY_DRAWS = 8
 _CONTROLS = (UNIFORM, RANDOM_CHANNELS)
 _VERDICT_SYMBOLS = {
@@ -282,7 +283,7 @@ def spread(analysis: Analysis, names: Names, references: Sequence[Reference]) ->
     if pool is None:
         return None
     images = f"on the search images, {names.words.untrained}"
-    return spread_chart(pool.values, pool.labels, references, images=images)
+    return spread_chart(pool.values, pool.labels, references, pool=_POOL, images=images)
 
 
 def after(analysis: Analysis, names: Names) -> Chart | None:
@@ -303,6 +304,7 @@ def after(analysis: Analysis, names: Names) -> Chart | None:
         ],
         id="spread-test",
         title=f"Spread of {names.reference_name} over draws",
+        pool=_POOL,
         axis="test accuracy",
         images=f"on the test images, {epochs_text(analysis.main.epochs)}",
     )

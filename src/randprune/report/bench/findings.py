@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randprune.bench.analysis import Analysis
+from randprune.bench.analysis import Analysis, Length
 from randprune.bench.keys import Row
 from randprune.bench.stats import (
     Comparison,
@@ -138,7 +138,9 @@ def _clear_winner(family: Sequence[Comparison[Row]], names: Names) -> str:
             "is absence of evidence, and more draws would be needed to call them equivalent."
         )
     if not said:
-        said.append("There is no clear winner, and that is shown, not just not refuted.")
+        said.append(
+            "There is no clear winner, and the data show it: equivalence was tested, not assumed."
+        )
     return " ".join(said)
 
 
@@ -360,27 +362,30 @@ def spread(analysis: Analysis, names: Names) -> Finding | None:
 
 def proxies(analysis: Analysis, names: Names) -> Finding | None:
     """Which score before training orders networks as the test after it does."""
-    found = [a for a in analysis.agreements if a.second == "test_after" and a.estimate is not None]
+    found = [
+        (agreement, agreement.estimate)
+        for agreement in analysis.agreements
+        if agreement.second == "test_after" and agreement.estimate is not None
+    ]
     if not found:
         return None
     said = []
-    for agreement in found:
-        tau = agreement.estimate
-        assert tau is not None
+    for agreement, tau in found:
         span = f" ({tau_span(tau.interval)})" if tau.interval else ""
         said.append(f"{names.words.score(agreement.first)} {signed(tau.value)}{span}")
     return Finding(
         names.words.predicts,
-        f"Kendall's tau with the test accuracy after training, over {found[0].among}: "
+        f"Kendall's tau with the test accuracy after training, over {found[0][0].among}: "
         f"{listed(said)}; in brackets 95\u00a0% intervals.",
     )
 
 
 def chance(analysis: Analysis, names: Names) -> Finding | None:
     """Variance of the draw of configurations and of training."""
-    if analysis.main is None:
+    main = analysis.main
+    if main is None:
         return None
-    split = analysis.main.of(names.reference).variance
+    split = main.of(names.reference).variance
     if split is None:
         return None
     reference = names.of(names.reference)
@@ -392,25 +397,23 @@ def chance(analysis: Analysis, names: Names) -> Finding | None:
         if part is not None:
             parts.append(f"{name} {deviation(part)}")
     answer = (
-        f"Standard deviation of {reference} {epochs_text(analysis.main.epochs)}, in points: "
-        f"{listed(parts)}."
+        f"Standard deviation of {reference} {epochs_text(main.epochs)}, in points: {listed(parts)}."
         if parts
         else ""
     )
     note = f"{split.note[:1].upper()}{split.note[1:]}." if split.note else ""
-    said = (answer, note, _together(analysis, names) if not parts else "")
+    said = (answer, note, _together(analysis, main, names) if not parts else "")
     return Finding("How much is chance?", " ".join(filter(None, said)))
 
 
-def _together(analysis: Analysis, names: Names) -> str:
+def _together(analysis: Analysis, main: Length, names: Names) -> str:
     """Both kinds of chance at once, and training alone where a row has one configuration."""
-    assert analysis.main is not None
-    both = analysis.main.of(names.reference).together
+    both = main.of(names.reference).together
     if both is None or both.count < 2:
         return ""
     said = f"Together they have a standard deviation of {deviation(both)} points"
     for row in analysis.run.protocol.rows:
-        split = analysis.main.of(row).variance
+        split = main.of(row).variance
         if split is not None and split.configurations == 1 and split.training is not None:
             alone = deviation(split.training)
             name = names.of(row)

@@ -252,7 +252,7 @@ def proxy(analysis: RunAnalysis) -> Chart | None:
         _search_axis(analysis),
         (
             Points(
-                "random configurations",
+                "candidates",
                 [c.scores[PROXY] for c in shown],
                 [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in shown],
                 "candidate",

@@ -164,7 +164,8 @@ def _setting(latency: Latency) -> str:
     threads = ""
     if latency.threads is not None:
         threads = f", {latency.threads} thread{'s' if latency.threads > 1 else ''}"
-    return f"batch of {latency.batch_size}, {latency.dtype}, {latency.device}{threads}"
+    runtime = "" if latency.runtime == "torch" else f"{latency.runtime}, "
+    return f"{runtime}batch of {latency.batch_size}, {latency.dtype}, {latency.device}{threads}"
 
 
 def networks(analysis: RunAnalysis) -> Table:

@@ -10,7 +10,7 @@ from randprune.report.format import moment, number, often, percent, seconds, si,
 from randprune.report.ledger import ledger_chart, ledger_entries, ledger_table
 from randprune.report.names import IMAGE_NAMES, METRIC_NAMES
 from randprune.report.reproduce import footer, reproduce
-from randprune.report.run import figures, tables
+from randprune.report.run import curve, figures, tables
 from randprune.report.run.analysis import RunAnalysis
 from randprune.report.run.networks import networks, results
 from randprune.report.run.records import RunRecord
@@ -42,8 +42,10 @@ def run_report(record: RunRecord) -> Report:
     side_by_side, rows = results(analysis), networks(analysis)
     candidates, frozen = tables.candidates(analysis), tables.frozen(record)
     widths, epochs = tables.widths(analysis), tables.epochs(record)
+    budgets = curve.table(analysis)
     sentence = _headline(analysis)
     sections = (
+        Section.of("budgets", "Budgets", curve.chart(analysis, budgets), budgets),
         # What was asked for comes first, the words behind it.
         Section.of(
             "result",
@@ -94,19 +96,21 @@ def run_report(record: RunRecord) -> Report:
         notices=_notices(record),
         footer=footer(info, f" of {record.runs_in_folder}"),
     )
-    csv = (rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
-    return Report(page, present(csv), _summary(analysis, sentence), side_by_side)
+    csv = (budgets, rows, candidates, widths, epochs, ledger_entries(analysis.ledger), frozen)
+    return Report(page, present(csv), _summary(analysis, sentence), budgets or side_by_side)
 
 
 def _headline(analysis: RunAnalysis) -> str:
     """The result in one sentence, or how far the run has come."""
     record, chosen, dense = analysis.record, analysis.chosen, analysis.dense
+    if record.curve:
+        return curve.headline(analysis)
     last = chosen.last if chosen else None
     if chosen is not None and last is not None and last.share is not None:
         parts = []
         if chosen.macs is not None and dense is not None and dense.macs:
             parts.append(f"{percent(chosen.macs / dense.macs)} of the MACs")
-        if chosen.speedup is not None:
+        if chosen.speedup is not None and chosen.speedup.clear:
             parts.append(speed(chosen.speedup.median))
         accuracy = f"{analysis.scale.text(last.share)} test {analysis.scale.noun}"
         accuracy += "" if last.stage == "finetuned" else " without any training"
@@ -175,10 +179,13 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
                 found.append(Tile(name, percent(kept / whole), f"{si(kept)} of {si(whole)}"))
         if chosen.speedup is not None:
             note = f"measured speed-up, {chosen.speedup.low:.2f} – {chosen.speedup.high:.2f}"
-            found.append(Tile("Speed", speed(chosen.speedup.median), note))
+            said = speed(chosen.speedup.median) if chosen.speedup.clear else "undecided"
+            found.append(Tile("Speed", said, note))
     artifact = record.milestone(ArtifactInfo)
     if artifact is not None:
-        found.append(Tile("File", size(artifact.size_bytes), artifact.file))
+        # A line may break before the suffix.
+        stem, dot, suffix = artifact.file.rpartition(".")
+        found.append(Tile("File", size(artifact.size_bytes), f"{stem}\u200b{dot}{suffix}"))
     if analysis.ledger.total.seconds:
         evaluated = sum(SEARCH_TOP1 in c.scores for c in record.candidates)
         spent = seconds(analysis.ledger.total.seconds)

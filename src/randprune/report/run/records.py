@@ -18,6 +18,7 @@ from randprune.store import (
     BudgetInfo,
     Candidate,
     CostEntry,
+    CurvePoint,
     EpochRow,
     MetricInfo,
     Milestone,
@@ -35,6 +36,7 @@ from randprune.store import (
     UseOfTestSet,
     Verification,
     Winner,
+    curve_of,
 )
 
 M = TypeVar("M", bound=Milestone)
@@ -59,7 +61,8 @@ class RunRecord:
     """Everything recorded of one run, as of one moment.
 
     `status` is the true state: a run noted as running whose process is gone is interrupted.
-    `runs_in_folder`: how many runs the output folder holds, this one included.
+    `runs_in_folder`: how many runs the output folder holds, this one included. `curve`: accuracy
+    against cost, of a job with several budgets.
     """
 
     info: RunInfo
@@ -71,6 +74,7 @@ class RunRecord:
     sessions: tuple[Session, ...] = ()
     milestones: Mapping[type[Milestone], Milestone] = field(default_factory=dict)
     runs_in_folder: int = 1
+    curve: tuple[CurvePoint, ...] = ()
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], run_id: int | None = None) -> RunRecord:
@@ -101,6 +105,7 @@ class RunRecord:
                 sessions=sessions,
                 milestones={kind: value for kind, value in found.items() if value is not None},
                 runs_in_folder=len(run.store.runs()),
+                curve=curve_of(run),
             )
         if info.status != "running":
             return record

@@ -21,6 +21,11 @@ class Speedup:
     high: float
     paired: bool
 
+    @property
+    def clear(self) -> bool:
+        """Whether the middle half lies on one side of 1: the network is faster, or it is slower."""
+        return self.low > 1 or self.high < 1
+
 
 def speedup(dense: Latency, other: Latency) -> Speedup | None:
     """Ratio of the dense network's seconds to the other's; None for different settings.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
 from randprune.latency import Timing, measure_latency, median_interval, speedup
+from randprune.latency.timing import interleaved
 
 
 class Recorder(nn.Module):
@@ -53,12 +55,27 @@ def test_networks_run_in_turn_and_warm_up_is_excluded() -> None:
     assert gc.isenabled()
 
 
+@dataclass
+class Steady:
+    """Takes a set time a batch, and notes how many batches it was asked for."""
+
+    milliseconds: float
+    asked: list[int] = field(default_factory=list)
+
+    def clock(self, loops: int) -> float:
+        self.asked.append(loops)
+        return self.milliseconds
+
+    def fastest(self, runs: int) -> float:
+        return self.clock(runs)
+
+
 def test_fast_networks_are_repeated_within_a_sample() -> None:
-    models, log = recorders({"fast": 0, "slow": 5})
-    found = measure_latency(models, torch.zeros(1), repeats=3, warmup=2)
-    assert log.count("slow") == 2 + 3
-    assert log.count("fast") > 2 + 3
-    assert found["fast"].median_ms < found["slow"].median_ms
+    runners = {"fast": Steady(0.3), "slow": Steady(5.0)}
+    found = interleaved(runners, repeats=3, warmup=2)
+    assert runners["fast"].asked == [1, 1, 7, 7, 7]
+    assert runners["slow"].asked == [1, 1, 1, 1, 1]
+    assert found["fast"].samples_ms == (0.3, 0.3, 0.3)
 
 
 def test_speed_up_is_the_median_ratio_within_rounds() -> None:

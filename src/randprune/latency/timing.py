@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from randprune.errors import InvalidInputError
-from randprune.evaluate.threads import using
 from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
+from randprune.latency.runtime import Runner, Runtime, runtimes
+from randprune.latency.torch_runtime import TorchRunner
 
 # A sample repeats the network until it takes about this long, so that the clock's grain and one
 # interrupt do not matter.
@@ -40,6 +41,7 @@ class Timing:
         dtype, device, threads: how it ran (threads: of the CPU).
         warmup: runs before the first sample, excluded.
         first_ms: the very first, cold run, excluded too.
+        runtime: what ran it.
     """
 
     median_ms: float
@@ -52,6 +54,7 @@ class Timing:
     threads: int
     warmup: int
     first_ms: float
+    runtime: str = "torch"
 
     @property
     def images_per_second(self) -> float:
@@ -80,11 +83,13 @@ def measure_latency(
     repeats: int = 50,
     warmup: int = 5,
     threads: int | None = None,
+    runtime: str | Runtime | None = None,
 ) -> dict[str, Timing]:
     """Latency of each network on `inputs`, measured in turn; the networks are not modified.
 
-    Each runs as it is (its dtype, device and memory order) in evaluation mode, without gradients.
-    Every other round runs them in reverse order, so that none always follows the same one.
+    By default each runs as it is in torch (its dtype, device and memory order), in evaluation mode,
+    without gradients. Every other round runs them in reverse order, so that none always follows the
+    same one.
 
     Args:
         models: networks by name; all on the device of the inputs.
@@ -92,10 +97,13 @@ def measure_latency(
             the batch.
         repeats: rounds, one sample of each network a round.
         warmup: runs of each network that are excluded, at least 1.
-        threads: CPU threads while measuring; default: as set. Restored afterwards.
+        threads: CPU threads while measuring; default: as set in torch. Restored afterwards.
+        runtime: what runs them, by name or as an object, such as "onnxruntime".
 
     Raises:
-        InvalidInputError: no network, fewer than 1 round or warm-up run, or no tensor as input.
+        InvalidInputError: no network, fewer than 1 round or warm-up run, no tensor as input, or a
+            runtime that is not installed.
+        UnsupportedModelError: the runtime cannot run a network.
     """
     for parameter, value in (("repeats", repeats), ("warmup", warmup), ("threads", threads)):
         if value is not None and value < 1:
@@ -107,28 +115,60 @@ def measure_latency(
     if not models or not tensors:
         missing = "networks" if not models else "input tensors"
         raise InvalidInputError(f"There are no {missing} to measure the latency with.")
-    place = tensors[0].device
-    clock = _gpu_ms if place.type == "cuda" else _cpu_ms
-    with using(threads), torch.inference_mode():
-        networks = {name: in_mode(private_copy(model)) for name, model in models.items()}
-        first = {name: clock(network, arguments, 1) for name, network in networks.items()}
-        loops = {}
-        for name, network in networks.items():
-            warm = [first[name], *(clock(network, arguments, 1) for _ in range(warmup - 1))]
-            loops[name] = max(1, math.ceil(1000.0 * _SAMPLE_SECONDS / max(min(warm), 1e-6)))
-        samples: dict[str, list[float]] = {name: [] for name in networks}
-        with _no_garbage_collection():
-            for turn in range(repeats):
-                order = list(networks) if turn % 2 == 0 else list(reversed(networks))
-                for name in order:
-                    samples[name].append(clock(networks[name], arguments, loops[name]))
-        count = torch.get_num_threads()
+    count = torch.get_num_threads() if threads is None else threads
+    runners = _runners(models, arguments, count, threads, runtime)
+    name_of_runtime = "torch" if runtime is None else named_runtime(runtime).name
+    found = interleaved(runners, repeats, warmup)
     return {
-        name: _latency(
-            found, tensors[0], _dtype_of(networks[name], tensors[0]), count, warmup, first[name]
-        )
-        for name, found in samples.items()
-    }
+        name: _timing(found[name], tensors[0], _dtype_of(models[name], tensors[0]), count, warmup,
+                      name_of_runtime)
+        for name in models
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What one runner took: its first, cold run, and one sample a round, in milliseconds."""
+
+    first_ms: float
+    samples_ms: tuple[float, ...]
+
+
+def interleaved(runners: Mapping[str, Runner], repeats: int, warmup: int = 5) -> dict[str, Rounds]:
+    """Samples of all runners, taken in turn, every other round in reverse order."""
+    names = list(runners)
+    first = {name: runner.clock(1) for name, runner in runners.items()}
+    loops: dict[str, int] = {}
+    for name, runner in runners.items():
+        warm = [first[name], *(runner.clock(1) for _ in range(warmup - 1))]
+        loops[name] = max(1, math.ceil(1000.0 * _SAMPLE_SECONDS / max(min(warm), 1e-6)))
+    samples: dict[str, list[float]] = {name: [] for name in runners}
+    with _no_garbage_collection():
+        for turn in range(repeats):
+            for name in names if turn % 2 == 0 else reversed(names):
+                samples[name].append(runners[name].clock(loops[name]))
+    return {name: Rounds(first[name], tuple(samples[name])) for name in runners}
+
+
+def named_runtime(runtime: str | Runtime) -> Runtime:
+    """A runtime by name, or itself."""
+    return runtimes.named_or_given(runtime, Runtime, "runtime")
+
+
+def _runners(
+    models: Mapping[str, nn.Module],
+    inputs: tuple[Any, ...],
+    count: int,
+    threads: int | None,
+    runtime: str | Runtime | None,
+) -> dict[str, Runner]:
+    if runtime is None:
+        return {
+            name: TorchRunner(in_mode(private_copy(model)), inputs, threads)
+            for name, model in models.items()
+        }
+    engine = named_runtime(runtime)
+    return {name: engine.prepare(model, inputs, count) for name, model in models.items()}
 
 
 def speedup(baseline: Timing, faster: Timing) -> PairedSpeedup:
@@ -138,8 +178,8 @@ def speedup(baseline: Timing, faster: Timing) -> PairedSpeedup:
         InvalidInputError: the two were not measured together.
     """
     mine, theirs = faster.samples_ms, baseline.samples_ms
-    same = (baseline.batch, baseline.device, baseline.threads, len(theirs))
-    if same != (faster.batch, faster.device, faster.threads, len(mine)):
+    same = (baseline.batch, baseline.device, baseline.threads, baseline.runtime, len(theirs))
+    if same != (faster.batch, faster.device, faster.threads, faster.runtime, len(mine)):
         raise InvalidInputError(
             "A speed-up needs two networks measured in the same call of measure_latency. Got "
             f"batch {baseline.batch} and {faster.batch}, {len(theirs)} and {len(mine)} rounds, on "
@@ -168,41 +208,23 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
     return ordered[k - 1], ordered[n - k]
 
 
-def _cpu_ms(network: nn.Module, arguments: tuple[object, ...], loops: int) -> float:
-    """Milliseconds a run."""
-    start = time.perf_counter()
-    for _ in range(loops):
-        network(*arguments)
-    return 1000.0 * (time.perf_counter() - start) / loops
-
-
-def _gpu_ms(network: nn.Module, arguments: tuple[object, ...], loops: int) -> float:
-    """Milliseconds a run between two events on the current stream."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    start.record()
-    for _ in range(loops):
-        network(*arguments)
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / loops
-
-
-def _latency(
-    samples: list[float], images: Tensor, dtype: str, threads: int, warmup: int, first: float
+def _timing(
+    found: Rounds, images: Tensor, dtype: str, threads: int, warmup: int, runtime: str
 ) -> Timing:
+    samples = list(found.samples_ms)
     low, high = median_interval(samples)
     return Timing(
         median_ms=median(samples),
         low_ms=low,
         high_ms=high,
-        samples_ms=tuple(samples),
+        samples_ms=found.samples_ms,
         batch=images.shape[0] if images.ndim else 1,
         dtype=dtype,
         device=str(images.device),
         threads=threads,
         warmup=warmup,
-        first_ms=first,
+        first_ms=found.first_ms,
+        runtime=runtime,
     )
 
 

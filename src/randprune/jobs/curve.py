@@ -1,0 +1,80 @@
+"""What a job with several budgets hands back: a result for each, and accuracy against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from randprune.jobs.result import PruneResult
+from randprune.store import DENSE, CurvePoint
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PruneCurve:
+    """The results of several budgets, in the order in which they were asked for.
+
+    Iterating over it, and indexing, gives the results.
+
+    Attributes:
+        results: one a budget, each as a job with that budget alone gives it.
+    """
+
+    results: tuple[PruneResult, ...]
+
+    def __iter__(self) -> Iterator[PruneResult]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int) -> PruneResult:
+        return self.results[index]
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """Accuracy against MACs, the largest budget first."""
+        points = (
+            CurvePoint.of(
+                result.budget.ratio,
+                result.networks,
+                "" if result.artifact is None else result.artifact.name,
+            )
+            for result in self.results
+        )
+        return tuple(sorted((p for p in points if p is not None), key=lambda p: -p.ratio))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know, of each result."""
+        return tuple(
+            f"{result.budget.ratio:.0%}: {note}" for result in self.results for note in result.notes
+        )
+
+    def without_folder(self) -> PruneCurve:
+        """The same where the folder is not kept."""
+        return replace(self, results=tuple(result.without_folder() for result in self.results))
+
+    def summary(self) -> str:
+        """The curve as a table of text."""
+        dense = self.results[0].accuracy(DENSE)
+        lines = [
+            f"{'budget':>7} {'MACs':>7} {'test':>8} {'stage':<11} {'beside uniform':>17}  file"
+        ]
+        lines.append(f"{'-':>7} {'100.0%':>7} {_percent(dense):>8} {'as given':<11} {'':>17}")
+        for point in self.curve:
+            words = "fine-tuned" if point.stage == "finetuned" else point.stage
+            beside = ""
+            if point.beside is not None and point.uniform is not None:
+                beside = f"{_percent(point.beside)} / {_percent(point.uniform)}"
+            lines.append(
+                f"{point.ratio:>7.1%} {point.macs:>7.1%} {_percent(point.accuracy):>8} "
+                f"{words:<11} {beside:>17}  {point.file}".rstrip()
+            )
+        return "\n".join([*lines, *self.notes])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self)} budgets\n{self.summary()}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -155,7 +155,7 @@ PRUNE = (
     Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
          "How far the cost may be from the budget.", "0.005", SEARCH),
     Flag("preset", ("--preset",), str, "NAME",
-         "Named settings to start from: default or paper. randprune presets shows them.",
+         "Named settings to start from: default, thorough or paper. randprune presets shows them.",
          "default", SEARCH),
     Flag("criterion", ("--criterion",), str, "NAME",
          "The criterion that ranks the channels of a group: reconstruction, l1, l2, random, ...",

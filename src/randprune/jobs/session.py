@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from randprune.cost import Budget, FloatArray
 from randprune.criteria import Criterion, Random, score
 from randprune.errors import ArtifactError, InvalidInputError
 from randprune.evaluate import Engine, Evaluator
-from randprune.evaluate.engine import Choice, Precision
+from randprune.evaluate.engine import Precision
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs
+from randprune.jobs.candidate_rules import CandidateRules
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import Judge, RankBy, kept_outputs, outputs_of, read_outputs
+from randprune.jobs.quality import Judge, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
@@ -57,31 +58,6 @@ TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
 
 _TABLES_SO_FAR = "tables-so-far"
-
-
-class CandidateRules(Protocol):
-    """A recipe's limits on widths, and how candidates are compared."""
-
-    @property
-    def min_keep(self) -> float: ...
-
-    @property
-    def round_to(self) -> int: ...
-
-    @property
-    def rank_by(self) -> RankBy: ...
-
-    @property
-    def images(self) -> int | None: ...
-
-    @property
-    def precision(self) -> Precision: ...
-
-    @property
-    def batch_size(self) -> int | None: ...
-
-    @property
-    def engine(self) -> Choice: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
 from randprune.graph.layers import Geometry, Norm
+from randprune.graph.program import Inputs
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
 from randprune.tensor_file import read_with_head, write_tensors
@@ -83,7 +84,7 @@ class Moments:
         return (index[:, None] * layer.taps + torch.arange(layer.taps)).reshape(-1)
 
     def matrix(self, layer: Layer, weight: Tensor) -> Tensor:
-        """The weight as (groups, rows, columns), to be multiplied with the columns."""
+        """The upright weight as (groups, rows, columns), to be multiplied with the columns."""
         out = weight.detach().reshape(layer.groups, -1, weight.shape[1], layer.taps)
         if self.site(layer).per_channel:
             # One row per output and kernel position: positions are treated alike and apart.
@@ -91,7 +92,7 @@ class Moments:
         return out.reshape(layer.groups, out.shape[1], -1)
 
     def weight(self, layer: Layer, matrix: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of `matrix`."""
+        """The inverse of `matrix`: an upright weight of this shape."""
         if self.site(layer).per_channel:
             parts = matrix.reshape(layer.groups, -1, layer.taps, shape[1]).transpose(2, 3)
             return parts.reshape(shape)
@@ -143,16 +144,20 @@ class Moments:
             ) from error
 
 
-def consumer_weights(space: Space) -> frozenset[str]:
-    """Names of the weights whose input channels (dim 1) can be cut."""
-    return frozenset(
-        slot.tensor for group in space.groups for slot in group.with_role("in") if slot.dim == 1
-    )
+def readers(replay: Replay, space: Space) -> list[Layer]:
+    """The layers whose input channels can be cut, in order."""
+    slots = {(slot.tensor, slot.dim) for group in space.groups for slot in group.with_role("in")}
+    return [x for x in replay.layers.values() if (x.weight, x.input_dim) in slots]
 
 
-def reference_replay(model: nn.Module, space: Space, images: Tensor) -> Replay:
+def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
     """The replay of the dense network in the form in which it is cut."""
-    return replay_for(_reference(model, space), images)
+    return replay_for(_reference(model, space), inputs)
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """Images in the memory order that walks over graphs take; other values as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:

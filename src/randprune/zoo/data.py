@@ -7,8 +7,10 @@ data = as_data({"train": (images, labels), "test": (images, labels)})
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
+from randprune.zoo import task_sources
 from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
+from randprune.zoo.given import as_any_data, has_classes
+from randprune.zoo.live import LiveSplit
+from randprune.zoo.live_images import LiveImages, live_images, stacked
 from randprune.zoo.sources import SOURCES
-from randprune.zoo.splits import Batch, ImageShape, Split, TensorSplit
+from randprune.zoo.splits import Batch, ImageShape, Samples, Split, TensorSplit, is_split
 
 __all__ = [
     "Batch",
@@ -37,7 +43,7 @@ __all__ = [
     "make_data",
 ]
 
-# A torch Dataset is read into memory, up to this; image folders have no limit.
+# What is passed over many times is held up to this.
 MEMORY_BYTES = 4 << 30
 _HELD_OUT = 0.2
 
@@ -53,7 +59,9 @@ def load_data(
     """The data set that `spec` names, its training images divided by `seed`.
 
     Args:
-        spec: "digits", "npz:DIR", "imagefolder:DIR", "cifar10:DIR" or "cifar100:DIR".
+        spec: "digits", "npz:DIR", "imagefolder:DIR", "cifar10:DIR" or "cifar100:DIR"; for other
+            tasks "segmentation:DIR", "csv:FILE" or "package.module:callable", which returns what
+            `as_data` or `as_any_data` takes.
         calibration: images for calibration; default 10 %, at most 2,000.
         search: images that rank candidates; default 20 %, at most 5,000.
         seed: draws the parts.
@@ -65,23 +73,17 @@ def load_data(
         DataError: missing, empty, mislabelled or damaged files.
     """
     kind, _, folder = spec.partition(":")
+    if kind in TASK_SOURCES or (kind not in SOURCES and _names_a_function(kind, folder)):
+        return _task_data(spec, calibration, search, seed, options)
     if kind not in SOURCES:
         close = difflib.get_close_matches(kind, SOURCES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InvalidInputError(
             f"Unknown data source {spec!r}; the sources are digits, npz:DIR, imagefolder:DIR, "
-            f"cifar10:DIR and cifar100:DIR.{hint}"
+            "cifar10:DIR, cifar100:DIR, segmentation:DIR, csv:FILE and package.module:callable."
+            f"{hint}"
         )
-    known = [
-        name
-        for name, parameter in inspect.signature(SOURCES[kind]).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"The source {kind!r} has no option {unknown[0]!r}; it has {', '.join(known)}."
-        )
+    _check_options(kind, SOURCES[kind], options)
     source = SOURCES[kind](folder, **options)
     # The folder's own name, not where it lies: records must not depend on the machine.
     return make_data(
@@ -93,6 +95,50 @@ def load_data(
         seed=seed,
         provenance=source.provenance,
     )
+
+
+TASK_SOURCES: dict[str, Callable[..., tuple[Samples, Samples]]] = {
+    "segmentation": task_sources.segmentation,
+    "csv": task_sources.table,
+}
+"""Sources of other data than labelled images."""
+
+
+def _names_a_function(module: str, name: str) -> bool:
+    """Whether a source is package.module:callable, of which one part has a dot or is here."""
+    parts = [*module.split("."), name]
+    known = "." in module or importlib.util.find_spec(module) is not None
+    return all(part.isidentifier() for part in parts) and known
+
+
+def _check_options(kind: str, source: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a source does not have."""
+    known = [
+        name
+        for name, parameter in inspect.signature(source).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    if unknown := sorted(options.keys() - set(known)):
+        raise InvalidInputError(
+            f"The source {kind!r} has no option {unknown[0]!r}; it has {', '.join(known)}."
+        )
+
+
+def _task_data(
+    spec: str, calibration: int | None, search: int | None, seed: int, options: Mapping[str, Any]
+) -> Data:
+    """The data of a source of another task, or of a function."""
+    kind, _, folder = spec.partition(":")
+    sizes: dict[str, Any] = {"calibration": calibration, "search": search, "seed": seed}
+    if kind not in TASK_SOURCES:
+        given = task_sources.function(spec, **options)
+        images = has_classes(given, indices=True)
+        data = as_data(given, **sizes) if images else as_any_data(given, **sizes)
+        return replace(data, name=spec)
+    _check_options(kind, TASK_SOURCES[kind], options)
+    train, test = TASK_SOURCES[kind](folder, **options)
+    name = f"{kind}:{printable(Path(folder).resolve().name)}"
+    return make_data(name, train, test, sizes=(calibration, search), seed=seed)
 
 
 def as_data(
@@ -113,7 +159,8 @@ def as_data(
 
     Images are (N, C, H, W), or (N, H, W, C) and (N, H, W) where that is unambiguous; uint8 images
     are divided by 255, float images are taken as they are, and then normalised by `mean` and `std`
-    if given. A torch `Dataset` is read into memory once, in order, so it should not augment.
+    if given. A torch `Dataset` is read anew in each pass, so that its random transforms stay random
+    and it may be larger than memory; images are not augmented besides.
 
     Args:
         obj: what to adapt.
@@ -148,11 +195,13 @@ def as_data(
     )
 
 
-def in_memory(split: Split, limit_bytes: int = MEMORY_BYTES) -> Split:
-    """`split` decoded into one uint8 tensor where it lies in files and fits, else `split` itself.
+def in_memory(split: Samples, limit_bytes: int = MEMORY_BYTES) -> Samples:
+    """`split` as tensors where it lies in files or is made anew and fits, else `split` itself.
 
-    For whoever passes over the same images many times without augmentation.
+    For whoever passes over the same samples many times without augmentation.
     """
+    if isinstance(split, LiveImages | LiveSplit):
+        return split.in_memory() if split.bytes_of_all <= limit_bytes else split
     if isinstance(split, FolderSplit) and len(split) * 3 * split.size**2 <= limit_bytes:
         return split.in_memory()
     return split
@@ -196,9 +245,14 @@ def _as_split(
         images, labels = _as_images(obj[0], part), _as_labels(obj[1], part)
     elif isinstance(obj, TensorDataset) and len(obj.tensors) == 2:
         images, labels = _as_images(obj.tensors[0], part), _as_labels(obj.tensors[1], part)
+    elif isinstance(obj, IterableDataset):
+        images, labels = stacked(list(obj), part)
+        images = _as_images(images, part)
     elif isinstance(obj, Dataset):
-        images, labels = _read_dataset(obj, part)
-    elif isinstance(obj, Split):
+        live, labels, shape = live_images(obj, part)
+        scale = _normalisation(normalisation, shape[0])
+        return LiveImages(live, labels, shape, *scale, _classes(labels, num_classes, part))
+    elif is_split(obj):
         if num_classes not in (None, obj.num_classes):
             raise DataError(f"The {part} data has {obj.num_classes} classes, not {num_classes}.")
         return obj
@@ -209,30 +263,40 @@ def _as_split(
         )
     if len(images) != len(labels):
         raise DataError(f"The {part} data has {len(images)} images but {len(labels)} labels.")
-    if num_classes is None:
-        highest = int(labels.max()) if len(labels) else -1
-        num_classes = count_classes(highest, f"the {part} data")
-        present = torch.bincount(labels.clamp(min=0), minlength=num_classes) > 0
-        absent = [] if bool(present.all()) else (~present).nonzero()[:, 0].tolist()
-        if absent:
-            raise DataError(
-                f"The {part} labels reach {num_classes - 1}, but {len(absent)} lower classes have "
-                f"no image, the first is {absent[0]}. Labels count from 0; if this is meant, pass "
-                "num_classes."
-            )
-    channels = images.shape[1]
-    mean, std = normalisation
+    num_classes = _classes(labels, num_classes, part)
+    mean, std = _normalisation(normalisation, images.shape[1])
+    pad = min(images.shape[2:]) // 8
     try:
-        return TensorSplit(
-            images,
-            labels,
-            tuple(mean) if mean is not None else (0.0,) * channels,
-            tuple(std) if std is not None else (1.0,) * channels,
-            num_classes,
-            pad=min(images.shape[2:]) // 8,
-        )
+        return TensorSplit(images, labels, mean, std, num_classes, pad=pad)
     except DataError as error:
         raise DataError(f"The {part} data cannot be used. {error}") from None
+
+
+def _classes(labels: Tensor, num_classes: int | None, part: str) -> int:
+    """How many classes there are: as told, or as many as occur without a gap."""
+    if num_classes is not None:
+        return num_classes
+    highest = int(labels.max()) if len(labels) else -1
+    found = count_classes(highest, f"the {part} data")
+    present = torch.bincount(labels.clamp(min=0), minlength=found) > 0
+    absent = [] if bool(present.all()) else (~present).nonzero()[:, 0].tolist()
+    if absent:
+        raise DataError(
+            f"The {part} labels reach {found - 1}, but {len(absent)} lower classes have no image, "
+            f"the first is {absent[0]}. Labels count from 0; if this is meant, pass num_classes."
+        )
+    return found
+
+
+def _normalisation(
+    given: tuple[Sequence[float] | None, Sequence[float] | None], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, one number a channel; 0 and 1 where none are given."""
+    mean, std = given
+    return (
+        (0.0,) * channels if mean is None else tuple(mean),
+        (1.0,) * channels if std is None else tuple(std),
+    )
 
 
 def _as_images(obj: Any, part: str) -> Tensor:
@@ -265,47 +329,3 @@ def _as_labels(obj: Any, part: str) -> Tensor:
     if labels.dtype == torch.uint64 and labels.numel():
         count_classes(int(labels.numpy().max()), f"the {part} data")
     return labels.to(torch.int64)
-
-
-def _class_index(label: Any, where: str) -> int:
-    """A label of a sample as an integer, or a `DataError` where it is none."""
-    index = int(label)
-    count_classes(index, where)
-    return index
-
-
-def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
-    """All samples of a torch Dataset, in order, as images and labels."""
-    samples: Iterable[Any] = dataset
-    if not isinstance(dataset, IterableDataset):
-        samples = (dataset[position] for position in range(len(dataset)))
-    images: list[Tensor] = []
-    labels: list[int] = []
-    held_bytes = 0
-    for position, sample in enumerate(samples):
-        if not isinstance(sample, tuple | list) or len(sample) != 2:
-            raise DataError(
-                f"Sample {position} of the {part} Dataset must be (image, label). "
-                f"Got {type(sample).__name__} instead."
-            )
-        image, label = sample
-        if not isinstance(image, Tensor):
-            image = torch.from_numpy(np.array(image))
-        image = image[None] if image.ndim == 2 else image
-        if image.ndim != 3 or (images and image.shape != images[0].shape):
-            wanted = tuple(images[0].shape) if images else "(C, H, W)"
-            raise DataError(
-                f"Image {position} of the {part} Dataset has shape {tuple(image.shape)}, not "
-                f"{wanted}. Resize the images in the Dataset's transform."
-            )
-        held_bytes += image.nbytes
-        if held_bytes > MEMORY_BYTES:
-            raise DataError(
-                f"The {part} Dataset does not fit into {MEMORY_BYTES / 2**30:.3g} GiB. "
-                "Use load_data('imagefolder:DIR'), which decodes files when needed."
-            )
-        images.append(image)
-        labels.append(_class_index(label, f"sample {position} of the {part} Dataset"))
-    if not images:
-        raise DataError(f"The {part} Dataset is empty.")
-    return _as_images(torch.stack(images), part), torch.tensor(labels, dtype=torch.int64)

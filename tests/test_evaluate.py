@@ -419,5 +419,5 @@ def test_outputs_that_are_no_logits_are_named() -> None:
     few = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(InvalidInputError, match="3 logits per image, the split has 4 classes"):
         Evaluator(split(), engine=PLAIN).accuracy(few)
-    with pytest.raises(InvalidInputError, match=r"shape \(4, 3, 8, 8\)"):
+    with pytest.raises(InvalidInputError, match=r"shape \(\d+, 3, 8, 8\)"):
         Evaluator(split(), engine=PLAIN).accuracy(nn.Conv2d(3, 3, 1))

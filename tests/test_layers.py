@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lineage",),
     ("graph",),
     ("search", "criteria", "surgery", "widening", "recovery"),
+    ("tasks",),
     ("evaluate", "latency", "training", "zoo", "supernet", "export"),
     ("store", "artifact"),
     ("executors",),

@@ -228,7 +228,7 @@ def test_a_step_is_the_mean_over_its_configurations(distill: bool) -> None:
         nn.functional.cross_entropy(found, labels if number == 0 else taught)
         for number, found in enumerate(logits)
     ]
-    got = step(shared, batch, labels, torch.Generator().manual_seed(3))
+    got = step(shared, (batch, labels), torch.Generator().manual_seed(3))
     torch.testing.assert_close(got.loss, torch.stack(losses).mean())
     assert torch.equal(got.logits, logits[-1])
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,11 +307,9 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_says_where() -> None:
-    def step(
-        model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def step(model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         calls.append(1)
-        loss = model(images).square().mean()
+        loss = model(batch[0]).square().mean()
         return loss * float("nan") if len(calls) == 7 else loss
 
     calls: list[int] = []
@@ -426,9 +425,8 @@ def test_the_average_is_what_its_formula_says() -> None:
 def test_a_step_can_be_replaced_and_draws_from_its_generator() -> None:
     drawn: list[float] = []
 
-    def step(
-        model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> StepOutput:
+    def step(model: nn.Module, batch: Any, generator: torch.Generator) -> StepOutput:
+        images, labels = batch
         drawn.append(torch.rand((), generator=generator).item())
         return StepOutput(F.cross_entropy(model(images).float(), labels))
 

@@ -6,7 +6,9 @@ docs/python-api.md lists. Every other module is private and may change with any 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,18 +22,22 @@ if TYPE_CHECKING:
         InvalidInputError as InvalidInputError,
         RandpruneError as RandpruneError,
         StorageError as StorageError,
+        TrainerError as TrainerError,
         UnsupportedModelError as UnsupportedModelError,
         VerificationError as VerificationError,
         WeightsError as WeightsError,
     )
     from randprune.graph.trace import trace as trace
-    from randprune.jobs import (
+    from randprune.jobs import (  # type: ignore[no-redef]
         PruneCurve as PruneCurve,
         PruneResult as PruneResult,
+        SearchResult as SearchResult,
         prune as prune,
         prune_from_scratch as prune_from_scratch,
+        repair as repair,
         run_recipe as run_recipe,
         run_scratch_recipe as run_scratch_recipe,
+        search as search,
     )
     from randprune.recipe import PruneRecipe as PruneRecipe, ScratchRecipe as ScratchRecipe
     from randprune.search import RandomSearch as RandomSearch, UniformSearch as UniformSearch
@@ -60,6 +66,7 @@ _HOMES = {
         "InvalidInputError",
         "RandpruneError",
         "StorageError",
+        "TrainerError",
         "UnsupportedModelError",
         "VerificationError",
         "WeightsError",
@@ -68,10 +75,13 @@ _HOMES = {
     "randprune.jobs": (
         "PruneCurve",
         "PruneResult",
+        "SearchResult",
         "prune",
         "prune_from_scratch",
+        "repair",
         "run_recipe",
         "run_scratch_recipe",
+        "search",
     ),
     "randprune.recipe": (
         "PruneRecipe",
@@ -85,6 +95,21 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [*_MODULE_OF, "__version__"]  # noqa: PLE0604
+
+
+class _Package(ModuleType):
+    """The package's own type: `randprune.search` is the function, also once its folder is loaded.
+
+    The import of a submodule sets an attribute of that name; `from randprune.search import ...`
+    does not need it.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "search" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

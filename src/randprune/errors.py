@@ -7,6 +7,9 @@ with which values, and the next step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "ArtifactError",
     "DataError",
@@ -15,6 +18,7 @@ __all__ = [
     "MemoryLimitError",
     "RandpruneError",
     "StorageError",
+    "TrainerError",
     "UnsupportedModelError",
     "VerificationError",
     "WeightsError",
@@ -67,6 +71,16 @@ class ArtifactError(RandpruneError, ValueError):
     """A pruned-network file that is corrupt, truncated, or belongs to another network."""
 
     exit_code = 8
+
+
+class TrainerError(RandpruneError, RuntimeError):
+    """A trainer of the caller's own that failed; `networks` are those found so far, by role."""
+
+    exit_code = 12
+
+    def __init__(self, message: str, networks: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.networks = dict(networks)
 
 
 class MemoryLimitError(RandpruneError, MemoryError):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from randprune.errors import DataError
-from randprune.jobs.quality import quality_of
+from randprune.jobs.quality import Quality
 from randprune.jobs.ranking import best_first, choose_finalists, rank, value_of
 from randprune.recovery import quick_form
-from randprune.store import PROXY, Candidate
+from randprune.store import PROXY, Accuracy, Candidate
+from randprune.tasks import ACCURACY, Classification
 
 
 def made(index: int, minus_kl: float, proxy: float | None = None, width: int = 0) -> Candidate:
@@ -27,15 +28,23 @@ def test_quality_against_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (torch.randn(5, 3, generator=generator) for _ in range(2))
     labels = torch.tensor([0, 1, 2, 0, 1])
-    found = quality_of(ours, theirs, labels, 0.5)
+
+    def measured(logits: torch.Tensor) -> Quality:
+        meter = Classification().meter()
+        for part in (slice(2), slice(2, 5)):
+            meter.update(logits[part], (None, labels[part]), theirs[part])
+        return Quality(meter.result(), ACCURACY, 0.5)
+
+    found = measured(ours)
     p, q = (np.exp(z.double().numpy()) for z in (theirs, ours))
     p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
-    assert found.kl == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-9)
-    assert found.loss == pytest.approx(float(-np.log(q[np.arange(5), labels]).mean()), rel=1e-9)
-    assert found.correct == int((q.argmax(1) == labels.numpy()).sum())
-    assert quality_of(theirs, theirs, labels, 0.0).kl == 0.0
-    assert (found.value("kl"), found.value("loss")) == (-found.kl, -found.loss)
-    assert found.value("accuracy") == found.correct / 5
+    kl, loss = found.measured.distance, found.measured.loss
+    assert kl == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-9)
+    assert loss == pytest.approx(float(-np.log(q[np.arange(5), labels]).mean()), rel=1e-9)
+    right = int((q.argmax(1) == labels.numpy()).sum())
+    assert found.result == found.accuracy == Accuracy(right, 5)
+    assert measured(theirs).measured.distance == 0.0
+    assert found.scores == {"kl": -kl, "loss": -loss, "accuracy": right / 5}
 
 
 def test_rank_is_stable() -> None:

@@ -32,7 +32,7 @@ ONE_PLACE = {
     "collect_moments": {"jobs/session.py"},
     "DenseStatistics": {"jobs/session.py", "bench/settings/scoring.py"},
     "measured_tables": {"jobs/session.py"},
-    "recover": {"jobs/session.py"},
+    "recover": {"jobs/session.py", "jobs/steps.py"},
     "train": {"jobs/train.py", "bench/plan.py"},
     "Checkpoint": {"jobs/train.py"},
     "tell": {"jobs/search.py"},
@@ -95,7 +95,7 @@ def test_another_process_reads_what_the_first_one_made(
 ) -> None:
     first = opened(tmp_path)
     moments, tables, scores = first.moments(), first.tables(), first.scores(criteria.create("l1"))
-    logits, spent = first.quick_judge.dense_logits, first.ledger
+    logits, spent = first.quick_judge.dense, first.ledger
     assert isinstance(spent, Gathered)
     assert [entry.key for entry in spent.costs] == [
         "moments", "tables", "scores/l1", "dense/search",
@@ -111,8 +111,9 @@ def test_another_process_reads_what_the_first_one_made(
     assert all(map(np.array_equal, second.tables(), tables))
     assert all(map(torch.equal, second.scores(criteria.create("l1")), scores))
     assert logits is not None
-    assert second.quick_judge.dense_logits is not None
-    assert torch.equal(second.quick_judge.dense_logits, logits)
+    assert second.quick_judge.dense is not None
+    assert all(map(torch.equal, second.quick_judge.dense, logits))
+    assert len(second.quick_judge.dense) == len(logits)
     assert isinstance(second.ledger, Gathered)
     assert second.ledger.costs == ()
 

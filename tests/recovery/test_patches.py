@@ -52,6 +52,22 @@ def test_windows_times_weights_are_outputs(
         torch.testing.assert_close(got, output_rows(layer, expected, positions))
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_windows_of_one_and_three_axes_are_outputs_too(axes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, *(9, 7, 8)[:axes], generator=generator)
+    weight = torch.randn(6, 2, *(3, 2, 3)[:axes], generator=generator)
+    stride, dilation = (2, 1, 1)[:axes], (1, 2, 1)[:axes]
+    convolve = {1: F.conv1d, 3: F.conv3d}[axes]
+    expected = convolve(F.pad(x, (1, 1) * axes), weight, None, stride, 0, dilation, 2)
+    lie = Geometry(2, tuple(weight.shape[2:]), stride, (1, 1) * axes, dilation)
+    layer = Layer("w", "", None, "w", lie)
+    positions = sample_positions(layer, x, 5, generator)
+    rows = input_rows(layer, x, positions)
+    got = torch.einsum("gnc,goc->ngo", rows, weight.reshape(2, 3, -1)).reshape(len(rows[0]), -1)
+    torch.testing.assert_close(got, output_rows(layer, expected, positions))
+
+
 @pytest.mark.parametrize("shape", [(7, 9), (7, 5, 9), (7, 3, 4, 9)])
 def test_linear_layers_read_rows(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)

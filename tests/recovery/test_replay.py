@@ -204,11 +204,13 @@ def test_a_batch_size_that_the_forward_fixes_is_respected() -> None:
         replay.run(detached_tensors(network), images(5))
 
 
-def test_two_inputs_are_refused() -> None:
+def test_a_network_of_several_inputs_is_given_all_of_them() -> None:
     class Pair(nn.Module):
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            return x + y
+        def forward(self, x: Tensor, y: dict[str, Tensor]) -> Tensor:
+            return x + y["a"] * y["b"]
 
-    replay = Replay(Pair(), (images(1), images(1)))
-    with pytest.raises(InvalidInputError, match="one input"):
-        replay.run({}, images(2))
+    x, a, b = images(3), images(3) + 1, images(3) + 2
+    replay = replay_for(Pair(), (x, {"a": a, "b": b}))
+    torch.testing.assert_close(replay.run({}, (x, {"a": a, "b": b})).finish(), x + a * b)
+    with pytest.raises(InvalidInputError, match="has 3 inputs, 1 were given"):
+        replay.run({}, x)

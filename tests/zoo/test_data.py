@@ -1,5 +1,7 @@
 """What users have, as a `Data`: arrays, Datasets, DataLoaders, splits."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.zoo.data import FolderSplit, TensorSplit, as_data, in_memory, load_data
+from randprune.zoo.live_images import LiveImages
 
 
 def pair(count: int = 60, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,10 +82,9 @@ def test_without_a_test_set_a_fifth_is_held_out():
     assert "20% of the given images" in data.describe()["test_set"]
 
 
-def test_pictures_become_uint8():
+def test_pictures_are_scaled_as_uint8():
     data = as_data(Pictures(), mean=(0.5,) * 3, std=(0.25,) * 3)
-    assert isinstance(data.full_train, TensorSplit)
-    assert data.full_train.images.dtype == torch.uint8
+    assert isinstance(data.full_train, LiveImages)
     images, labels = next(iter(data.full_train.batches(1)))
     position = int((images[0, 0, 0, 0] * 0.25 + 0.5) * 255 + 0.5)
     assert position % 4 == labels[0]
@@ -187,10 +189,53 @@ def test_wrong_datasets():
         as_data(Wrong([(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 8, 9), 0)]))
 
 
-def test_a_dataset_larger_than_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr("randprune.zoo.data.MEMORY_BYTES", 1024)
-    with pytest.raises(DataError, match=r"fit into 9\.54e-07 GiB\. Use .*imagefolder:DIR"):
-        as_data(Pictures())
+def test_a_dataset_is_read_anew_in_each_pass_and_held_only_where_it_fits():
+    class Noisy(Pictures):
+        """Draws from all three generators; knows its labels."""
+
+        targets = tuple(position % 4 for position in range(40))
+        reads = 0
+
+        def __getitem__(self, position: int):
+            Noisy.reads += 1
+            noise = torch.rand(3, 8, 10) + random.random() + np.random.rand()  # noqa: NPY002
+            return noise, position % 4
+
+    data = as_data(Noisy(), calibration=4, search=4)
+    assert Noisy.reads == 1  # labels are known, one image tells the shape
+    before = torch.get_rng_state(), random.getstate()
+
+    def images(seed: int | None) -> torch.Tensor:
+        shuffle = None if seed is None else torch.Generator().manual_seed(seed)
+        return torch.cat([x for x, _ in data.full_train.batches(8, shuffle=shuffle)])
+
+    assert torch.equal(images(None), images(None))  # all networks see the same
+    assert torch.equal(images(1), images(1))
+    first, second = images(1), images(2)
+    totals = [x.double().sum((1, 2, 3)) for x in (first, second)]
+    assert not torch.isin(*totals).any()  # random transforms stay random
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    part = data.search
+    assert in_memory(part, limit_bytes=4 * 4 * 3 * 8 * 10 - 1) is part
+    held = in_memory(part)
+    assert isinstance(held, TensorSplit)
+    assert torch.equal(held.images, torch.cat([x for x, _ in part.batches(256)]))
+    assert torch.equal(held.labels, part.labels)
+
+
+def test_a_sample_that_cannot_be_read_is_named():
+    class Broken(Pictures):
+        targets = (0,) * 40
+
+        def __getitem__(self, position: int):
+            if position == 7:
+                raise OSError("no such file")
+            return super().__getitem__(position)
+
+    data = as_data(Broken(), num_classes=4)
+    with pytest.raises(DataError, match=r"Sample 7 of the training Dataset cannot .* OSError"):
+        list(data.full_train.batches(16))
 
 
 def test_in_memory_decodes_what_fits(tmp_path):

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from randprune.bench.results import Spent
 from randprune.criteria import Criterion, score
 from randprune.space import Space
-from randprune.zoo.splits import Split
+from randprune.zoo.splits import Samples
 
 _FEW, _MORE = 16, 48
 
@@ -46,7 +46,7 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def cost_alone(
-    model: nn.Module, space: Space, criterion: Criterion, data: Split, device: str
+    model: nn.Module, space: Space, criterion: Criterion, data: Samples, device: str
 ) -> Spent:
     """What scoring with this criterion alone costs on all of `data` that it looks at."""
     if not criterion.needs - {"weights"}:
@@ -65,7 +65,7 @@ def cost_alone(
 
 
 def _measure(
-    model: nn.Module, space: Space, criterion: Criterion, data: Split | None
+    model: nn.Module, space: Space, criterion: Criterion, data: Samples | None
 ) -> tuple[float, float]:
     start = time.perf_counter()
     with MacCounter() as counted:

@@ -25,6 +25,7 @@ from randprune.jobs.ranking import MINUS_KL, MINUS_LOSS, scores_of, value_of
 from randprune.space import IntArray, Selection
 from randprune.store import Candidate
 from randprune.surgery import cut, verify
+from randprune.zoo.splits import labelled
 
 
 def propose(job: BenchJob, key: ProposalKey, tell: Tell) -> Proposed:
@@ -115,9 +116,9 @@ class _Row:
             criterion=self.key.row.criterion,
             # All rows of a draw get the same numbers, so the same configurations.
             rng=session.seeds.rng("draw", self.key.draw),
-            fit=CountedSplit(data.fit, meter, macs),
-            calibration=CountedSplit(data.calibration, meter, macs),
-            search=CountedSplit(session.search_images, meter, macs),
+            fit=CountedSplit(labelled(data.fit), meter, macs),
+            calibration=CountedSplit(labelled(data.calibration), meter, macs),
+            search=CountedSplit(labelled(session.search_images), meter, macs),
             evaluate=self.evaluate,
             proxy=self.proxy,
             rescore=self.rescore,

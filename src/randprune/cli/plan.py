@@ -93,7 +93,7 @@ class JobPlan:
 
         network, data = network_and_images(recipe)
         space = traced(recipe, network, data)
-        check_outputs(network, data, example_of(data))
+        check_outputs(network, data, example_of(data, network))
         limits = recipe.search.min_keep, recipe.search.round_to
         space, first = priced(recipe.budget, network, space, limits[1], None)
         budgets = recipe.budget.budgets() if recipe.budget.ratios else (first,)

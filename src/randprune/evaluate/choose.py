@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.errors import DataError, InvalidInputError
 from randprune.evaluate.engine import DTYPES, Choice, Engine, Precision, pick_device
 from randprune.evaluate.measured import measured_engine
 from randprune.evaluate.rules import ruled_engine
-from randprune.zoo.splits import Split
+from randprune.graph.call import network_inputs
+from randprune.graph.trees import map_tensors, named_leaves
+from randprune.zoo.splits import Samples
 
 # How many images are looked at.
 _MEASURED_IMAGES = {"cpu": 256, "cuda": 2048}
@@ -22,7 +25,7 @@ _CHOSEN: dict[tuple[object, ...], Engine] = {}
 
 def choose_engine(
     model: nn.Module,
-    split: Split,
+    split: Samples,
     *,
     precision: Precision = "auto",
     device: torch.device | str | None = None,
@@ -46,7 +49,7 @@ def choose_engine(
             differently in two runs, which then need not give the same bits.
 
     Raises:
-        InvalidInputError: the network does not return logits for these images.
+        InvalidInputError: the network returns no floating-point tensor.
         DataError: the split is empty.
     """
     for name, value, known in (
@@ -61,14 +64,16 @@ def choose_engine(
     place = str(pick_device(device))
     if batch_size is not None and precision == "float32":
         return Engine(place, precision, True, batch_size)
+    if len(split) == 0:
+        raise DataError("The split holds no images, so nothing can be evaluated.")
     count = _RULED_IMAGES
     if choice == "measured":
         count = _MEASURED_IMAGES.get(torch.device(place).type, max(_MEASURED_IMAGES.values()))
+    inputs = _first_inputs(model, split, count)
     key = (
         f"{type(model).__module__}.{type(model).__qualname__}",
         sum(1 for _ in model.modules()),
-        tuple(split.image_shape),
-        min(len(split), count),
+        tuple((name, tuple(x.shape)) for name, x in named_leaves(inputs)),
         precision,
         place,
         choice,
@@ -76,15 +81,16 @@ def choose_engine(
     )
     if key not in _CHOSEN:
         make = measured_engine if choice == "measured" else ruled_engine
-        _CHOSEN[key] = make(model, _first_images(split, count), precision, place)
+        _CHOSEN[key] = make(model, inputs, precision, place)
     chosen = _CHOSEN[key]
     if batch_size is None:
         return chosen
     return replace(chosen, channels_last=True, batch_size=batch_size)
 
 
-def _first_images(split: Split, count: int) -> Tensor:
-    if len(split) == 0:
-        raise DataError("The split holds no images, so nothing can be evaluated.")
-    images, _ = next(iter(split.batches(min(len(split), count))))
-    return images.float()
+def _first_inputs(model: nn.Module, split: Samples, count: int) -> tuple[Any, ...]:
+    batch = next(iter(split.batches(min(len(split), count))))
+    inputs: tuple[Any, ...] = map_tensors(
+        lambda x: x.float() if x.is_floating_point() else x, network_inputs(model, batch)
+    )
+    return inputs

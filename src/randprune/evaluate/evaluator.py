@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,12 @@ from randprune.errors import DataError, InvalidInputError
 from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.choose import choose_engine
 from randprune.evaluate.engine import Choice, Engine, Precision, pick_device, synchronize
-from randprune.evaluate.inference import inference_copy, logits_of
-from randprune.zoo.splits import Batch, Split
+from randprune.evaluate.inference import inference_copy, prepared
+from randprune.graph.call import network_inputs
+from randprune.graph.trees import map_tensors, named_leaves
+from randprune.tasks.classification import logits_of
+from randprune.tasks.targets import target_of
+from randprune.zoo.splits import Samples, is_split
 
 # On a GPU every look at the running count stops the queue of kernels, so look less often.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
@@ -54,11 +59,12 @@ class Evaluation:
         return (self.correct + self.total - self.n) / self.total
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """The split's images in the engine's dtype and order, cut into batches."""
+    """A batch, and the network's inputs of it in the engine's dtype and order."""
 
-    batches: tuple[Batch, ...]
+    inputs: tuple[Any, ...]
+    batch: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +72,7 @@ class Evaluator:
     """Evaluates networks on one split: data prepared once, folded networks, one engine.
 
     Args:
-        split: the images; read at the first evaluation, kept where they fit.
+        split: the samples; read at the first evaluation, kept where they fit.
         precision: "auto" is for ranking (bfloat16 where it is clearly faster here), "float32" for
             every number that is reported.
         device: default: the GPU if there is one.
@@ -82,14 +88,14 @@ class Evaluator:
         InvalidInputError: precision or device are unknown here or contradict the engine.
     """
 
-    split: Split
+    split: Samples
     precision: Precision = "auto"
     device: str | None = None
     engine: Engine | None = None
     batch_size: int | None = None
     choice: Choice = "rules"
     memory_bytes: int = 2 << 30
-    _held: dict[str, Engine | _Prepared] = field(default_factory=dict, repr=False)
+    _held: dict[str, Engine | tuple[_Prepared, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.split) == 0:
@@ -142,22 +148,21 @@ class Evaluator:
         """
         start = time.perf_counter()
         engine, name = self.engine_for(model), name or type(model).__name__
-        network = self._network(model, engine)
         total, seen = len(self.split), 0
         look_every = _LOOK_EVERY.get(torch.device(engine.device).type, 1)
         correct = torch.zeros((), dtype=torch.int64, device=engine.device)
         loss = torch.zeros((), dtype=torch.float64, device=engine.device)
         finite: list[Tensor] = []
-        with torch.inference_mode():
-            for index, (images, labels) in enumerate(self._batches(engine)):
-                logits = self._checked(network(images), name)
+        for index, (outputs, batch) in enumerate(self.outputs(model)):
+            with torch.inference_mode():
+                logits, labels = self._checked(outputs, name), target_of(batch)
                 seen += len(labels)
                 correct += (logits.argmax(dim=1) == labels).sum()
                 loss += F.cross_entropy(logits, labels, reduction="sum").double()
                 finite.append(torch.isfinite(logits).all(dim=1))
-                look = floor is not None and index % look_every == look_every - 1
-                if look and (int(correct) + total - seen) / total < floor:  # type: ignore[operator]
-                    break
+            look = floor is not None and index % look_every == look_every - 1
+            if look and (int(correct) + total - seen) / total < floor:  # type: ignore[operator]
+                break
         _check_finite(torch.cat(finite), name, engine.dtype)
         right = int(correct)
         return Evaluation(
@@ -178,20 +183,39 @@ class Evaluator:
             InvalidInputError: outputs that are no logits for these classes.
         """
         engine, name = self.engine_for(model), name or type(model).__name__
-        network = self._network(model, engine)
-        with torch.inference_mode():
-            parts = [self._checked(network(x), name) for x, _ in self._batches(engine)]
+        parts = [self._checked(outputs, name) for outputs, _ in self.outputs(model)]
         # Tensors made in inference mode cannot be used in autograd later; a copy can.
         logits = torch.cat(parts).cpu().clone()
         _check_finite(torch.isfinite(logits).all(dim=1), name, engine.dtype)
         return logits
 
+    def outputs(self, model: nn.Module) -> Iterator[tuple[Any, Any]]:
+        """What `model` gives for each batch, float32 on the engine's device, with the batch.
+
+        Raises:
+            InvalidInputError: the network returns no floating-point tensor, or a batch lacks what
+                its forward needs.
+        """
+        engine = self.engine_for(model)
+        network = self._network(model, engine)
+        for held in self._batches(model, engine):
+            # The mode must not stay on in between, where the caller has its say.
+            with torch.inference_mode():
+                found = map_tensors(
+                    lambda x: x.float() if x.is_floating_point() else x, network(*held.inputs)
+                )
+            yield found, held.batch
+
+    def batches(self, model: nn.Module) -> Iterator[Any]:
+        """The batches that `outputs` gives beside what networks like `model` make of them."""
+        yield from (held.batch for held in self._batches(model, self.engine_for(model)))
+
     def _network(self, model: nn.Module, engine: Engine) -> nn.Module:
         keep_freed_memory()
-        images, _ = next(iter(self._batches(engine)))
+        first = next(iter(self._batches(model, engine)))
         return inference_copy(
             model,
-            images,
+            first.inputs,
             dtype=engine.torch_dtype,
             device=engine.device,
             channels_last=engine.channels_last,
@@ -199,38 +223,42 @@ class Evaluator:
 
     def _checked(self, output: object, name: str) -> Tensor:
         logits = logits_of(output, name).float()
-        if logits.shape[1] < self.split.num_classes:
+        classes = self.split.num_classes if is_split(self.split) else 0
+        if logits.shape[1] < classes:
             raise InvalidInputError(
                 f"{name} returns {logits.shape[1]} logits per image, the split has "
-                f"{self.split.num_classes} classes. Use a network with as many outputs as classes."
+                f"{classes} classes. Use a network with as many outputs as classes."
             )
         return logits
 
-    def _batches(self, engine: Engine) -> Iterator[Batch]:
-        if self._bytes(engine) > self.memory_bytes:
-            for images, labels in self.split.batches(engine.batch_size):
-                yield _prepare(images, engine), labels.to(engine.device, non_blocking=True)
+    def _batches(self, model: nn.Module, engine: Engine) -> Iterator[_Prepared]:
+        """All batches, prepared; kept where they fit into memory."""
+        held = self._held.get("batches")
+        if isinstance(held, tuple):
+            yield from held
             return
-        held = self._held.get("images")
-        if not isinstance(held, _Prepared):
-            held = _Prepared(
-                tuple(
-                    (_prepare(images, engine), labels.to(engine.device))
-                    for images, labels in self.split.batches(engine.batch_size)
-                )
-            )
+        kept: list[_Prepared] = []
+        size = 0
+        for batch in self.split.batches(engine.batch_size):
+            made = _prepare(model, batch, engine)
+            size += sum(leaf.nbytes for _, leaf in named_leaves(made.inputs))
+            if size <= self.memory_bytes:
+                kept.append(made)
+            else:
+                kept.clear()
+            yield made
+        if size <= self.memory_bytes:
             synchronize(engine.device)
-            self._held["images"] = held
-        yield from held.batches
-
-    def _bytes(self, engine: Engine) -> int:
-        channels, height, width = self.split.image_shape
-        return len(self.split) * channels * height * width * engine.torch_dtype.itemsize
+            self._held["batches"] = tuple(kept)
 
 
-def _prepare(images: Tensor, engine: Engine) -> Tensor:
-    images = images.to(engine.device, engine.torch_dtype, non_blocking=True)
-    return images.contiguous(memory_format=engine.memory_format)
+def _prepare(model: nn.Module, batch: Any, engine: Engine) -> _Prepared:
+    place = torch.device(engine.device)
+    inputs = network_inputs(model, batch)
+    inputs = prepared(inputs, place, engine.torch_dtype, engine.memory_format)
+    if isinstance(batch, tuple | list) and isinstance(batch[0], Tensor):
+        batch = (inputs[0], *batch[1:])  # the same images are not held twice
+    return _Prepared(inputs, map_tensors(lambda x: x.to(place, non_blocking=True), batch))
 
 
 def _check_finite(finite: Tensor, name: str, dtype: str) -> None:

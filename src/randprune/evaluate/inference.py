@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from randprune.errors import InvalidInputError, RandpruneError
 from randprune.graph.entrance import plain_module
 from randprune.graph.layers import NormValues
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
+from randprune.graph.trees import floating_leaves, map_tensors, part_of, shown
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # By name, so that neither library is imported. timm's runs drop and act after the norm.
@@ -54,25 +55,26 @@ class InferenceCopy:
 
 def inference_copy(
     model: nn.Module,
-    images: Tensor,
+    inputs: Inputs,
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     channels_last: bool = True,
     fold: bool = True,
 ) -> InferenceCopy:
-    """A copy of `model` for inference on batches like `images`; the caller's stays untouched.
+    """A copy of `model` for inference on batches like `inputs`; the caller's stays untouched.
 
     Args:
-        model: any network that maps images (B, C, H, W) to logits (B, K).
-        images: a few images, float32 (B, C, H, W) on any device: the check batch is taken of them.
+        model: any network that gives floating-point tensors, in any structure.
+        inputs: of the network: a tensor, such as images float32 (B, C, H, W), or a tuple; on any
+            device: the check batch is taken of them.
         dtype: of the copy's parameters and buffers, and of the batches it will be given.
         device: where it will run.
         channels_last: memory order of the copy's 4-d weights.
         fold: whether to fold batch norms into the layers before them.
 
     Raises:
-        InvalidInputError: the network does not return logits (B, K) for these images.
+        InvalidInputError: the network returns no floating-point tensor.
         UnsupportedModelError: the network cannot be copied.
     """
     network = in_mode(private_copy(plain_module(model, "inference_copy"))).requires_grad_(False)
@@ -83,8 +85,9 @@ def inference_copy(
     pairs: tuple[tuple[str, str], ...] = ()
     error, note = 0.0, ""
     if fold:
-        few = images[:_CHECK_IMAGES].to(device=device, dtype=torch.float32)
-        pairs, error, note = _fold_checked(network, few.contiguous(memory_format=layout))
+        few = part_of(as_inputs(inputs), slice(_CHECK_IMAGES))
+        few = prepared(few, torch.device(device), torch.float32, layout)
+        pairs, error, note = _fold_checked(network, few)
     return InferenceCopy(network.to(dtype=dtype), pairs, error, note)
 
 
@@ -99,48 +102,64 @@ def in_memory_order(network: nn.Module, layout: torch.memory_format) -> nn.Modul
     return network
 
 
-def logits_of(output: Any, model: str) -> Tensor:
-    """The logits (B, K) in what a network returned: a tensor, or the first one of a tuple.
+def prepared(
+    value: Any, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
+) -> Any:
+    """Inputs where and as a network reads them: floats in `dtype`, images in this memory order."""
 
-    Raises:
-        InvalidInputError: there is no 2-d tensor.
-    """
-    first = output[0] if isinstance(output, list | tuple) and output else output
-    if isinstance(first, Tensor) and first.ndim == 2:
-        return first
-    got = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(output).__name__
-    raise InvalidInputError(
-        f"{model} must return logits of shape (B, K), one row per image. Got {got} instead. "
-        "Wrap the network in a module that returns the logits alone."
-    )
+    def moved(x: Tensor) -> Tensor:
+        x = x.to(device, dtype if x.is_floating_point() else None, non_blocking=True)
+        return x.contiguous(memory_format=layout) if x.ndim == 4 else x
+
+    return map_tensors(moved, value)
+
+
+def _outputs(network: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """The floating-point tensors that a network gives."""
+    output = network(*inputs)
+    found = list(floating_leaves(output).values())
+    if not found:
+        raise InvalidInputError(
+            f"{type(network).__name__} must return a floating-point tensor, or a structure of "
+            f"them. Got {shown(output)} instead."
+        )
+    return found
+
+
+def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference of an output over its largest magnitude."""
+    errors = [
+        float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
+        for ours, theirs in zip(got, expected, strict=True)
+        if theirs.numel()
+    ]
+    return max(errors, default=0.0)
 
 
 def _fold_checked(
-    network: nn.Module, images: Tensor
+    network: nn.Module, inputs: tuple[Any, ...]
 ) -> tuple[tuple[tuple[str, str], ...], float, str]:
     """Fold all pairs in place and compare; undo everything where the outputs differ."""
-    name = type(network).__name__
     with torch.no_grad():
         watch = _Watch(network)
         try:
             with watch:
-                expected = logits_of(network(images), name)
+                expected = _outputs(network, inputs)
         finally:
             watch.close()
         pairs = watch.pairs()
         if not pairs:
             return (), 0.0, "no batch norm follows a convolution or linear layer alone"
-        if not bool(torch.isfinite(expected).all()):
-            return (), 0.0, "the logits are not finite, so a fold cannot be checked"
+        if not all(bool(torch.isfinite(z).all()) for z in expected):
+            return (), 0.0, "the outputs are not finite, so a fold cannot be checked"
         undo = [_fold_pair(network, layer, norm) for layer, norm in pairs]
         try:
-            got = logits_of(network(images), name)
-            error = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+            error = _difference(_outputs(network, inputs), expected)
         except (RuntimeError, TypeError, ValueError, AttributeError, RandpruneError) as problem:
             error, reason = float("inf"), f"the folded network fails ({problem})"
         else:
             reason = f"folding changes the outputs by {error:.1e}"
-    if error <= _TOLERANCE.get(images.device.type, max(_TOLERANCE.values())):
+    if error <= _TOLERANCE.get(expected[0].device.type, max(_TOLERANCE.values())):
         return pairs, error, ""
     for restore in undo:
         restore()

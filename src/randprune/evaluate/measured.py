@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.errors import InvalidInputError, RandpruneError
 from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.engine import Dtype, Engine, Precision, Trial, synchronize
-from randprune.evaluate.inference import inference_copy, logits_of
+from randprune.evaluate.inference import inference_copy, prepared
+from randprune.graph.trees import count_of, floating_leaves, part_of
 
 # Above 256 images no CPU tried was faster: activations leave the cache.
 _BATCH_SIZES = {"cpu": (32, 64, 128, 256), "cuda": (128, 256, 512, 1024, 2048)}
@@ -30,28 +32,30 @@ _PROBE_SECONDS = 0.05
 _MOST_SECONDS = 1.0
 
 
-def measured_engine(model: nn.Module, images: Tensor, precision: Precision, device: str) -> Engine:
+def measured_engine(
+    model: nn.Module, inputs: tuple[Any, ...], precision: Precision, device: str
+) -> Engine:
     """The fastest engine for networks like `model`, in a second or less of short runs.
 
     Precision and memory order first, interleaved, then the batch size (on a CPU the one whose
     activations fit the cache).
 
     Raises:
-        InvalidInputError: the network does not run in this precision, or returns no logits.
+        InvalidInputError: the network does not run in this precision, or returns no tensors.
     """
     keep_freed_memory()
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16") if precision == "auto" else (precision,)
-    plain = _Runner(model, images, Engine(device=device, batch_size=1))
-    all_finite, speed = plain.gives_finite_logits(), plain.images_per_second(1)
-    probe = int(max(1, min(64, len(images), speed * _PROBE_SECONDS)))
+    plain = _Runner(model, inputs, Engine(device=device, batch_size=1))
+    all_finite, speed = plain.gives_finite_outputs(), plain.images_per_second(1)
+    probe = int(max(1, min(64, plain.count, speed * _PROBE_SECONDS)))
     trials: list[Trial] = []
     runners: list[_Runner] = []
     for dtype in dtypes:
         for channels_last in (True, False):
             engine = Engine(device, dtype, channels_last, probe)
             try:
-                runner = _Runner(model, images, engine)
-                finite = runner.gives_finite_logits()
+                runner = _Runner(model, inputs, engine)
+                finite = runner.gives_finite_outputs()
             except (RuntimeError, TypeError, RandpruneError) as error:
                 if dtype == "float32" and channels_last:
                     raise
@@ -62,7 +66,7 @@ def measured_engine(model: nn.Module, images: Tensor, precision: Precision, devi
             if finite or not all_finite:
                 runners.append(runner)
             else:
-                trials.append(Trial(dtype, channels_last, probe, 0.0, "logits not finite"))
+                trials.append(Trial(dtype, channels_last, probe, 0.0, "outputs not finite"))
     if not runners:
         raise InvalidInputError(
             f"{type(model).__name__} does not run in {precision}: {trials[0].problem}. "
@@ -77,7 +81,7 @@ def measured_engine(model: nn.Module, images: Tensor, precision: Precision, devi
     trials += sized
     fastest = max((trial.images_per_second for trial in sized), default=0.0)
     good = [t.batch_size for t in sized if t.images_per_second >= _CLOSE * fastest]
-    size = min(good, default=min(_UNMEASURED_BATCH, len(images)))
+    size = min(good, default=min(_UNMEASURED_BATCH, plain.count))
     chosen = runners[best].engine
     return Engine(device, chosen.dtype, chosen.channels_last, size, tuple(trials))
 
@@ -88,7 +92,7 @@ def _sizes(runner: _Runner, speed: float) -> list[Trial]:
     sizes = [
         size
         for size in _BATCH_SIZES.get(kind, _BATCH_SIZES["cuda"])
-        if size <= len(runner.images) and size / speed <= _MOST_SECONDS
+        if size <= runner.count and size / speed <= _MOST_SECONDS
     ]
     if not sizes:
         return []
@@ -118,27 +122,26 @@ def _trial(engine: Engine, speed: float) -> Trial:
 
 
 class _Runner:
-    """A copy of the network and some images, ready to be timed under one engine."""
+    """A copy of the network and some inputs, ready to be timed under one engine."""
 
-    def __init__(self, model: nn.Module, images: Tensor, engine: Engine) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], engine: Engine) -> None:
         self.engine = engine
-        self.name = type(model).__name__
         self.network = inference_copy(
             model,
-            images,
+            inputs,
             dtype=engine.torch_dtype,
             device=engine.device,
             channels_last=engine.channels_last,
         ).network
-        self.images = images.to(engine.device, engine.torch_dtype).contiguous(
-            memory_format=engine.memory_format
-        )
+        self.count = count_of(inputs)
+        place = torch.device(engine.device)
+        self.inputs = prepared(inputs, place, engine.torch_dtype, engine.memory_format)
 
-    def gives_finite_logits(self) -> bool:
+    def gives_finite_outputs(self) -> bool:
         """Run once; raises where the network cannot run like this."""
         with torch.inference_mode():
-            logits = logits_of(self.network(self.images[:2]), self.name)
-        return bool(torch.isfinite(logits).all())
+            outputs = floating_leaves(self.network(*part_of(self.inputs, slice(2))))
+        return all(bool(torch.isfinite(z).all()) for z in outputs.values())
 
     def once(self) -> float:
         """Seconds for one batch."""
@@ -150,7 +153,7 @@ class _Runner:
         start = time.perf_counter()
         with torch.inference_mode():
             for first in range(0, count, size):
-                self.network(self.images[first : min(first + size, count)])
+                self.network(*part_of(self.inputs, slice(first, min(first + size, count))))
         synchronize(self.engine.device)
         return time.perf_counter() - start
 

@@ -17,14 +17,17 @@ Known shortcomings: processors other than x86 rank in float32; the sizes for GPU
 
 from __future__ import annotations
 
+import math
 import os
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.errors import InvalidInputError, RandpruneError
 from randprune.evaluate.engine import Dtype, Engine, Precision
-from randprune.evaluate.inference import inference_copy, logits_of
+from randprune.evaluate.inference import inference_copy, prepared
+from randprune.graph.trees import floating_leaves, named_leaves, part_of
 from randprune.provenance import cpu_features
 
 _MATRIX_UNIT = "amx_bf16"
@@ -39,31 +42,36 @@ _GPU_PIXELS, _GPU_LEAST, _GPU_MOST = 1 << 23, 32, 1024
 
 def ruled_engine(
     model: nn.Module,
-    images: Tensor,
+    inputs: tuple[Any, ...],
     precision: Precision,
     device: str,
 ) -> Engine:
-    """The engine for networks like `model` on batches like `images`, by rules alone.
+    """The engine for networks like `model` on batches like `inputs`, by rules alone.
 
     Args:
         model: the network, or any of its candidates; not modified.
-        images: a few images, float32 (B, C, H, W); the network is tried on two of them where
-            bfloat16 is a choice.
-        precision: "auto" is bfloat16 where that is fast here and the network's logits are finite.
+        inputs: of the network for a few samples; it is tried on two of them where bfloat16 is a
+            choice.
+        precision: "auto" is bfloat16 where that is fast here and the network's outputs are finite.
         device: where it runs.
 
     Raises:
         InvalidInputError: the network does not run in the precision asked for.
     """
     dtype: Dtype = "float32" if precision == "auto" else precision
-    if precision == "auto" and fast_bfloat16(device) and not _problem(model, images, device):
+    if precision == "auto" and fast_bfloat16(device) and not _problem(model, inputs, device):
         dtype = "bfloat16"
-    elif precision == "bfloat16" and (problem := _problem(model, images, device)):
+    elif precision == "bfloat16" and (problem := _problem(model, inputs, device)):
         raise InvalidInputError(
             f"{type(model).__name__} does not run in bfloat16: {problem}. Use precision='float32'."
         )
-    height, width = images.shape[-2:]
-    return Engine(device, dtype, True, batch_of(height * width, dtype, device))
+    return Engine(device, dtype, True, batch_of(places_of(inputs), dtype, device))
+
+
+def places_of(inputs: Any) -> int:
+    """How many places the largest input of one sample has, such as pixels."""
+    maps = (x for _, x in named_leaves(inputs) if x.ndim > 2)
+    return max((math.prod(x.shape[2:]) for x in maps), default=1)
 
 
 def batch_of(pixels: int, dtype: Dtype, device: str) -> int:
@@ -86,20 +94,20 @@ def fast_bfloat16(device: str) -> bool:
     return place.type == "cpu" and allowed and _MATRIX_UNIT in cpu_features()
 
 
-def _problem(model: nn.Module, images: Tensor, device: str) -> str:
+def _problem(model: nn.Module, inputs: tuple[Any, ...], device: str) -> str:
     """Why the network is not run in bfloat16; "" where it can be."""
-    few = images[:2]
-    name = type(model).__name__
+    few = part_of(inputs, slice(2))
     finite = []
     for dtype in (torch.float32, torch.bfloat16):
         try:
             network = inference_copy(model, few, dtype=dtype, device=device).network
+            given = prepared(few, torch.device(device), dtype, torch.channels_last)
             with torch.inference_mode():
-                logits = logits_of(network(few.to(device, dtype)), name)
+                outputs = floating_leaves(network(*given))
         except (RuntimeError, TypeError, RandpruneError) as error:
             if dtype == torch.float32:
                 raise
             return str(error).splitlines()[0] if str(error) else type(error).__name__
-        finite.append(bool(torch.isfinite(logits).all()))
+        finite.append(all(bool(torch.isfinite(z).all()) for z in outputs.values()))
     # Weights that overflow in float32 too say nothing about bfloat16.
     return "logits not finite" if finite == [True, False] else ""

@@ -133,6 +133,12 @@ class Execution:
                 self._reach(each.node)
         return self._look_up(self.steps.outputs[0])
 
+    def outputs(self) -> list[Tensor]:
+        """Compute everything that is left; the floating-point tensors that the network gives."""
+        self.finish()
+        values = [self._look_up(node) for node in self.steps.outputs]
+        return [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+
     def fork(self, tensors: Mapping[str, Tensor]) -> Execution:
         """A second evaluation that shares all values computed so far; without hooks."""
         copy = Execution(self.graph, self.steps, tensors, self.values, instead=self.instead)

@@ -9,9 +9,10 @@ runs them in the same order.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,12 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Node
-from torch.utils._pytree import TreeSpec, tree_leaves
+from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_leaves, tree_map
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph import rules_contraction, rules_elementwise, rules_movement, rules_norm
 from randprune.graph.rules import describe, operator_name, rule_for
+from randprune.graph.trees import shown
 
 _RULE_FAMILIES = (rules_contraction, rules_elementwise, rules_movement, rules_norm)
 
@@ -109,9 +111,9 @@ def export_program(
     frozen_copy = in_mode(private_copy(model), training)
     with torch.no_grad():
         try:
-            frozen_copy(*inputs)
+            _make_known(frozen_copy(*inputs))
         except Exception as error:
-            shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else x for x in inputs]
+            shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else shown(x) for x in inputs]
             raise InvalidInputError(
                 f"{name} does not run on the example inputs {shapes}: {_first_line(error)}. "
                 "Give one batch of the shape that the network expects, e.g. (1, 3, 224, 224)."
@@ -119,8 +121,9 @@ def export_program(
     shapes_arg: Any = None
     if dynamic_batch:
         auto = torch.export.Dim.AUTO
-        shapes_arg = tuple({0: auto} if isinstance(x, torch.Tensor) and x.ndim else None
-                           for x in inputs)  # fmt: skip
+        shapes_arg = tree_map(
+            lambda x: {0: auto} if isinstance(x, torch.Tensor) and x.ndim else None, inputs
+        )
     try:
         with EXPORTING, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -135,6 +138,21 @@ def export_program(
         ) from error
     _refuse_open_sizes(exported.graph, name)
     return _program(exported, _first_names(frozen_copy))
+
+
+def _make_known(outputs: Any) -> None:
+    """Let torch's export look into dataclasses that a network returns; the rest it knows."""
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type | Mapping):
+        if type(outputs) not in SUPPORTED_NODES:
+            torch.export.register_dataclass(type(outputs))
+        for field in dataclasses.fields(outputs):
+            _make_known(getattr(outputs, field.name))
+    elif isinstance(outputs, Mapping):
+        for value in outputs.values():
+            _make_known(value)
+    elif isinstance(outputs, tuple | list):
+        for value in outputs:
+            _make_known(value)
 
 
 def _refuse_open_sizes(graph: Graph, name: str) -> None:

@@ -27,7 +27,6 @@ from randprune.jobs.progress import (
 from randprune.jobs.quality import (
     Judge as Judge,
     Quality as Quality,
-    quality_of as quality_of,
 )
 from randprune.jobs.ranking import (
     best_first as best_first,
@@ -38,4 +37,10 @@ from randprune.jobs.result import (
 )
 from randprune.jobs.session import (
     Session as Session,
+)
+from randprune.jobs.steps import (
+    FoundNetwork as FoundNetwork,
+    SearchResult as SearchResult,
+    repair as repair,
+    search as search,
 )

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.atomic import checked_path
 from randprune.cost import Budget
 from randprune.criteria import Criterion, criteria
 from randprune.errors import InvalidInputError
 from randprune.evaluate.threads import decide, using
-from randprune.graph.program import in_mode
+from randprune.graph.program import Inputs, in_mode
 from randprune.jobs.arguments import (
     as_budget,
     as_epochs,
@@ -28,24 +28,36 @@ from randprune.jobs.arguments import (
     check_batches,
     check_example,
     check_settings,
+    merge_settings,
+    name_of,
+    search_document,
 )
 from randprune.jobs.budgets import prune_to_budgets
 from randprune.jobs.curve import PruneCurve
 from randprune.jobs.job import Given
-from randprune.jobs.opening import images_of_recipe, network_of
+from randprune.jobs.opening import (
+    data_and_task,
+    example_of,
+    images_of_recipe,
+    network_of,
+    task_of_recipe,
+)
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.jobs.scratch import scratch_network
+from randprune.jobs.trainer import Trainer
 from randprune.memory import memory_errors
 from randprune.recipe import CUSTOM, PruneRecipe, ScratchRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.search import Strategy, strategies
+from randprune.tasks import Task
+from randprune.tasks.given import Function
 from randprune.training import TrainRecipe
 from randprune.zoo.data import Data, as_data
 
 Epochs = int | TrainRecipe | Mapping[str, Any]
-Finetune = Epochs | None
+Finetune = Epochs | Trainer | None
 Folder = str | os.PathLike[str]
 
 # Keys of the recipes to make smaller where memory does not suffice.
@@ -66,10 +78,14 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
+    task: str | Task | None = None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
     weights: Folder | None = None,
     calibration_data: Any = None,
     search_data: Any = None,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
@@ -93,10 +109,14 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
+    task: str | Task | None = None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
     weights: Folder | None = None,
     calibration_data: Any = None,
     search_data: Any = None,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
@@ -119,10 +139,14 @@ def prune(
     finetune: Finetune = None,
     seed: int = 0,
     *,
+    task: str | Task | None = None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
     weights: Folder | None = None,
     calibration_data: Any = None,
     search_data: Any = None,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
@@ -143,9 +167,10 @@ def prune(
 
     Args:
         model: the trained network, left bit-identical; or a name such as "torchvision:resnet18".
-        data: a `Data`, a name such as "npz:DIR", tensors, arrays, or torch datasets: whatever
-            `randprune.zoo.data.as_data` takes. Parts of the training images calibrate and rank;
-            the test images are opened once, for the final numbers.
+        data: a `Data`, a name such as "npz:DIR", tensors, arrays, torch datasets or loaders, or
+            batches of any structure, labelled or not: whatever `randprune.zoo.data.as_data` and
+            `randprune.zoo.given.as_any_data` take. Parts of the training samples calibrate and
+            rank; the test samples are opened once, for the final numbers.
         budget: the share of the MACs that remains, or a `Budget`; or several of them, which share
             all that is known of the network and give a `PruneCurve`.
         criterion: what ranks the channels of a group, by name or as an object; default: the
@@ -153,13 +178,23 @@ def prune(
         candidates: how many configurations are repaired and evaluated; default: 100.
         recovery: how they are repaired without training: "none", "bn", "least_squares", or a chain
             such as "least_squares+sequential"; default: the preset's, "least_squares".
-        finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training.
+        finetune: epochs, a `TrainRecipe`, or a mapping of its fields; None or 0: no training. Or a
+            trainer of your own: a callable that gets a module and returns it trained, or None where
+            it trained in place. It is called once for each network that is compared, with the same
+            random state.
         seed: decides everything random.
+        task: "classification", "multi_label", "regression", "segmentation", or "outputs", which
+            matches the given network's outputs and needs no labels; or an object. Default:
+            classification of labelled images, "outputs" for all other data.
+        loss: what training minimises, (outputs, batch) -> scalar, in place of the task's.
+        metric: what is reported, (outputs, batch) -> number, averaged over samples, or a
+            torchmetrics metric, in place of the task's.
+        higher_is_better: the direction of `metric`, where it does not say so itself.
         weights: the file with the weights of a network that was given by its name.
         calibration_data: other images for repair and criteria than training images, which the
             network has seen: whatever `data` may be, all of its training images.
         search_data: other images that candidates are compared on, likewise.
-        example_inputs: what the network is traced with; default: one image of the data.
+        example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks, or "paper", random widths and channels by L1.
         strategy: what proposes configurations, by name or as an object; default: the preset's,
@@ -181,6 +216,7 @@ def prune(
         StorageError: `out` cannot be written, or is in use.
         MemoryLimitError: memory does not suffice for a batch.
         VerificationError: the cut is not exact.
+        TrainerError: the trainer failed; says how, and has the networks so far.
     """
     network, section = as_network(model, weights, "prune")
     check_settings(settings)
@@ -189,29 +225,27 @@ def prune(
         criteria.named_or_given(criterion, Criterion, "criterion")
     if strategy is not None and not isinstance(strategy, str):
         strategies.named_or_given(strategy, Strategy, "strategy")
-    document: dict[str, Any] = {
-        "seed": seed,
-        "preset": preset,
-        "plugins": list(plugins),
-        "model": section,
-        "budget": budget_section(budget),
-        "search": {
-            "min_keep": min_keep,
-            "round_to": round_to,
-            **_known(strategy=_name(strategy), candidates=candidates),
-        },
-        **_known(criterion=_name(criterion), recovery=recovery),
-    }
-    if (training := as_training(finetune, "finetune", "prune")) is not None:
-        document["finetune"] = training
-    _merge(document, settings)
+    section_of_task = (settings or {}).get("task") if task is None else None
+    task = section_of_task.get("name") if isinstance(section_of_task, Mapping) else task
+    samples, chosen = data_and_task(data, task, loss, metric, higher_is_better)
+    document = search_document(
+        section, budget, seed=seed, preset=preset, plugins=plugins, criterion=criterion,
+        strategy=strategy, candidates=candidates, recovery=recovery, min_keep=min_keep,
+        round_to=round_to, task=task if loss is None and metric is None else chosen,
+        settings=settings, finetune=as_training(finetune, "finetune", "prune"),
+    )  # fmt: skip
     where = "the parameters of prune"
     recipe = PruneRecipe.parse(document, where).resolved(where)
+    if recipe.task is not None and not recipe.task.name.startswith(CUSTOM):
+        chosen = recipe.task.task()
     network = network or in_mode(network_of(recipe.network))
-    images = as_data(data).with_fresh(
-        calibration=as_fresh(calibration_data), search=as_fresh(search_data)
+    samples = samples.with_fresh(
+        calibration=as_fresh(calibration_data, samples), search=as_fresh(search_data, samples)
     )
-    with _given(recipe, network, images, out, progress, device, example_inputs) as given:
+    trainer = finetune if callable(finetune) else None
+    with _given(
+        recipe, network, samples, out, progress, device, example_inputs, chosen, trainer
+    ) as given:
         result = _pruned(
             recipe,
             given,
@@ -233,7 +267,7 @@ def prune_from_scratch(
     *,
     seeds: int = 1,
     standalone: int = 0,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     strategy: str | Strategy = "random",
     min_keep: float = 0.1,
     round_to: int = 1,
@@ -295,7 +329,7 @@ def prune_from_scratch(
         "widen": as_widening(factor),
         "supernet": as_epochs(supernet, "supernet", function),
         "search": {
-            "strategy": _name(strategy),
+            "strategy": name_of(strategy),
             "candidates": candidates,
             "min_keep": min_keep,
             "round_to": round_to,
@@ -306,7 +340,7 @@ def prune_from_scratch(
             "standalone": standalone,
         },
     }
-    _merge(document, settings)
+    merge_settings(document, settings)
     recipe = ScratchRecipe.parse(document, f"the parameters of {function}")
     network = network or network_of(recipe.network, seed)
     with _given(recipe, network, as_data(data), out, progress, device, example_inputs) as given:
@@ -361,6 +395,8 @@ def run_recipe(
     named = {"network": recipe.network.spec, "strategy": recipe.search.strategy}
     if isinstance(recipe, PruneRecipe):
         named["criterion"] = recipe.criterion
+        named["task"] = "" if recipe.task is None else recipe.task.name
+        named["trainer"] = "" if recipe.finetune is None else recipe.finetune.trainer
     for key, name in named.items():
         if name.startswith(CUSTOM):
             raise InvalidInputError(
@@ -412,35 +448,21 @@ def _given(
     out: Folder | None,
     progress: Progress | None,
     device: str | None,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
+    task: Task | None = None,
+    trainer: Trainer | None = None,
 ) -> Iterator[Given]:
     """What a job works on; within the block torch has the threads of a job.
 
     Without `out` the folder goes away after the block.
     """
-    check_batches(model, next(data.calibration.batches(1))[0])
+    check_batches(model, example_of(data, model) if example is None else example)
     shown = progress or Silent()
+    task = task_of_recipe(recipe, data) if task is None else task
     with using(decide().count), memory_errors(*_BATCHES[recipe.job]):
         if out is not None:
-            yield Given(model, data, checked_path(out, "out"), shown, example, device)
+            folder = checked_path(out, "out")
+            yield Given(model, data, folder, shown, example, device, task, trainer)
             return
-        with tempfile.TemporaryDirectory(prefix="randprune-") as folder:
-            yield Given(model, data, Path(folder), shown, example, device)
-
-
-def _known(**parameters: Any) -> dict[str, Any]:
-    """The parameters that are not None."""
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _name(part: object) -> str | None:
-    """What a recipe calls a criterion or a strategy; None where none is given."""
-    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
-
-
-def _merge(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
-    """Put further keys into a recipe's document, section by section, in place."""
-    for key, value in (settings or {}).items():
-        section = document.get(key)
-        both = isinstance(section, dict) and isinstance(value, Mapping)
-        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+        with tempfile.TemporaryDirectory(prefix="randprune-") as made:
+            yield Given(model, data, Path(made), shown, example, device, task, trainer)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.cost import LATENCY, Budget
 from randprune.errors import InvalidInputError
 from randprune.graph.entrance import check_network, check_values, plain_module
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
+from randprune.graph.trees import joined, map_tensors, part_of
 from randprune.recipe import CUSTOM
+from randprune.tasks import Task
+from randprune.tasks.given import function_name
 from randprune.training import TrainRecipe
 from randprune.zoo.data import Data, as_data
-from randprune.zoo.splits import Split
+from randprune.zoo.given import as_samples
+from randprune.zoo.splits import Samples
 
 
 def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | None, dict[str, Any]]:
@@ -45,14 +49,16 @@ def as_network(model: Any, weights: Any, function: str) -> tuple[nn.Module | Non
     return plain, {"spec": f"{CUSTOM}{type(plain).__name__}"}
 
 
-def as_fresh(given: Any) -> Split | None:
-    """All images of what a parameter takes beside the data; None where it is not given.
+def as_fresh(given: Any, data: Data) -> Samples | None:
+    """All samples of what a parameter takes beside the data; None where it is not given.
 
     Raises:
-        DataError, InvalidInputError: see `as_data`.
+        DataError, InvalidInputError: see `as_data`, or `as_samples` where `data` has no classes.
     """
     if given is None:
         return None
+    if not data.num_classes and not isinstance(given, str | Data | Mapping):
+        return as_samples(given)
     if isinstance(given, str | Data | Mapping):
         return as_data(given).full_train
     return as_data({"train": given, "test": given}).full_train
@@ -95,11 +101,65 @@ def as_budget(budget: Any) -> Budget:
     return Budget("macs", float(budget))
 
 
+def search_document(
+    model: Mapping[str, Any],
+    budget: float | Budget | Sequence[float | Budget],
+    *,
+    seed: int,
+    preset: str,
+    plugins: Sequence[str],
+    criterion: object,
+    strategy: object,
+    candidates: int | None,
+    recovery: str | None,
+    min_keep: float,
+    round_to: int,
+    task: str | Task | None,
+    settings: Mapping[str, Any] | None,
+    finetune: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The recipe, as plain data, that the parameters of `prune` or `search` stand for."""
+    document: dict[str, Any] = {
+        "seed": seed,
+        "preset": preset,
+        "plugins": list(plugins),
+        "model": dict(model),
+        "budget": budget_section(budget),
+        "search": {
+            "min_keep": min_keep,
+            "round_to": round_to,
+            **_known(strategy=name_of(strategy), candidates=candidates),
+        },
+        **_known(criterion=name_of(criterion), recovery=recovery, finetune=finetune),
+        **({} if task is None else {"task": {"name": name_of(task)}}),
+    }
+    merge_settings(document, settings)
+    return document
+
+
+def merge_settings(document: dict[str, Any], settings: Mapping[str, Any] | None) -> None:
+    """Put further keys into a recipe's document, section by section, in place."""
+    for key, value in (settings or {}).items():
+        section = document.get(key)
+        both = isinstance(section, dict) and isinstance(value, Mapping)
+        document[key] = {**section, **value} if both else value  # type: ignore[dict-item]
+
+
+def name_of(part: object) -> str | None:
+    """What a recipe calls a criterion, a strategy or a task; None where none is given."""
+    return part if part is None or isinstance(part, str) else f"{CUSTOM}{part!r}"
+
+
+def _known(**parameters: Any) -> dict[str, Any]:
+    """The parameters that are not None."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
 def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] | None:
     """The section of a recipe that a parameter stands for; None: no training.
 
     Args:
-        training: epochs, a `TrainRecipe`, or a mapping of its fields.
+        training: epochs, a `TrainRecipe`, a mapping of its fields, or a trainer of one's own.
         parameter, function: name it in messages.
 
     Raises:
@@ -111,11 +171,13 @@ def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] 
         return training.model_dump()
     if isinstance(training, Mapping) and all(isinstance(key, str) for key in training):
         return dict(training)
+    if callable(training) and not isinstance(training, type):
+        return {"trainer": f"{CUSTOM}{function_name(training)}", "controls": True}
     if isinstance(training, int) and not isinstance(training, bool):
         return {"epochs": training} if training else None
     raise InvalidInputError(
         f"The {parameter!r} parameter of {function} must be a number of epochs, a TrainRecipe, a "
-        f"mapping of its fields, or None. Got {training!r} instead."
+        f"mapping of its fields, a trainer that can be called, or None. Got {training!r} instead."
     )
 
 
@@ -166,15 +228,12 @@ def check_settings(settings: Any) -> None:
 
 
 def check_example(example: Any) -> None:
-    """Refuse example inputs that are no tensor."""
-    if example is not None and not isinstance(example, Tensor):
-        raise InvalidInputError(
-            "The 'example_inputs' parameter must be one tensor, a batch of images. "
-            f"Got {type(example).__name__} instead."
-        )
+    """Refuse example inputs that are no tensors."""
+    if example is not None:
+        as_inputs(example)
 
 
-def check_batches(model: nn.Module, example: Tensor) -> None:
+def check_batches(model: nn.Module, example: Inputs) -> None:
     """Refuse a network whose forward fixes the number of images: it cannot be evaluated.
 
     Raises:
@@ -182,14 +241,14 @@ def check_batches(model: nn.Module, example: Tensor) -> None:
     """
     trial = in_mode(private_copy(model))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    one = example[:1].to(device)
+    one = map_tensors(lambda x: x.to(device), part_of(as_inputs(example), slice(1)))
     with torch.no_grad():
         try:
-            trial(one)
+            trial(*one)
         except Exception:
             return  # what is wrong besides the number of images is said by `trace`
         try:
-            trial(torch.cat([one, one]))
+            trial(*joined([one, one]))
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidInputError(

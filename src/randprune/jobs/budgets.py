@@ -81,7 +81,9 @@ def prune_to_budgets(
                     _turn_to(part, session, given)
                     file = numbered(parts[0].run, "recipe.toml")
                     at_once.enter_context(at_work(recipe, session, run, file))
-                    part.found = found_network(session, run, one, criterion, strategy)
+                    part.found = found_network(
+                        session, run, one, criterion, strategy, given.trainer
+                    )
             for part in parts:
                 if part.found is not None:
                     _turn_to(part, session, given)

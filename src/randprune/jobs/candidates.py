@@ -79,10 +79,14 @@ class Repaired:
         """Those that the repair looks at."""
         return images_forward(self.recovery, len(self.session.calibration))
 
+    def choose(self, widths: IntArray) -> Selection:
+        """The best channels of every group."""
+        return select(self.session.space, self.scores, widths)
+
     def make(self, widths: IntArray) -> MadeNetwork:
         """The network with the best channels of every group, repaired."""
         session, start = self.session, time.perf_counter()
-        selection = select(session.space, self.scores, widths)
+        selection = self.choose(widths)
         small = cut(session.network, session.space, selection)
         chosen = time.perf_counter()
         network = session.repaired(small, selection, self.recovery)
@@ -216,7 +220,7 @@ class Evaluations:
                 seconds={**made.seconds, "evaluate": quality.seconds},
                 selection=selection_hash(made.selection),
             )
-            images = quality.images + self.maker.images_forward
+            images = quality.samples + self.maker.images_forward
         entry = cost_entry(
             self.phase,
             f"{blank.method}/{index}",

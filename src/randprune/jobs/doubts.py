@@ -8,6 +8,7 @@ from statistics import fmean
 from torch import Tensor
 
 from randprune.store import DENSE, SEARCHED, NetworkRow, Stage
+from randprune.tasks import ACCURACY, Metric
 
 # What a trained network knows at least, of what is above chance.
 _ABOVE_CHANCE = 0.1
@@ -34,8 +35,8 @@ def near_chance(found: float, by_chance: float) -> list[str]:
     ]
 
 
-def beaten(networks: Iterable[NetworkRow]) -> list[str]:
-    """Warnings where a control is more accurate on the test images than the searched network.
+def beaten(networks: Iterable[NetworkRow], metric: Metric = ACCURACY) -> list[str]:
+    """Warnings where a control is better on the test images than the searched network.
 
     What is only cut does not count: widths are chosen for how well they can be repaired.
     """
@@ -48,12 +49,19 @@ def beaten(networks: Iterable[NetworkRow]) -> list[str]:
     found = []
     for (stage, role), values in shares.items():
         ours = shares.get((stage, SEARCHED))
-        if role != SEARCHED and ours and fmean(values) > fmean(ours):
+        if role == SEARCHED or not ours:
+            continue
+        if metric.score(fmean(values)) > metric.score(fmean(ours)):
             found.append(
-                f"Warning: {labels[role]} has {_percent(fmean(values))} test accuracy ({stage}), "
-                f"the searched network {_percent(fmean(ours))}: the search did not pay here."
+                f"Warning: {labels[role]} has {_shown(metric, fmean(values))} test {metric.name} "
+                f"({stage}), the searched network {_shown(metric, fmean(ours))}: the search did "
+                "not pay here."
             )
     return found
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return _percent(value) if metric.unit == "%" else metric.shown(value)
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,6 @@ from randprune.store import (
     SEARCHED,
     STANDALONE,
     UNIFORM,
-    Accuracy,
     Candidate,
     NetworkRow,
 )
@@ -60,7 +59,7 @@ def train_all(
                 _label(recipe, candidate),
                 role,
                 "finetuned",
-                search=Accuracy(round(candidate.scores[SEARCH_TOP1] * images), images),
+                search=session.result(candidate.scores[SEARCH_TOP1], images),
                 widths=candidate.widths,
                 candidate=index,
                 epochs=epochs,

@@ -17,7 +17,7 @@ from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, 
 from randprune.jobs.session import Session
 from randprune.lineage import selection_of
 from randprune.space import Selection
-from randprune.store import FINALIST_TOP1, SEARCHED, Accuracy, Candidate, Run, Verification, Winner
+from randprune.store import FINALIST_TOP1, SEARCHED, Candidate, Result, Run, Verification, Winner
 from randprune.surgery import cut, verify
 
 TOLERANCE = 1e-4
@@ -26,12 +26,12 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finalist:
-    """A candidate after the stronger repair; `search` is its float32 accuracy on search images."""
+    """A candidate after the stronger repair; `search` is its float32 result on search images."""
 
     candidate: Candidate
     selection: Selection
     network: nn.Module
-    search: Accuracy
+    search: Result
 
 
 def choose_winner(
@@ -131,7 +131,7 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
         name.replace(" ", "/"),
         seconds=time.perf_counter() - start,
         device=session.device,
-        forward={candidate.costs["macs"]: quality.images + maker.images_forward},
+        forward={candidate.costs["macs"]: quality.samples + maker.images_forward},
     )
     session.ledger.record_candidate(judged, [entry])
     return judged
@@ -152,9 +152,8 @@ def _finalist(
 ) -> Finalist:
     """The finalist of a candidate whose network was made as that of `made`."""
     network = _network(session, made, makers[made.method])
-    images = len(session.search_images)
-    correct = round(candidate.scores[FINALIST_TOP1] * images)
-    return Finalist(candidate, selection_of(network), network, Accuracy(correct, images))
+    search = session.result(candidate.scores[FINALIST_TOP1], len(session.search_images))
+    return Finalist(candidate, selection_of(network), network, search)
 
 
 def verify_cut(session: Session, run: Run, selection: Selection) -> Verification:

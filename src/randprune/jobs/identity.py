@@ -5,13 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from randprune.atomic import write_file
+from randprune.graph.program import Inputs
+from randprune.graph.trees import named_leaves
 from randprune.jobs.session import Session
 from randprune.provenance import OUTSIDE, shared_name
 from randprune.recipe import CUSTOM, JobRecipe, shareable_toml
 from randprune.store import (
     BudgetInfo,
+    MetricInfo,
     ModelInfo,
     Reproduce,
     Run,
@@ -56,7 +62,7 @@ def run_key(
     document = recipe.document()
     traced = {k: v for k, v in document.get("model", {}).items() if k in _TRACE_KEYS}
     if example:
-        traced["example"] = list(session.example.shape)
+        traced["example"] = _shapes(session.example)
     left_out = _NOT_DECISIVE | set(not_decisive)
     decisive = {k: v for k, v in document.items() if k not in left_out}
     described = session.data.describe()
@@ -68,6 +74,12 @@ def run_key(
         weights_hash=weights_hash(session.original.network),
         data_fingerprint=content_hash({p: described[p] for p in _DATA_PARTS if p in described}),
     )
+
+
+def _shapes(example: Inputs) -> list[Any]:
+    """The shape of the one input, or of all tensors of several."""
+    shapes = [list(x.shape) for _, x in named_leaves(example)]
+    return shapes[0] if isinstance(example, Tensor) else shapes
 
 
 def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: str) -> None:
@@ -93,11 +105,13 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
                 name=name,
                 weights=Path(recipe.model.weights).name if recipe.model else "",
                 data=session.data.name,
-                classes=session.data.num_classes,
-                input_shape=session.data.image_shape,
+                classes=session.data.num_classes or None,
+                input_shape=session.space.inputs[0][0][1:],
                 images=images_of(session.data),
             )
         )
+        metric = session.task.metric
+        run.write(MetricInfo(session.task.name, metric.name, metric.unit, metric.higher_is_better))
         run.write(SpaceInfo.from_space(session.original.space, session.reachable()))
         run.write(BudgetInfo(budget.metric, budget.ratio, budget.tolerance))
         run.write(Reproduce(again, text, file))

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.artifact import load, save
 from randprune.errors import ArtifactError
 from randprune.evaluate.threads import decide, using
+from randprune.graph.program import Inputs
 from randprune.jobs.identity import describe, network_name, numbered, run_key
 from randprune.jobs.progress import Progress
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.jobs.session import Session
+from randprune.jobs.trainer import Trainer
 from randprune.jobs.work_folder import WorkFolder
 from randprune.lineage import selection_of
 from randprune.store import ArtifactInfo, Notes, Run, Store, Verification, Winner
+from randprune.tasks import Classification, Task
 from randprune.zoo.data import Data
 
 NOT_DECISIVE = ("plugins",)
@@ -37,16 +40,20 @@ class Given:
         data: the images; the test set is opened once, at the end.
         folder: for records, recipe and the network that comes out.
         progress: is told how far the job is.
-        example: what the network is traced with; default: one image of the data.
+        example: what the network is traced with; default: one sample of the data.
         device: where networks are evaluated and trained; default: the GPU if there is one.
+        task: what the network is for.
+        trainer: the caller's own, instead of the recipe's fine-tuning.
     """
 
     model: nn.Module
     data: Data
     folder: Path
     progress: Progress
-    example: Tensor | None = None
+    example: Inputs | None = None
     device: str | None = None
+    task: Task = field(default_factory=Classification)
+    trainer: Trainer | None = None
 
     @property
     def place(self) -> torch.device:
@@ -146,4 +153,5 @@ def result_of(
         folder=run.store.folder,
         artifact=run.store.folder / run.recorded(ArtifactInfo).file,
         notes=notes.lines if notes else (),
+        metric=session.task.metric,
     )

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from randprune.artifact import save
-from randprune.evaluate import Evaluator
-from randprune.graph.program import private_copy
+from randprune.graph.program import Inputs, as_inputs, private_copy
+from randprune.graph.trees import map_tensors
 from randprune.jobs.ledger import cost_entry
 from randprune.jobs.on_time import latency_of
+from randprune.jobs.quality import Judge
 from randprune.jobs.session import Session
 from randprune.latency import LatencyCost, Timing, measure_latency
 from randprune.latency.build import inputs_for
 from randprune.store import (
-    Accuracy,
     Latency,
     NetworkRow,
     Run,
@@ -70,14 +71,14 @@ def measure(
     if not missing:
         return
     latency = _latencies(session, entrants, latency_seconds) if latency_seconds else {}
-    evaluator = session.test_evaluator(f"final numbers of a {session.space.model}")
+    judge = session.test_judge(f"final numbers of a {session.space.model}")
     use = run.read(UseOfTestSet) or UseOfTestSet(opened_before, 0)
     run.write(UseOfTestSet(use.before_final, use.final + 1))
     done = len(entrants) - len(missing)
     with session.phase("test", "Test accuracy", total=len(entrants), done=done) as running:
         for entrant in missing:
             timed = latency.get(entrant.row.label, ()) if entrant.timed else ()
-            row = _complete(session, run, entrant, evaluator, timed)
+            row = _complete(session, run, entrant, judge, timed)
             running.step(test_top1=row.test.share if row.test else 0.0)
 
 
@@ -85,16 +86,16 @@ def _complete(
     session: Session,
     run: Run,
     entrant: Entrant,
-    evaluator: Evaluator,
+    judge: Judge,
     latency: tuple[Latency, ...],
 ) -> NetworkRow:
     """Measure, and record, one network."""
     row = entrant.row
-    found = evaluator.accuracy(entrant.network, name=row.label)
+    found = judge.quality(entrant.network, row.label)
     path = save(entrant.network, session.work.file("size"))
     complete = replace(
         row,
-        test=Accuracy(found.correct, found.n),
+        test=found.result,
         params=sum(p.numel() for p in entrant.network.parameters()),
         size_bytes=path.stat().st_size,
         latency=latency,
@@ -105,7 +106,7 @@ def _complete(
         f"test/{row.label}/{row.stage}" + ("" if row.seed is None else f"/{row.seed}"),
         seconds=found.seconds,
         device=session.device,
-        forward={row.macs or 0.0: found.n},
+        forward={row.macs or 0.0: found.samples},
     )
     with run.transaction():
         run.put_network(complete)
@@ -130,10 +131,9 @@ def _latencies(
                 found[label].append(timed)
             running.step()
         for batch in _BATCHES:
-            example = session.example.to(place)
-            images = example.repeat(batch, *[1] * (example.ndim - 1))
-            rounds = _rounds(networks, images, budget)
-            for label, timing in measure_latency(networks, images, repeats=rounds).items():
+            inputs = map_tensors(partial(_repeated, place, batch), as_inputs(session.example))
+            rounds = _rounds(networks, inputs, budget)
+            for label, timing in measure_latency(networks, inputs, repeats=rounds).items():
                 found[label].append(_row(timing))
             running.step()
     session.spend("latency", "latency", start)
@@ -170,9 +170,14 @@ def _row(timing: Timing) -> Latency:
     )
 
 
-def _rounds(networks: Mapping[str, nn.Module], images: Tensor, budget: float) -> int:
+def _repeated(place: str, times: int, value: Tensor) -> Tensor:
+    """One sample's tensor as a batch of so many of it."""
+    return value.to(place).repeat(times, *[1] * (value.ndim - 1)) if value.ndim else value.to(place)
+
+
+def _rounds(networks: Mapping[str, nn.Module], inputs: Inputs, budget: float) -> int:
     """How many rounds fit into `budget` seconds, judged by one round."""
-    once = measure_latency(networks, images, repeats=1, warmup=1)
+    once = measure_latency(networks, inputs, repeats=1, warmup=1)
     seconds = sum(latency.median_ms for latency in once.values()) / 1000.0
     return int(min(_MOST_ROUNDS, max(_LEAST_ROUNDS, budget / max(seconds, 1e-6))))
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from randprune.errors import InvalidInputError
-from randprune.evaluate.inference import logits_of
-from randprune.graph.program import evaluation_mode
+from randprune.errors import DataError, InvalidInputError
+from randprune.graph.call import network_inputs
+from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.trace import trace
+from randprune.graph.trees import map_tensors
 from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import CandidateRules, Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import JobRecipe, ModelSection, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, WidenSection
 from randprune.space import Space
+from randprune.tasks import Classification, Outputs, Task, task_of, tasks
+from randprune.tasks.classification import logits_of
+from randprune.tasks.given import Function
 from randprune.widening import wide_budget, widen, widening_of
-from randprune.zoo.data import Data, load_data
+from randprune.zoo.data import Data, as_data, load_data
 from randprune.zoo.dataset import CALIBRATION_LIMIT, SEARCH_LIMIT, balanced
+from randprune.zoo.given import as_any_data, has_classes
 from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
-from randprune.zoo.splits import Split
+from randprune.zoo.splits import Samples
 from randprune.zoo.weights import load_weights
 
 
@@ -34,7 +40,8 @@ def open_trained(
     rules: CandidateRules,
     seeds: Seeds,
     work: Path,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
+    task: Task | None = None,
 ) -> Session:
     """The session of a trained network, which candidates are cut from.
 
@@ -45,17 +52,20 @@ def open_trained(
         rules: limits on widths, and how candidates are compared.
         seeds: where everything random comes from.
         work: the folder for what is kept until the work is done.
-        example: what the network is traced with; default: one image of the data.
+        example: what the network is traced with; default: one sample of the data.
+        task: what the network is for; default: classification.
 
     Raises:
         InvalidInputError: the network cannot be traced.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data) if example is None else example.cpu()
+    example = example_of(data, network) if example is None else on_cpu(example)
     space = traced(recipe.model, network, example)
     space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
     subject = Subject(network, space, budget)
-    session = Session(subject, subject, example, data, rules, seeds, WorkFolder(work))
+    session = Session(
+        subject, subject, example, data, rules, seeds, WorkFolder(work), task or Classification()
+    )
     session.check_reachable()
     return session
 
@@ -70,7 +80,7 @@ def open_widened(
     rules: CandidateRules,
     seeds: Seeds,
     work: Path,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
 ) -> Session:
     """The session of an untrained network, which is widened: its widths are searched from scratch.
 
@@ -84,7 +94,12 @@ def open_widened(
         InvalidInputError, UnsupportedModelError: the network cannot be traced or widened.
         InfeasibleBudgetError: no configuration meets the budget.
     """
-    example = example_of(data) if example is None else example.cpu()
+    if not data.num_classes:
+        raise DataError(
+            f"Pruning from scratch needs labelled images, which {data.name} has not: shared "
+            "weights are trained to classify."
+        )
+    example = example_of(data, original) if example is None else on_cpu(example)
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
     step, kept = widening_of(wide), work.parent
@@ -135,7 +150,7 @@ def images_of_recipe(recipe: JobRecipe) -> Data:
         seed=asked.seed,
         **asked.options,
     )
-    fresh: dict[str, Split] = {}
+    fresh: dict[str, Samples] = {}
     for part, spec, count, most in (
         ("calibration", asked.calibration_data, asked.calibration, CALIBRATION_LIMIT),
         ("search", asked.search_data, asked.search, SEARCH_LIMIT),
@@ -146,12 +161,53 @@ def images_of_recipe(recipe: JobRecipe) -> Data:
     return data.with_fresh(**fresh)
 
 
-def example_of(data: Data) -> Tensor:
-    """One normalised batch of one image."""
-    return next(data.calibration.batches(1))[0].cpu()
+def data_and_task(
+    data: Any,
+    task: str | Task | None,
+    loss: Function | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+) -> tuple[Data, Task]:
+    """The data and the task that a caller's parameters mean.
+
+    Without a name, labelled images are to be classified, and the outputs of the given network are
+    to be matched on all other data; a loss or a metric takes the place of the task's own.
+
+    Raises:
+        InvalidInputError, DataError: what cannot be used.
+    """
+    classes = has_classes(data, indices=loss is not None or metric is not None)
+    if task is None:
+        base: Task = Classification() if classes and loss is None else Outputs()
+    else:
+        base = tasks.named_or_given(task, Task, "task")
+    images = classes and isinstance(base, Classification)
+    found = as_data(data) if images or isinstance(data, str) else as_any_data(data)
+    if task is None and loss is None and not found.num_classes:
+        base = Outputs()
+    return found, task_of(base, loss, metric, higher_is_better)
 
 
-def traced(section: ModelSection | None, network: nn.Module, example: Tensor) -> Space:
+def task_of_recipe(recipe: JobRecipe, data: Data) -> Task:
+    """The task that a recipe names; else classification where the data has classes."""
+    if isinstance(recipe, PruneRecipe) and recipe.task is not None:
+        return recipe.task.task()
+    return Classification() if data.num_classes else Outputs()
+
+
+def on_cpu(example: Inputs) -> Inputs:
+    """Inputs on the CPU: the tensor alone where there is one."""
+    inputs = map_tensors(lambda x: x.cpu(), as_inputs(example))
+    alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
+    return inputs[0] if alone else inputs  # type: ignore[no-any-return]
+
+
+def example_of(data: Data, network: nn.Module) -> Inputs:
+    """The network's inputs of one sample, on the CPU: the tensor alone where there is one."""
+    return on_cpu(network_inputs(network, next(data.calibration.batches(1))))
+
+
+def traced(section: ModelSection | None, network: nn.Module, example: Inputs) -> Space:
     """The channel groups of a network, as a recipe asks for them.
 
     Raises:
@@ -161,7 +217,8 @@ def traced(section: ModelSection | None, network: nn.Module, example: Tensor) ->
     try:
         return trace(network, example, asked.freeze, as_graph=asked.as_graph, allow=asked.allow)
     except InvalidInputError as error:
-        if example.ndim != 4 or not isinstance(error.__cause__, Exception):
+        images = isinstance(example, Tensor) and example.ndim == 4
+        if not isinstance(example, Tensor) or not images or error.__cause__ is None:
             raise
         size = " x ".join(map(str, example.shape[2:]))
         wanted = getattr(network, "image_size", None)
@@ -188,7 +245,7 @@ def widened(original: nn.Module, space: Space, section: WidenSection, seed: int)
     return widen(original, space, factor, round_to=section.round_to, seed=seed)
 
 
-def check_outputs(model: nn.Module, data: Data, example: Tensor) -> None:
+def check_outputs(model: nn.Module, data: Data, example: Inputs) -> None:
     """Refuse image folders that were numbered 0, 1, ... for a network that knows more classes.
 
     A network of 1,000 classes on folders of ten of them would be taken for a very bad one.
@@ -205,7 +262,7 @@ def check_outputs(model: nn.Module, data: Data, example: Tensor) -> None:
     if data.provenance.get("labels") != FOLDER_ORDER:
         return
     with torch.no_grad(), evaluation_mode(model):
-        outputs = logits_of(model(example), "The network").shape[1]
+        outputs = logits_of(model(*as_inputs(example)), "The network").shape[1]
     if outputs > data.num_classes:
         raise InvalidInputError(
             f"The network tells {outputs} classes apart, {data.name} has {data.num_classes} class "

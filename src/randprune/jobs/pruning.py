@@ -20,12 +20,13 @@ from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
 from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
 from randprune.jobs.measure import Entrant, entrant, measure
-from randprune.jobs.opening import check_outputs, example_of, open_trained
+from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
 from randprune.jobs.progress import phase
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
+from randprune.jobs.trainer import Trainer
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
@@ -42,6 +43,8 @@ from randprune.store import (
     SearchInfo,
     Store,
 )
+from randprune.tasks import ACCURACY
+from randprune.zoo.splits import is_split
 
 
 def prune_network(
@@ -67,7 +70,7 @@ def prune_network(
             return result_of(recipe, session, run, known, given)
 
         with at_work(recipe, session, run):
-            found = found_network(session, run, recipe, criterion, strategy)
+            found = found_network(session, run, recipe, criterion, strategy, given.trainer)
             finish(session, run, recipe, found)
         return result_of(recipe, session, run, found.network, given)
 
@@ -95,6 +98,7 @@ def found_network(
     recipe: PruneRecipe,
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
+    trainer: Trainer | None = None,
 ) -> Found:
     """The best network within the budget, and what it is set beside.
 
@@ -103,6 +107,7 @@ def found_network(
         run: the job's records.
         recipe: what to do.
         criterion, strategy: objects, instead of those that the recipe names.
+        trainer: the caller's own, instead of the recipe's fine-tuning.
     """
     scores = prepared_scores(session, recipe, criterion)
 
@@ -119,12 +124,15 @@ def found_network(
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
     count = recipe.finalists.count
-    notes = near_chance(session.dense_accuracy().share, chance(session.search_images.labels))
+    notes = [] if session.task.needs_targets else [NO_TARGETS]
+    if is_split(images := session.search_images):
+        notes += near_chance(session.dense_result().share, chance(images.labels))
     found = choose_winner(session, run, candidates, controls, thorough, count, notes)
     verification = verify_cut(session, run, found[SEARCHED].selection)
 
     # Fine-tune the winner, and the controls where asked.
-    tuned = fine_tune(session, recipe.finetune, found, labels_of(recipe.search.strategy))
+    labels = labels_of(recipe.search.strategy)
+    tuned = fine_tune(session, recipe.finetune, found, labels, trainer)
     cut_only = repairing(session, scores, "none")
     entrants = [_dense(session)]
     for method, finalist in found.items():
@@ -139,7 +147,7 @@ def found_network(
 def finish(session: Session, run: Run, recipe: PruneRecipe, found: Found) -> None:
     """Measure all networks on the test set, save the winner, and what a reader must know of it."""
     measure(session, run, found.entrants, recipe.output.latency_seconds, found.opened)
-    if notes := [*found.notes, *beaten(run.networks())]:
+    if notes := [*found.notes, *beaten(run.networks(), session.task.metric)]:
         run.write(Notes(tuple(map(portable, notes))))
     save_network(recipe, session, run, found.network)
 
@@ -147,7 +155,7 @@ def finish(session: Session, run: Run, recipe: PruneRecipe, found: Found) -> Non
 def traced_session(recipe: PruneRecipe, given: Given) -> Session:
     """The session of the trained network, on the CPU, which candidates are cut from."""
     dense = given.model if given.place.type == "cpu" else private_copy(given.model).cpu()
-    example = example_of(given.data) if given.example is None else given.example.cpu()
+    example = example_of(given.data, dense) if given.example is None else on_cpu(given.example)
     session = open_trained(
         recipe,
         dense,
@@ -156,9 +164,16 @@ def traced_session(recipe: PruneRecipe, given: Given) -> Session:
         seeds=Seeds(str(recipe.seed)),
         work=given.folder / "work",
         example=example,
+        task=given.task,
     )
     check_outputs(dense, given.data, example)
     return session
+
+
+NO_TARGETS = (
+    "No targets were used: numbers say how far outputs are from those of the given network, not "
+    "whether these are right."
+)
 
 
 def prepared_scores(
@@ -170,8 +185,11 @@ def prepared_scores(
     """
     with session.phase("dense", "Evaluating the dense network") as running:
         _ = session.quick_judge
-        by_chance = chance(session.search_images.labels)
-        running.step(dense_accuracy=session.dense_accuracy().share, chance_accuracy=by_chance)
+        images = session.search_images
+        known = {"chance_accuracy": chance(images.labels)} if is_split(images) else {}
+        found = session.dense_result().share
+        name = "accuracy" if session.task.metric == ACCURACY else "value"
+        running.step(**{f"dense_{name}": found}, **known)
     criterion = criterion or criteria.create(recipe.criterion)
     recoveries = (recipe.recovery, recipe.finalists.recovery)
     if "moments" in criterion.needs or any(map(needs_moments, recoveries)):
@@ -201,7 +219,7 @@ def labels_of(strategy: str) -> dict[str, str]:
 
 def _dense(session: Session) -> Entrant:
     """The dense network, with its accuracy on the search images."""
-    row = NetworkRow(DENSE, DENSE, "dense", search=session.dense_accuracy())
+    row = NetworkRow(DENSE, DENSE, "dense", search=session.dense_result())
     return entrant(session, session.network, row, timed=True)
 
 
@@ -224,6 +242,7 @@ def _stages(
     shown = replace(repaired, search=finalist.search)
     yield entrant(session, finalist.network, shown, timed=True)
     if tuned is not None:
-        epochs = recipe.finetune.epochs if recipe.finetune else 0
+        section = recipe.finetune
+        epochs = None if section is None or section.trainer else section.epochs
         trained = replace(repaired, stage="finetuned", epochs=epochs)
         yield entrant(session, tuned, trained, timed=True)

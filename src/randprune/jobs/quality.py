@@ -1,102 +1,173 @@
-"""What a candidate is worth: how far its outputs are from the dense network's, and how often right.
+"""What a candidate is worth: how far its outputs are from the dense network's, and how good.
 
 Pre-trained networks have often seen all training images and are right on every one of them, so
-that accuracy on held-out training images saturates. The divergence from the dense network's
-outputs does not, and needs no labels: it ranks candidates by default.
+that accuracy on held-out training images saturates. The distance from the dense network's outputs
+does not, and needs no labels: it ranks candidates by default.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from randprune.errors import InvalidInputError
+from randprune.errors import DataError
 from randprune.evaluate import Evaluator
-from randprune.store import Accuracy
+from randprune.graph.trees import floating_leaves
+from randprune.store import Accuracy, Measured
+from randprune.tasks import Metric, Quality as TaskQuality, Task
 
 RankBy = Literal["kl", "loss", "accuracy"]
+"""By the distance to the dense network's outputs (kl, for class probabilities), the task's loss, or
+its metric (accuracy, for classes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A network's outputs on the judge's images.
+    """A network's outputs on the judge's samples.
 
     Attributes:
-        correct, images: how many of the images are classified right.
-        loss: mean cross-entropy with the labels, in nats.
-        kl: mean KL(dense || network) of the class probabilities, in nats; None where there is no
-            dense network.
+        measured: by the task.
+        metric: what the measured value is.
         seconds: wall time of the evaluation.
     """
 
-    correct: int
-    images: int
-    loss: float
-    kl: float | None
+    measured: TaskQuality
+    metric: Metric
     seconds: float
 
     @property
-    def accuracy(self) -> Accuracy:
-        """As counts."""
-        return Accuracy(self.correct, self.images)
+    def samples(self) -> int:
+        """How many were looked at."""
+        return self.measured.samples
 
-    def value(self, rank_by: RankBy) -> float:
-        """The number that candidates are ranked by, higher = better."""
-        values = {"loss": -self.loss, "accuracy": self.correct / self.images}
-        if self.kl is not None:
-            values["kl"] = -self.kl
-        return values[rank_by]
+    @property
+    def result(self) -> Accuracy | Measured:
+        """The metric's value as records hold it: counts where right answers are counted."""
+        return result_of(self.measured)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The result where right answers are counted.
+
+        Raises:
+            DataError: they are not.
+        """
+        return accuracy_of(self.result)
+
+    @property
+    def scores(self) -> Mapping[RankBy, float]:
+        """What is known, by what ranks; higher = better."""
+        found: dict[RankBy, float] = {"accuracy": self.metric.score(self.measured.value)}
+        if self.measured.loss is not None:
+            found["loss"] = -self.measured.loss
+        if self.measured.distance is not None:
+            found["kl"] = -self.measured.distance
+        return found
+
+
+def result_of(measured: TaskQuality) -> Accuracy | Measured:
+    """What a task measured as records hold it."""
+    if measured.correct is not None:
+        return Accuracy(measured.correct, measured.samples)
+    return Measured(measured.value, measured.samples)
+
+
+def accuracy_of(result: Accuracy | Measured) -> Accuracy:
+    """`result` itself, where right answers are counted.
+
+    Raises:
+        DataError: they are not.
+    """
+    if isinstance(result, Accuracy):
+        return result
+    raise DataError("Right answers are not counted here: the task is not classification.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """Measures networks on one split against the dense network's logits there.
+    """Measures networks on one split against the dense network's outputs there.
 
     Attributes:
         evaluator: runs networks on the split.
-        dense_logits: of the dense network on the split, float32 (N, K); None where there is none.
+        task: says what outputs are worth.
+        dense: outputs of the dense network, one batch of the evaluator each; None: there are none.
+        network: the dense network where its outputs take too much memory to be held.
     """
 
     evaluator: Evaluator
-    dense_logits: Tensor | None = None
+    task: Task
+    dense: Sequence[Any] | None = None
+    network: nn.Module | None = None
 
     def quality(self, network: nn.Module, name: str = "") -> Quality:
-        """How the network does; it is not modified.
+        """How the network does; it is not modified. `name` is what messages call it.
 
         Raises:
-            DataError: its logits are not finite.
-            InvalidInputError: its outputs are no logits like the dense network's.
+            DataError: its outputs are not finite, or the metric or the loss is not.
+            InvalidInputError: its outputs are none for this task, or not like the dense network's.
         """
-        start = time.perf_counter()
-        logits = self.evaluator.logits(network, name=name)
-        if self.dense_logits is not None and logits.shape != self.dense_logits.shape:
-            raise InvalidInputError(
-                f"{name or type(network).__name__} gives logits {tuple(logits.shape)}, the dense "
-                f"network {tuple(self.dense_logits.shape)}: the number of outputs was changed."
-            )
-        return quality_of(
-            logits, self.dense_logits, self.evaluator.split.labels, time.perf_counter() - start
-        )
+        start, meter = time.perf_counter(), self.task.meter()
+        dense = self._dense()
+        for outputs, batch in self.evaluator.outputs(network):
+            meter.update(outputs, batch, next(dense, None))
+        return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
+
+    def dense_result(self, network: nn.Module) -> Accuracy | Measured:
+        """How the dense network does, by the outputs that are known of it."""
+        if self.dense is None:
+            return self.quality(network).result
+        meter = self.task.meter()
+        batches = self.evaluator.batches(network)
+        for batch, outputs in zip(batches, self.dense, strict=True):
+            meter.update(outputs, batch, outputs)
+        return result_of(meter.result())
+
+    def _dense(self) -> Iterator[Any]:
+        if self.dense is not None:
+            yield from self.dense
+        elif self.network is not None:
+            yield from (outputs for outputs, _ in self.evaluator.outputs(self.network))
 
 
-def quality_of(
-    logits: Tensor, dense_logits: Tensor | None, labels: Tensor, seconds: float
-) -> Quality:
-    """The quality of logits (N, K) beside the dense network's, for labels int64 (N,)."""
-    ours = F.log_softmax(logits.double(), dim=1)
-    divergence = None
-    if dense_logits is not None:
-        theirs = F.log_softmax(dense_logits.double(), dim=1)
-        found = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-        divergence = max(0.0, float(found))
-    return Quality(
-        correct=int((logits.argmax(dim=1) == labels).sum()),
-        images=len(labels),
-        loss=float(F.nll_loss(ours, labels)),
-        kl=divergence,
-        seconds=seconds,
-    )
+OUTPUT_BYTES = 512 << 20
+"""A network's outputs are held up to this size, and computed beside each other network above."""
+
+
+def outputs_of(evaluator: Evaluator, network: nn.Module) -> list[Any] | None:
+    """A network's outputs by batch, as they are kept; None where they take too much memory."""
+    every: list[Any] = []
+    size = 0
+    for outputs, _ in evaluator.outputs(network):
+        every.append(flat_outputs(outputs))
+        size += sum(leaf.nbytes for leaf in floating_leaves(every[-1]).values())
+        if size > OUTPUT_BYTES:
+            return None
+    return every
+
+
+def flat_outputs(outputs: Any) -> Any:
+    """Outputs as they are kept: a tensor alone, or a plain dict of tensors by place, on the CPU."""
+    leaves = {place: leaf.cpu().clone() for place, leaf in floating_leaves(outputs).items()}
+    return leaves[""] if list(leaves) == [""] else leaves
+
+
+def kept_outputs(batches: Sequence[Any]) -> dict[str, Tensor]:
+    """Flat outputs of batches as named tensors, which `read_outputs` reads."""
+    return {
+        f"{number:06d}/{place}": leaf
+        for number, outputs in enumerate(batches)
+        for place, leaf in floating_leaves(outputs).items()
+    }
+
+
+def read_outputs(tensors: Mapping[str, Tensor]) -> list[Any]:
+    """What `kept_outputs` made tensors of."""
+    batches: dict[str, dict[str, Tensor]] = {}
+    for name in sorted(tensors):
+        number, _, place = name.partition("/")
+        batches.setdefault(number, {})[place] = tensors[name]
+    return [leaves[""] if list(leaves) == [""] else leaves for leaves in batches.values()]

@@ -21,16 +21,18 @@ _RANKED: dict[RankBy, str] = {"kl": MINUS_KL, "loss": MINUS_LOSS, "accuracy": SE
 
 def scores_of(quality: Quality, prefix: str = "") -> dict[str, float]:
     """A quality as scores of a candidate; `prefix` FINALIST for those of finalists."""
-    top1 = FINALIST_TOP1 if prefix else SEARCH_TOP1
-    scores = {top1: quality.accuracy.share, prefix + MINUS_LOSS: -quality.loss}
-    return scores if quality.kl is None else {**scores, prefix + MINUS_KL: -quality.kl}
+    return {_key(rank_by, prefix): score for rank_by, score in quality.scores.items()}
 
 
 def value_of(candidate: Candidate, rank_by: RankBy, prefix: str = "") -> float:
     """What the candidate is ranked by, higher = better; -inf for a failed one."""
+    return candidate.scores.get(_key(rank_by, prefix), -np.inf)
+
+
+def _key(rank_by: RankBy, prefix: str) -> str:
+    """Of Candidate.scores."""
     key = _RANKED[rank_by]
-    key = FINALIST_TOP1 if prefix and key == SEARCH_TOP1 else prefix + key
-    return candidate.scores.get(key, -np.inf)
+    return FINALIST_TOP1 if prefix and key == SEARCH_TOP1 else prefix + key
 
 
 def rank(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -25,6 +25,7 @@ from randprune.store import (
     Verification,
     Winner,
 )
+from randprune.tasks import ACCURACY, Metric
 
 JobRecipes = PruneRecipe | ScratchRecipe
 
@@ -62,6 +63,7 @@ class PruneResult:
         folder: where the records are; None where none were asked for.
         artifact: the file that `randprune.load` reads; None without a folder.
         notes: what a reader must know.
+        metric: what the networks' results are.
     """
 
     model: nn.Module
@@ -77,6 +79,7 @@ class PruneResult:
     folder: Path | None = None
     artifact: Path | None = None
     notes: tuple[str, ...] = ()
+    metric: Metric = ACCURACY
 
     def without_folder(self) -> PruneResult:
         """The same result where the folder is not kept."""
@@ -123,13 +126,29 @@ class PruneResult:
             raise InvalidInputError(f"No network {role!r} at stage {stage!r}. There are: {known}.")
         return max(rows, key=lambda row: list(_STAGE_WORDS).index(row.stage))
 
-    def accuracy(self, role: str = SEARCHED, stage: Stage | None = None) -> float:
-        """Test accuracy in [0, 1] of a network, the mean over seeds; see `network`."""
+    def value(self, role: str = SEARCHED, stage: Stage | None = None) -> float:
+        """The metric of a network on the test set, the mean over seeds; see `network`.
+
+        Raises:
+            InvalidInputError: there is no such network, or it was not tested.
+        """
         row = self.network(role, stage)
         shares = [r.test.share for r in self._seeds(row) if r.test is not None]
         if not shares:
-            raise InvalidInputError(f"The network {row.label!r} has no test accuracy. {row.error}")
+            raise InvalidInputError(f"The network {row.label!r} has no test result. {row.error}")
         return fmean(shares)
+
+    def accuracy(self, role: str = SEARCHED, stage: Stage | None = None) -> float:
+        """Test accuracy in [0, 1] of a network; see `value`.
+
+        Raises:
+            InvalidInputError: the task's metric is another one.
+        """
+        if self.metric != ACCURACY:
+            raise InvalidInputError(
+                f"The networks' metric is {self.metric.name}, not accuracy: ask for value(...)."
+            )
+        return self.value(role, stage)
 
     def _seeds(self, row: NetworkRow) -> list[NetworkRow]:
         """The rows of a network at a stage, one a seed."""
@@ -145,14 +164,22 @@ class PruneResult:
         dense = next((row for row in self.networks if row.role == DENSE), None)
         macs, params = (dense.macs, dense.params) if dense else (None, None)
         words = _SCRATCH_WORDS if self.recipe.job == "scratch" else _STAGE_WORDS
-        lines = [f"{'network':<20} {'stage':<11} {'test':>7} {'MACs':>7} {'params':>7}"]
+        shown = self.metric.shown
+        title = "test" if self.metric == ACCURACY else self.metric.name
+        wide = max(7, len(title))
+        lines = [f"{'network':<20} {'stage':<11} {title:>{wide}} {'MACs':>7} {'params':>7}"]
         for label, stage in dict.fromkeys((row.label, row.stage) for row in self.networks):
             rows = [r for r in self.networks if (r.label, r.stage) == (label, stage)]
-            shares = [100 * row.test.share for row in rows if row.test is not None]
-            test = f"{fmean(shares):.2f} %" if shares else "-"
-            spread = f"  {len(shares)} seeds, {min(shares):.2f}-{max(shares):.2f}" if shares else ""
+            shares = [row.test.share for row in rows if row.test is not None]
+            test = shown(fmean(shares)) if shares else "-"
+            spread = ""
+            if shares:
+                low, high = (
+                    shown(limit).removesuffix(" %") for limit in (min(shares), max(shares))
+                )
+                spread = f"  {len(shares)} seeds, {low}-{high}"
             lines.append(
-                f"{label:<20} {words[stage]:<11} {test:>7} "
+                f"{label:<20} {words[stage]:<11} {test:>{wide}} "
                 f"{_share(rows[0].macs, macs):>7} {_share(rows[0].params, params):>7}"
                 f"{spread if len(shares) > 1 else ''}"
             )

@@ -26,9 +26,11 @@ from randprune.criteria import Criterion, Random, score
 from randprune.errors import ArtifactError, InvalidInputError
 from randprune.evaluate import Engine, Evaluator
 from randprune.evaluate.engine import Choice, Precision
+from randprune.graph.call import network_inputs
+from randprune.graph.program import Inputs
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import Judge, RankBy
+from randprune.jobs.quality import Judge, RankBy, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
@@ -44,15 +46,15 @@ from randprune.search import reachable
 from randprune.search.feasible import require_reachable
 from randprune.search.proxy import check_tables, predicted
 from randprune.space import IntArray, Selection, Space
-from randprune.store import Accuracy
+from randprune.store import Accuracy, Measured, Result
+from randprune.tasks import ACCURACY, Classification, Task
 from randprune.zoo.data import Data, in_memory
-from randprune.zoo.splits import Split
+from randprune.zoo.splits import Samples
 
 BATCH = 128
 """Calibration images a batch."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
-
 
 _TABLES_SO_FAR = "tables-so-far"
 
@@ -100,9 +102,11 @@ class Session:
             widened network, with a budget that means the same as the original's.
         original: the network as it was given, which people's ratios refer to and files are loaded
             on; the subject itself where nothing was widened.
-        example: one normalised batch of one image, what the space was traced with.
-        data: the images.
+        example: the network's inputs of one sample, what the space was traced with: a tensor, or a
+            tuple of several inputs.
+        data: the samples.
         rules: limits on widths, and how candidates are compared.
+        task: what the network is for.
         seeds: where everything random comes from.
         work: what is kept until the work is done. What is known of the network lies here;
             networks that are made for a budget lie in `made`.
@@ -117,11 +121,12 @@ class Session:
 
     subject: Subject
     original: Subject
-    example: Tensor
+    example: Inputs
     data: Data
     rules: CandidateRules
     seeds: Seeds
     work: WorkFolder
+    task: Task = field(default_factory=Classification)
     ledger: Ledger = field(default_factory=Gathered)
     progress: Progress = field(default_factory=Silent)
     device: str | None = None
@@ -190,17 +195,17 @@ class Session:
     # -- images --------------------------------------------------------------------------------
 
     @cached_property
-    def calibration(self) -> Split:
+    def calibration(self) -> Samples:
         """The calibration images, decoded where they fit into memory."""
         return in_memory(self.data.calibration)
 
     @cached_property
-    def search_images(self) -> Split:
+    def search_images(self) -> Samples:
         """The images that finalists are compared on, decoded where they fit into memory."""
         return in_memory(self.data.search)
 
     @cached_property
-    def ranking_images(self) -> Split:
+    def ranking_images(self) -> Samples:
         """The first of the search images: those that all candidates are compared on."""
         every, limit = self.search_images, self.rules.images
         return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
@@ -251,7 +256,7 @@ class Session:
 
     # -- evaluation ----------------------------------------------------------------------------
 
-    def evaluator(self, split: Split, part: str, precision: Precision) -> Evaluator:
+    def evaluator(self, split: Samples, part: str, precision: Precision) -> Evaluator:
         """The evaluator of a part of the data; its engine is the same in every process.
 
         The engine is chosen once, by whoever evaluates first, and kept in the work folder: another
@@ -273,7 +278,7 @@ class Session:
         return self._evaluators[name]
 
     def test_evaluator(self, purpose: str) -> Evaluator:
-        """Measures networks on the test set, in float32; the first call opens it.
+        """Runs networks on the test set, in float32; the first call opens it.
 
         Args:
             purpose: what the test set is opened for, for its log.
@@ -282,6 +287,11 @@ class Session:
             test = in_memory(self.data.open_test(purpose))
             self.evaluator(test, "test", "float32")
         return self._evaluators["test/float32"]
+
+    def test_judge(self, purpose: str) -> Judge:
+        """Measures networks on the test set; where there are no labels, beside the dense one."""
+        beside = None if self.task.needs_targets else self.original.network
+        return Judge(self.test_evaluator(purpose), self.task, None, beside)
 
     def _chosen(self, evaluator: Evaluator) -> Engine:
         """The engine for the candidates, chosen with the threads that will run it."""
@@ -305,28 +315,34 @@ class Session:
         """Measures networks on all search images in float32."""
         return self._judge("search", self.search_images, "float32")
 
-    def _judge(self, part: str, split: Split, precision: Precision) -> Judge:
+    def _judge(self, part: str, split: Samples, precision: Precision) -> Judge:
         """Measures networks on a split, beside a trained network's outputs."""
         if part not in self._judges:
             evaluator = self.evaluator(split, part, precision)
-            dense = self._dense_logits(evaluator, part) if self.trained else None
-            self._judges[part] = Judge(evaluator, dense)
+            dense = self._dense_outputs(evaluator, part) if self.trained else None
+            beside = self.network if self.trained and dense is None else None
+            self._judges[part] = Judge(evaluator, self.task, dense, beside)
         return self._judges[part]
 
-    def _dense_logits(self, evaluator: Evaluator, part: str) -> Tensor:
-        def run() -> dict[str, Tensor]:
-            start = time.perf_counter()
-            logits = evaluator.logits(self.network, name="the dense network")
-            self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
-            return {"logits": logits}
+    def _dense_outputs(self, evaluator: Evaluator, part: str) -> Sequence[Any] | None:
+        """Of the dense network, by batch; None where they would take too much memory."""
+        if known := self.work.kept_tensors(name := f"dense-{part}"):
+            return read_outputs(known)
+        start, every = time.perf_counter(), outputs_of(evaluator, self.network)
+        if every is None:
+            return None
+        self.spend("dense", f"dense/{part}", start, {self.macs(): len(evaluator.split)})
+        return read_outputs(self.work.keep_tensors(name, kept_outputs(every)))
 
-        return self.work.tensors(f"dense-{part}", run)["logits"]
+    def result(self, score: float, samples: int) -> Result:
+        """The metric's value behind a score on so many samples, as records hold it."""
+        if self.task.metric == ACCURACY:
+            return Accuracy(round(score * samples), samples)
+        return Measured(self.task.metric.score(score), samples)
 
-    def dense_accuracy(self) -> Accuracy:
-        """Of `network` on all search images, in float32."""
-        evaluator = self.evaluator(self.search_images, "search", "float32")
-        right = self._dense_logits(evaluator, "search").argmax(dim=1) == self.search_images.labels
-        return Accuracy(int(right.sum()), len(right))
+    def dense_result(self) -> Result:
+        """Of the dense network on the search images, in float32."""
+        return self.exact_judge.dense_result(self.network)
 
     # -- statistics ----------------------------------------------------------------------------
 
@@ -392,13 +408,14 @@ class Session:
         data = self.data
         # The moments explain the calibration images too well; ranking has its own, where it can.
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
-        images = next(data.full_train.subset(unseen).batches(len(unseen)))[0]
+        batch = next(data.full_train.subset(unseen).batches(len(unseen)))
+        inputs = network_inputs(self.network, batch)
         key = {"space": self.space.fingerprint, "images": unseen.tolist()}
         partial = Partial(self.work.file(_TABLES_SO_FAR), key)
         start, text = time.perf_counter() - partial.seconds, "Measuring widths of single groups"
         with self.phase("tables", text, total=measurements(self.space)) as running:
             tables = measured_tables(
-                self.network, self.space, inverses, found, images, partial=partial, tell=running.at
+                self.network, self.space, inverses, found, inputs, partial=partial, tell=running.at
             )
             self.spend("calibrate", "tables", start, {self.macs(): self.table_passes})
         return _numbered([torch.from_numpy(table) for table in tables])

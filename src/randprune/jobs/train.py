@@ -24,7 +24,7 @@ from randprune.store import (
 )
 from randprune.training import Teacher, TrainProgress, TrainRecipe, TrainResult, TrainStep, train
 from randprune.training.state import Checkpoint
-from randprune.zoo.splits import Split
+from randprune.zoo.splits import Samples
 
 # Steps between two checkpoints inside an epoch: minutes of work at most, at seconds of cost.
 _EVERY_STEPS = 250
@@ -63,7 +63,7 @@ def trained(
     session: Session,
     training: NamedTraining,
     start: nn.Module | Callable[[], nn.Module],
-    split: Split,
+    split: Samples,
     finish: Callable[[nn.Module], nn.Module] = lambda trained: trained,
 ) -> nn.Module:
     """The trained network, or the one that an earlier process has kept.

@@ -31,13 +31,19 @@ class WorkFolder:
 
     def tensors(self, name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors kept under `name`, made and written first where there are none."""
+        known = self.kept_tensors(name)
+        return self.keep_tensors(name, make()) if known is None else known
+
+    def kept_tensors(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors kept under `name`, None where there are none or their file is damaged."""
         path = self.file(name)
-        if path.exists():
-            try:
-                return read_tensors(path)
-            except ArtifactError:
-                path.unlink(missing_ok=True)  # damaged: make them again
-        return self.keep_tensors(name, make())
+        if not path.exists():
+            return None
+        try:
+            return read_tensors(path)
+        except ArtifactError:
+            path.unlink(missing_ok=True)
+            return None
 
     def keep_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keep tensors under `name`; they come back as they are kept."""

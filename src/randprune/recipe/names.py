@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ValidationInfo
 from randprune.criteria import criteria
 from randprune.recovery import names_of, recoveries
 from randprune.search import strategies
+from randprune.tasks import tasks
 
 # Stands before the repr of a criterion or strategy that was given as an object.
 CUSTOM = "custom:"
@@ -47,11 +48,17 @@ def _recovery(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _task(name: str, info: ValidationInfo) -> str:
+    return name if name.startswith(CUSTOM) or plugins_to_come(info) else tasks.check(name)
+
+
 CriterionName = Annotated[str, AfterValidator(_criterion)]
 """A registered criterion."""
 CriterionOrObject = Annotated[str, AfterValidator(_criterion_or_object)]
 """A registered criterion, or the repr of one that was given as an object."""
 StrategyOrObject = Annotated[str, AfterValidator(_strategy_or_object)]
 """A registered search strategy, or the repr of one that was given as an object."""
+TaskOrObject = Annotated[str, AfterValidator(_task)]
+"""A registered task, or the repr of one that was given as an object."""
 RecoveryName = Annotated[str, AfterValidator(_recovery)]
 """A chain of registered recoveries; what "" stands for is up to the key."""

@@ -10,8 +10,14 @@ from randprune.cost import Budget
 from randprune.evaluate.engine import Choice
 from randprune.recipe.base import Section
 from randprune.recipe.job import BudgetSection, JobRecipe, Options, OutputSection
-from randprune.recipe.names import CriterionOrObject, RecoveryName, StrategyOrObject
+from randprune.recipe.names import (
+    CriterionOrObject,
+    RecoveryName,
+    StrategyOrObject,
+    TaskOrObject,
+)
 from randprune.recipe.presets import DEFAULT, with_preset
+from randprune.tasks import Task, tasks
 from randprune.training.recipe import TrainRecipe
 
 Rank = Literal["kl", "accuracy", "loss"]
@@ -76,6 +82,20 @@ class BudgetsSection(BudgetSection):
         return self
 
 
+class TaskSection(Section):
+    """What the network is for."""
+
+    name: TaskOrObject = Field(
+        description="classification, multi_label, regression, segmentation, or outputs, which "
+        "needs no labels."
+    )
+    options: Options = Field(default={}, description="what the task's constructor gets.")
+
+    def task(self) -> Task:
+        """The task that is named."""
+        return tasks.create(self.name, **self.options)
+
+
 class SearchSection(Section):
     """How configurations are proposed and compared."""
 
@@ -134,6 +154,11 @@ class FinetuneSection(TrainSection):
     """How the winner is trained; the keys of a `TrainRecipe`, and whom else to train."""
 
     controls: bool = Field(default=False, description="whether the controls are trained as well.")
+    trainer: str = Field(
+        default="",
+        exclude_if=lambda name: not name,
+        description="the caller's own trainer, where one was given; no key for files.",
+    )
 
 
 class ControlsSection(Section):
@@ -159,6 +184,7 @@ class PruneRecipe(JobRecipe):
     preset: str = Field(
         default=DEFAULT, description="the named settings that keys left out take: see presets."
     )
+    task: TaskSection | None = None
     budget: BudgetsSection = BudgetsSection()
     search: SearchSection = SearchSection()
     finalists: FinalistsSection = FinalistsSection()

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randprune.errors import DataError
+from randprune.graph.call import network_inputs
+from randprune.graph.trees import count_of, joined, part_of
 from randprune.recovery.batch_norm import closed_form, recalibrate
 from randprune.recovery.dense import DenseStatistics
 from randprune.recovery.inverses import RIDGE
@@ -37,8 +38,8 @@ class RecoveryContext:
     Attributes:
         shared: the dense network, and what several recoveries need of it, made once.
         selection: what the cut network keeps.
-        batches: a callable that starts a pass over the calibration data, yielding (images, labels)
-            or images alone; None where no data was given.
+        batches: a callable that starts a pass over the calibration data, yielding batches that
+            `randprune.graph.call` finds the network's inputs in; None where no data was given.
     """
 
     shared: DenseStatistics
@@ -66,16 +67,17 @@ class RecoveryContext:
         known = self.shared.moments
         return self.shared.collect(self.data()) if known is None else known
 
-    def images(self, count: int) -> Tensor:
-        """The first `count` images of the data, or all where there are fewer."""
-        parts: list[Tensor] = []
+    def inputs(self, count: int) -> tuple[Any, ...]:
+        """The network's inputs of the first `count` samples, or of all where there are fewer."""
+        parts: list[tuple[Any, ...]] = []
         for batch in self.data():
-            parts.append(batch[0] if isinstance(batch, tuple | list) else batch)
-            if sum(map(len, parts)) >= count:
+            parts.append(network_inputs(self.model, batch))
+            if sum(map(count_of, parts)) >= count:
                 break
         if not parts:
             raise DataError("No calibration images: the data is empty.")
-        return torch.cat(parts)[:count]
+        first: tuple[Any, ...] = part_of(joined(parts), slice(count))
+        return first
 
 
 @runtime_checkable
@@ -166,10 +168,10 @@ class Sequential:
         """See `randprune.recovery.sequential.SequentialRepair`."""
         shared = context.shared
         if self not in shared.sequential:
-            replay = reference_replay(context.model, context.space, context.images(2))
-            images = context.images(min(self.images, images_within(replay, self.limit_mib)))
-            free = replay if replay.fixed_batch in (None, len(images)) else None
+            replay = reference_replay(context.model, context.space, context.inputs(2))
+            inputs = context.inputs(min(self.images, images_within(replay, self.limit_mib)))
+            free = replay if replay.fixed_batch in (None, count_of(inputs)) else None
             shared.sequential[self] = SequentialRepair(
-                context.model, context.space, images, self.options, free
+                context.model, context.space, inputs, self.options, free
             )
         return shared.sequential[self](small, context.selection)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from randprune.errors import DataError
+from randprune.graph.call import network_inputs
 from randprune.lineage import named_tensors
 from randprune.recovery.least_squares import check_moments, kept_of
 from randprune.recovery.statistics import Moments
@@ -32,7 +33,7 @@ def recalibrate(small: nn.Module, batches: Iterable[Any]) -> nn.Module:
 
     Args:
         small: the cut network; its running statistics are edited in place.
-        batches: (images, labels) pairs, or images alone, float32, normalised.
+        batches: what `randprune.graph.call` finds the network's inputs in.
 
     Raises:
         DataError: no batches, or statistics that are not finite.
@@ -46,7 +47,7 @@ def recalibrate(small: nn.Module, batches: Iterable[Any]) -> nn.Module:
         raise DataError("No batches to measure batch-norm statistics on: the data is empty.")
     with _measuring(small, norms), torch.no_grad():
         for batch in itertools.chain([first], remaining):
-            small(batch[0] if isinstance(batch, tuple | list) else batch)
+            small(*network_inputs(small, batch))
     for norm in norms:
         for statistic in (norm.running_mean, norm.running_var):
             if statistic is not None and not bool(torch.isfinite(statistic).all()):

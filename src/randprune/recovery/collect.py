@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from randprune.errors import DataError
+from randprune.graph.call import network_inputs
 from randprune.graph.execute import Execution
+from randprune.graph.trees import count_of, map_tensors
 from randprune.recovery.partial import Partial
 from randprune.recovery.patches import channel_rows, input_rows, sample_positions
 from randprune.recovery.replay import Layer, Replay
 from randprune.recovery.statistics import (
     Moments,
     SiteMoments,
+    channels_last,
     consumer_weights,
     reference_replay,
     reference_tensors,
@@ -53,8 +56,9 @@ def collect_moments(
     Args:
         model: the dense network that was traced; left untouched.
         space: its channel groups.
-        batches: (images, labels) pairs, or images (B, C, H, W) alone, float32, normalised; the same
-            ones in the same order where an interrupted pass goes on.
+        batches: what `randprune.graph.call` finds the network's inputs in, such as (images,
+            labels) pairs or images alone, float32, normalised; the same ones in the same order
+            where an interrupted pass goes on.
         positions: places per image and layer at which windows are sampled.
         seed: of the places.
         full_columns: most columns (input channels per group times kernel positions) for which
@@ -71,10 +75,10 @@ def collect_moments(
     """
     collection: _Collection | None = None
     for number, batch in enumerate(batches):
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        inputs = network_inputs(model, batch)
         if collection is None:
             if replay is None:
-                replay = reference_replay(model, space, images)
+                replay = reference_replay(model, space, inputs)
             generator = torch.Generator().manual_seed(seed)
             tensors, consumers = reference_tensors(model, space), consumer_weights(space)
             plan = _plan(replay, consumers, tensors, full_columns, limit_mib)
@@ -83,7 +87,7 @@ def collect_moments(
                 collection.go_on_from(partial)
         if number < collection.batches:
             continue
-        collection.add(images)
+        collection.add(inputs)
         if partial is not None:
             partial.save(collection.tensors_so_far, **collection.counts)
         if tell is not None:
@@ -114,12 +118,13 @@ class _Collection:
     batches: int = 0
     _seen: set[str] = field(default_factory=set)
 
-    def add(self, images: Tensor) -> None:
+    def add(self, inputs: tuple[Any, ...]) -> None:
         """Send one batch through the network, and sum what its layers read."""
         self._seen.clear()
         with torch.no_grad():
-            self.replay.run(self.tensors, _channels_last(images), self._before).finish()
-        self.images += len(images)
+            inputs = map_tensors(channels_last, inputs)
+            self.replay.run(self.tensors, inputs, self._before).finish()
+        self.images += count_of(inputs)
         self.batches += 1
 
     def _before(self, node: Node, run: Execution) -> None:
@@ -179,12 +184,6 @@ class _Collection:
         layers = {layer.weight: layer for layer in known if layer.site in sites}
         shapes = {name: tuple(self.tensors[name].shape) for name in layers}
         return Moments(layers, sites, shapes, self.images, space.fingerprint)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    if images.ndim == 4:
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
 
 
 def _plan(

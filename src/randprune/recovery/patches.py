@@ -6,6 +6,7 @@ position t, the order of ``weight.flatten(1)``; so ``rows @ weight_matrix.T`` is
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -20,7 +21,7 @@ def sample_positions(
 ) -> Tensor:
     """Sorted random places (P,), int64, on the layer's output map; all of them where few.
 
-    `source` is what the layer reads: (B, C, H, W) for convolutions, (B, ..., C) for linear layers.
+    `source` is what the layer reads: (B, C, D...) for convolutions, (B, ..., C) for linear layers.
     The places are the same for all images of a batch.
     """
     windows = layer.geometry
@@ -36,7 +37,7 @@ def output_rows(layer: Layer, output: Tensor, positions: Tensor) -> Tensor:
     if layer.geometry.linear:
         rows = output.reshape(output.shape[0], -1, output.shape[-1])
         return rows[:, positions.to(rows.device)].reshape(-1, output.shape[-1]).float()
-    flat = output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, output.shape[1])
+    flat = output.movedim(1, -1).reshape(output.shape[0], -1, output.shape[1])
     return flat[:, positions.to(flat.device)].reshape(-1, output.shape[1]).float()
 
 
@@ -48,15 +49,16 @@ def input_rows(layer: Layer, source: Tensor, positions: Tensor) -> Tensor:
         return rows.reshape(1, -1, source.shape[-1]).float()
     batch, channels = source.shape[:2]
     lie = layer.geometry
-    _, width = lie.output_size(source.shape[2:])
-    down, right = positions // width * lie.stride[0], positions % width * lie.stride[1]
+    # Where each window begins, one index an axis.
+    places = torch.unravel_index(positions, lie.output_size(source.shape[2:]))
+    corners = [place * stride for place, stride in zip(places, lie.stride, strict=True)]
     padded = F.pad(source, lie.padding) if any(lie.padding) else source
-    padded = padded.permute(0, 2, 3, 1)
-    windows = [
-        padded[:, down + a * lie.dilation[0], right + b * lie.dilation[1]]
-        for a in range(lie.kernel[0])
-        for b in range(lie.kernel[1])
-    ]
+    padded = padded.movedim(1, -1)
+    windows: list[Tensor] = []
+    for taps in itertools.product(*map(range, lie.kernel)):
+        offsets = [tap * step for tap, step in zip(taps, lie.dilation, strict=True)]
+        index = [corner + offset for corner, offset in zip(corners, offsets, strict=True)]
+        windows.append(padded[(slice(None), *index)])  # type: ignore[index]
     rows = torch.stack(windows, dim=-1).reshape(batch * len(positions), layer.groups, -1).float()
     assert rows.shape[-1] == channels // layer.groups * layer.taps
     return rows.transpose(0, 1)
@@ -65,7 +67,7 @@ def input_rows(layer: Layer, source: Tensor, positions: Tensor) -> Tensor:
 def channel_rows(layer: Layer, source: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Input channels alone at random places of the input: (groups, B * P, channels), float32."""
     batch, channels = source.shape[:2]
-    flat = source.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    flat = source.movedim(1, -1).reshape(batch, -1, channels)
     places = torch.randperm(flat.shape[1], generator=generator)[:count].sort().values
     rows = flat[:, places.to(flat.device)].reshape(-1, layer.groups, channels // layer.groups)
     return rows.float().transpose(0, 1)

@@ -4,9 +4,9 @@ A `Replay` is exported once. A walk evaluates its graph with the tensors that it
 (`randprune.graph.execute`), and calls back just before each layer is computed, so that the layer's
 weights can be replaced before anything behind them is computed.
 
-Known shortcomings: convolutions in two dimensions and linear layers whose weight is a parameter
-of its own are seen as layers; weights computed in the forward, transposed convolutions and plain
-matrix products are executed, but not offered for repair.
+Known shortcomings: convolutions and linear layers whose weight is a parameter of its own are seen
+as layers; weights computed in the forward, transposed convolutions and plain matrix products are
+executed, but not offered for repair.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves, tree_map
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.execute import ExecutableGraph, Execution
 from randprune.graph.layers import Geometry, Norm, geometry, norm_behind
-from randprune.graph.program import export_program
+from randprune.graph.program import Inputs, as_inputs, export_program
 from randprune.graph.steps import Step
+from randprune.graph.trees import count_of, shown
 from randprune.lineage import named_tensors
+
+_LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +91,40 @@ class Replay:
     def run(
         self,
         tensors: Mapping[str, Tensor],
-        images: Tensor,
+        inputs: Inputs,
         before: Callable[[Node, Execution], None] | None = None,
     ) -> Execution:
-        """A new evaluation on a batch of images; `before` is called ahead of each layer."""
-        if self.fixed_batch not in (None, len(images)):
+        """A new evaluation on a batch of inputs; `before` is called ahead of each layer."""
+        inputs = as_inputs(inputs)
+        count = count_of(inputs)
+        if self.fixed_batch not in (None, count):
             raise UnsupportedModelError(
                 f"The forward fixes the batch size at {self.fixed_batch}, the data come in batches "
-                f"of {len(images)}. Give all batches the same size."
+                f"of {count}. Give all batches the same size."
             )
-        if len(self.graph.inputs) != 1:
+        values, wanted = tree_leaves(inputs), len(self.graph.inputs)
+        if len(values) != wanted:
             raise InvalidInputError(
-                f"Statistics need a network with one input. This one has {len(self.graph.inputs)}: "
-                "use recovery 'none', or trace the part that reads images."
+                f"The network has {wanted} inputs, {len(values)} were given: {shown(inputs)}."
             )
         hooks = {node: partial(before, node) for node in self.layers} if before else None
-        return self.graph.run(tensors, [images], hooks)
+        return self.graph.run(tensors, values, hooks)
 
 
-def replay_for(model: nn.Module, images: Tensor) -> Replay:
+def replay_for(model: nn.Module, inputs: Inputs) -> Replay:
     """A replay of the model that runs on batches of this size."""
-    replay = Replay(model, (images,))
-    if replay.fixed_batch not in (None, len(images)):
-        replay = Replay(model, (images,), batch=len(images))
+    inputs = as_inputs(inputs)
+    count = count_of(inputs)
+    replay = Replay(model, inputs)
+    if replay.fixed_batch not in (None, count):
+        replay = Replay(model, inputs, batch=count)
     return replay
 
 
-def add_bias(bias: Tensor, output: Tensor) -> Tensor:
-    """`output` with one number added per channel: axis 1 of feature maps, else the last."""
+def add_bias(bias: Tensor, output: Tensor, *, linear: bool = False) -> Tensor:
+    """`output` with one number added per channel: on the last axis of a linear layer, else 1."""
     bias = bias.to(output.dtype)
-    return output + (bias[:, None, None] if output.ndim == 4 else bias)
+    return output + (bias if linear else bias.reshape(-1, *[1] * (output.ndim - 2)))
 
 
 def detached_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -137,7 +145,8 @@ def _with_batch(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
             return torch.zeros((batch, *value.shape[1:]), dtype=value.dtype, device=value.device)
         return value
 
-    return tuple(map(resize, inputs))
+    resized: tuple[Any, ...] = tree_map(resize, inputs)
+    return resized
 
 
 def _find_layers(graph: ExecutableGraph) -> dict[Node, Layer]:
@@ -163,7 +172,7 @@ def _find_layers(graph: ExecutableGraph) -> dict[Node, Layer]:
 
 
 def _layer(graph: ExecutableGraph, step: Step) -> Layer | None:
-    if step.operator not in ("conv2d", "linear"):
+    if step.operator not in _LAYERS:
         return None
     bound = step.bound()
     weight, bias = graph.tensor_name(bound["weight"]), graph.tensor_name(bound["bias"])

@@ -30,6 +30,7 @@ from torch.fx import Node
 from randprune.cost import FloatArray
 from randprune.errors import DataError
 from randprune.graph.execute import Execution
+from randprune.graph.program import Inputs
 from randprune.recovery.elimination import Elimination
 from randprune.recovery.inverses import Inverses
 from randprune.recovery.least_squares import refit
@@ -51,7 +52,7 @@ def measured_tables(
     space: Space,
     inverses: Inverses,
     eliminations: Sequence[Elimination],
-    images: Tensor,
+    inputs: Inputs,
     *,
     keeps: Sequence[float] = KEEPS,
     replay: Replay | None = None,
@@ -65,8 +66,8 @@ def measured_tables(
         space: its channel groups.
         inverses: of that network's moments.
         eliminations: of its groups, which say what is kept.
-        images: a batch, (B, C, H, W) float32 normalised, best of images that are not in the
-            moments; 64 are plenty.
+        inputs: of the network, a batch, such as images (B, C, H, W) float32 normalised, best of
+            samples that are not in the moments; 64 are plenty.
         keeps: the shares of each group's channels at which it is measured.
         replay: the network's replay where there is one already.
         partial: keeps what has been measured, for an interrupted measurement to go on from.
@@ -79,14 +80,15 @@ def measured_tables(
     Raises:
         DataError: the outputs do not vary over the images.
     """
-    replay = reference_replay(model, space, images) if replay is None else replay
+    replay = reference_replay(model, space, inputs) if replay is None else replay
     tensors = reference_tensors(model, space)
     waiting: dict[str, list[int]] = defaultdict(list)
     for number, group in enumerate(space.groups):
         for slot in group.with_role("in"):
             waiting[slot.tensor].append(number)
-    kept_outputs = {} if partial is None else partial.read()
-    outputs = {_place(name): output for name, output in kept_outputs.items()}
+    outputs: dict[tuple[int, int], list[Tensor]] = {}
+    for name, kept_output in sorted(({} if partial is None else partial.read()).items()):
+        outputs.setdefault(_place(name), []).append(kept_output)
 
     def before(node: Node, run: Execution) -> None:
         for number in waiting.get(replay.layers[node].weight, ()):
@@ -95,20 +97,23 @@ def measured_tables(
                 if (number, width) not in outputs:
                     kept = eliminations[number].kept(width)
                     changed = masked(group, kept, inverses, tensors)
-                    outputs[number, width] = run.fork({**tensors, **changed}).finish()
+                    outputs[number, width] = run.fork({**tensors, **changed}).outputs()
                     if partial is not None:
-                        partial.save(lambda: {_name(*at): out for at, out in outputs.items()})
+                        partial.save(lambda: _named(outputs))
                     if tell is not None:
                         tell(len(outputs))
 
     with torch.no_grad():
-        reference = replay.run(tensors, images, before).finish()
-        spread = float((reference - reference.mean(dim=0)).square().sum())
-        if not spread > 1e-9 * float(reference.square().sum()):
+        reference = replay.run(tensors, inputs, before).outputs()
+        spreads = [float((z - z.mean(dim=0)).square().sum()) if z.ndim else 0.0 for z in reference]
+        # Outputs that are the same for all samples (anchors, sizes) say nothing.
+        vary = [i for i, z in enumerate(reference) if spreads[i] > 1e-9 * float(z.square().sum())]
+        if not vary:
             raise DataError("The network's outputs do not vary over the images given.")
         found: dict[int, dict[int, float]] = defaultdict(dict)
         for (number, width), output in outputs.items():
-            found[number][width] = float((output - reference).square().sum()) / spread
+            errors = [float((output[i] - reference[i]).square().sum()) / spreads[i] for i in vary]
+            found[number][width] = sum(errors) / len(errors)
     tables = {number: table(space.groups[number].width, at) for number, at in found.items()}
     ratios = [
         error / max(float(eliminations[number].errors[width]), 1e-12)
@@ -127,12 +132,17 @@ def measurements(space: Space, keeps: Sequence[float] = KEEPS) -> int:
     return sum(len(_widths(group, keeps)) for group in space.groups)
 
 
-def _name(number: int, width: int) -> str:
-    return f"{number}/{width}"
+def _named(outputs: Mapping[tuple[int, int], Sequence[Tensor]]) -> dict[str, Tensor]:
+    """What has been measured, as it is kept; several outputs of one network in their order."""
+    return {
+        f"{number}/{width}/{i:03d}": output
+        for (number, width), found in outputs.items()
+        for i, output in enumerate(found)
+    }
 
 
 def _place(name: str) -> tuple[int, int]:
-    number, _, width = name.partition("/")
+    number, width, _ = name.split("/")
     return int(number), int(width)
 
 

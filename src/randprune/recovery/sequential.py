@@ -27,9 +27,10 @@ where it lost inputs, since otherwise it fits the calibration images' outputs to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,9 @@ from torch.fx import Node
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.execute import Execution
 from randprune.graph.layers import norm_behind
+from randprune.graph.program import Inputs, as_inputs
 from randprune.graph.steps import Step
+from randprune.graph.trees import count_of, floating_leaves, map_tensors, part_of
 from randprune.lineage import named_tensors
 from randprune.recovery.collect import FULL_COLUMNS, POSITIONS
 from randprune.recovery.least_squares import (
@@ -50,10 +53,7 @@ from randprune.recovery.least_squares import (
 from randprune.recovery.patches import input_rows, output_rows, sample_positions
 from randprune.recovery.regression import Regression, check_ridge
 from randprune.recovery.replay import Layer, Replay, add_bias, detached_tensors, replay_for
-from randprune.recovery.statistics import (
-    reference_replay,
-    reference_tensors,
-)
+from randprune.recovery.statistics import channels_last, reference_replay, reference_tensors
 from randprune.space import Selection, Space
 
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
@@ -122,7 +122,8 @@ class SequentialRepair:
     Args:
         model: the dense network that was traced; left untouched.
         space: its channel groups.
-        images: (N, C, H, W) float32, normalised; a few hundred to a few thousand.
+        inputs: of the network, such as images (N, C, H, W) float32, normalised; a few hundred to
+            a few thousand samples.
         options: how the fit is done.
         replay: the dense network's replay where there is one already.
     """
@@ -131,15 +132,16 @@ class SequentialRepair:
         self,
         model: nn.Module,
         space: Space,
-        images: Tensor,
+        inputs: Inputs,
         options: Options | None = None,
         replay: Replay | None = None,
     ) -> None:
         self.space = space
         self.options = Options() if options is None else options
-        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.inputs: tuple[Any, ...] = map_tensors(channels_last, as_inputs(inputs))
+        self.count = count_of(self.inputs)
         self.dense = reference_tensors(model, space)
-        self.replay = reference_replay(model, space, images) if replay is None else replay
+        self.replay = reference_replay(model, space, inputs) if replay is None else replay
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.dense.items()}
 
     def __call__(self, small: nn.Module, selection: Selection) -> nn.Module:
@@ -155,22 +157,23 @@ class SequentialRepair:
 
     def graph_of(self, small: nn.Module) -> Replay:
         """The dense network's replay where it also computes the cut one, else one of its own."""
-        probe = self.images[:2] if self.replay.fixed_batch is None else self.images
+        free = self.replay.fixed_batch is None
+        probe = part_of(self.inputs, slice(2)) if free else self.inputs
         training = [(module, module.training) for module in small.modules()]
         small.eval()
         try:
             with torch.no_grad():
-                expected = small(probe)
+                expected = small(*probe)
         finally:
             for module, flag in training:
                 module.training = flag
         try:
-            got = self.replay.run(detached_tensors(small), probe).finish()
-            if torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            got = self.replay.run(detached_tensors(small), probe).outputs()
+            if _close(got, list(floating_leaves(expected).values())):
                 return self.replay
         except (RuntimeError, KeyError):
             pass  # a literal shape in the graph: export the cut network itself
-        own = replay_for(small, self.images)
+        own = replay_for(small, self.inputs)
         if _operators(own) != _operators(self.replay):
             raise UnsupportedModelError(
                 "Sequential repair walks the dense and the cut network side by side, and their "
@@ -186,7 +189,7 @@ class _Pass:
         self, repair: SequentialRepair, small: nn.Module, kept: Mapping[str, Kept]
     ) -> None:
         self.options = repair.options
-        self.images = repair.images
+        self.count = repair.count
         self.small = small
         self.kept = kept
         self.module_tensors = named_tensors(small)
@@ -195,8 +198,8 @@ class _Pass:
         self.dense_replay = repair.replay
         self.steps = self.replay.graph.steps
         self.twin = dict(zip(self.steps.at, repair.replay.graph.steps.at, strict=True))
-        self.dense = repair.replay.run(repair.dense, repair.images)
-        self.cut = self.replay.run(self.tensors, repair.images, self._fit)
+        self.dense = repair.replay.run(repair.dense, repair.inputs)
+        self.cut = self.replay.run(self.tensors, repair.inputs, self._fit)
         self.generator = torch.Generator().manual_seed(self.options.seed)
         self.place = {node: i for i, node in enumerate(self.steps.at)}
         self.under_way: list[Node] = []
@@ -242,6 +245,8 @@ class _Pass:
         outputs = self.kept[layer.weight].outputs if layer.weight in self.kept else None
         rows = torch.arange(len(weight)) if outputs is None else torch.from_numpy(outputs)
         source = run.value(self.replay.source(node))
+        if not self._same_places(node, layer, source):
+            return
         # Computing the shortcut may fit its layers first; these must not wait for this one.
         self.under_way.append(node)
         tail = self._tail(node, layer)
@@ -264,6 +269,13 @@ class _Pass:
             slope, shift = (part.float() for part in layer.norm.affine(self.tensors))
             offset += shift
         self._solve(layer, inputs, goal, plain, offset, slope, tail)
+
+    def _same_places(self, node: Node, layer: Layer, source: Tensor) -> bool:
+        """Whether the layer reads a map of the dense size: channels may lie along its places."""
+        value = self.dense_replay.source(self.twin[node]).meta["val"]
+        before, after = value.shape, source.shape
+        axes = range(1, len(before) - 1) if layer.geometry.linear else range(2, len(before))
+        return all(int(before[axis]) == after[axis] for axis in axes)
 
     def _solve(
         self,
@@ -288,7 +300,7 @@ class _Pass:
         prior = weight.reshape(layer.groups, -1, inputs.shape[2])
         ridge = self.options.ridge
         regression = Regression(inputs, prior, RIDGES[0] if ridge is None else ridge, free=free)
-        held = int(HELD * len(self.images)) * (len(goal) // len(self.images))
+        held = int(HELD * self.count) * (len(goal) // self.count)
         if ridge is None and held:
             importance = torch.where(usable, slope, torch.zeros_like(slope)).square()
             regression.choose(RIDGES, target, importance, held=held, clearly=CLEARLY)
@@ -318,7 +330,8 @@ class _Pass:
         add_to_bias(self.small, self.module_tensors, layer, shift)
         if not layer.bias and layer.norm is None:
             node = self.replay.node_of[layer.weight]
-            self.cut.amend[node] = partial(add_bias, shift.to(self.tensors[layer.weight]))
+            constant = shift.to(self.tensors[layer.weight])
+            self.cut.amend[node] = partial(add_bias, constant, linear=layer.geometry.linear)
 
     def _tail(self, node: Node, layer: Layer) -> _Tail:
         end, shortcut = node, None
@@ -396,6 +409,16 @@ def images_within(replay: Replay, limit_mib: int) -> int:
         sources = steps.at[node].sources if node in steps.at else ()
         live -= sum(sizes.get(source, 0) for source in sources if last[source] is node)
     return max(1, (limit_mib << 20) // peak)
+
+
+def _close(got: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether all outputs are equal up to rounding."""
+    return len(got) == len(expected) and all(
+        ours.shape == theirs.shape
+        and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+        for ours, theirs in zip(got, expected, strict=True)
+        if theirs.numel()
+    )
 
 
 def _operators(replay: Replay) -> list[str]:

@@ -30,6 +30,7 @@ from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
 from randprune.graph.layers import Geometry, Norm
+from randprune.graph.program import Inputs
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
 
@@ -157,9 +158,14 @@ def consumer_weights(space: Space) -> frozenset[str]:
     )
 
 
-def reference_replay(model: nn.Module, space: Space, images: Tensor) -> Replay:
+def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:
     """The replay of the dense network in the form in which it is cut."""
-    return replay_for(_reference(model, space), images)
+    return replay_for(_reference(model, space), inputs)
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """Images in the memory order that walks over graphs take; other values as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def reference_tensors(model: nn.Module, space: Space) -> dict[str, Tensor]:

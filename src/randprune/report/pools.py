@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from randprune.bench.stats import BestOfN
 from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule
-from randprune.report.format import number, percent, points
+from randprune.report.format import number
+from randprune.report.scale import ACCURACY, Scale
 from randprune.report.table import EMPTY, Cell, Column, Table
 from randprune.store import DENSE, SEARCHED
 
@@ -41,8 +42,9 @@ def spread_chart(
     pool: str = "candidates",
     axis: str = SEARCH_AXIS,
     images: str = "on the search images",
+    scale: Scale = ACCURACY,
 ) -> Chart | None:
-    """Histogram and strip of accuracies (N,), with references; None for fewer than two."""
+    """Histogram and strip of values (N,), with references; None for fewer than two."""
     if len(values) < 2:
         return None
     bins = np.histogram_bin_edges(values, bins=min(40, max(8, round(len(values) ** 0.5) * 2)))
@@ -69,19 +71,20 @@ def spread_chart(
         ),
     ]
     marks += [
-        Rule(f"{r.name} {percent(r.share)}", r.share, r.color, dashed=r.color == DENSE)
+        Rule(f"{r.name} {scale.text(r.share)}", r.share, r.color, dashed=r.color == DENSE)
         for r in references
     ]
     shown_at = [reference.share for reference in references]
     low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    best = scale.value(max(map(scale.value, values)))
     lines = " Lines mark the networks to compare with." if references else ""
     return Chart(
         id,
         title,
-        f"Accuracy of {len(values):,} {pool} {images}: median "
-        f"{percent(middle)}, best {percent(max(values))}, the middle 80\u00a0% between "
-        f"{percent(low)} and {percent(high)}.{lines}",
-        Axis(axis, percent=True, span=_padded([*edges.tolist(), *shown_at])),
+        f"{scale.title()} of {len(values):,} {pool} {images}: median "
+        f"{scale.text(middle)}, best {scale.text(best)}, the middle 80\u00a0% between "
+        f"{scale.text(low)} and {scale.text(high)}.{lines}",
+        Axis(axis, percent=scale.shares, span=_padded([*edges.tolist(), *shown_at])),
         Axis("candidates", span=(bottom, 1.08 * float(counts.max())), whole=True),
         tuple(marks),
         data,
@@ -89,15 +92,21 @@ def spread_chart(
 
 
 def best_of_chart(
-    values: Sequence[float], curve: BestOfN | None, references: Sequence[Reference] = ()
+    scores: Sequence[float],
+    curve: BestOfN | None,
+    references: Sequence[Reference] = (),
+    scale: Scale = ACCURACY,
 ) -> Chart | None:
-    """The curve of the expected best of n of search accuracies (N,), in the order drawn.
+    """The curve of the expected best of n of search scores (N,), in the order drawn.
 
     Two bands: where a single draw of n ends, and the interval of the expectation itself.
     """
     if curve is None:
         return None
+    if not scale.metric.higher_is_better:
+        curve = mirrored(curve)
     n = curve.counts.tolist()
+    so_far = [scale.value(score) for score in np.maximum.accumulate(scores)[curve.counts - 1]]
     known = np.isfinite(curve.mean_low)
     marks: list[Mark] = [
         Band("80 % of all draws", n, curve.low.tolist(), curve.high.tolist(), SEARCHED)
@@ -116,36 +125,49 @@ def best_of_chart(
         Line(
             "best so far, in the order drawn",
             n,
-            np.maximum.accumulate(values)[curve.counts - 1].tolist(),
+            so_far,
             "muted",
             step=True,
         ),
         Line("expected best of n", n, curve.mean.tolist(), SEARCHED),
     ]
     marks += [
-        Rule(f"{r.name} {percent(r.share)}", r.share, r.color, horizontal=True) for r in references
+        Rule(f"{r.name} {scale.text(r.share)}", r.share, r.color, horizontal=True)
+        for r in references
     ]
-    tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(values)))])
+    tenth = float(curve.mean[np.searchsorted(curve.counts, min(10, len(scores)))])
     gain = ""
-    if len(values) > 10:
-        more = points(float(curve.mean[-1]) - tenth)
-        gain = f"; going from 10 to {len(values):,} candidates brings {more}"
+    if len(scores) > 10:
+        more = scale.difference(float(curve.mean[-1]) - tenth)
+        gain = f"; going from 10 to {len(scores):,} candidates brings {more}"
     return Chart(
         "best-of-n",
         "How many candidates are enough",
-        f"Expected search accuracy of the best of n candidates, over all choices of n from the "
-        f"{len(values):,}{gain}. "
+        f"Expected search {scale.noun} of the best of n candidates, over all choices of n from the "
+        f"{len(scores):,}{gain}. "
         "The band narrows near the right end because large draws share their candidates.",
-        Axis("n, candidates compared", kind="log" if len(values) >= 20 else "linear", whole=True),
-        Axis(SEARCH_AXIS, percent=True),
+        Axis("n, candidates compared", kind="log" if len(scores) >= 20 else "linear", whole=True),
+        Axis(f"search {scale.noun}", percent=scale.shares),
         tuple(marks),
-        best_of_n_table(curve),
+        best_of_n_table(curve, scale),
         # On a phone every entry of the legend has a line of its own.
         height=340 + 25 * max(0, len(marks) - 3),
     )
 
 
-def best_of_n_table(curve: BestOfN) -> Table:
+def mirrored(curve: BestOfN) -> BestOfN:
+    """The same curve of values of which lower is better, from that of their scores."""
+    return replace(
+        curve,
+        mean=-curve.mean,
+        low=-curve.high,
+        high=-curve.low,
+        mean_low=-curve.mean_high,
+        mean_high=-curve.mean_low,
+    )
+
+
+def best_of_n_table(curve: BestOfN, scale: Scale = ACCURACY) -> Table:
     """The best-of-n curve as numbers."""
     columns = (
         Column("n", "n", True),
@@ -159,7 +181,7 @@ def best_of_n_table(curve: BestOfN) -> Table:
     rows = tuple(
         (
             Cell(number(n), n),
-            *(EMPTY if v != v else Cell(percent(v, 2), v) for v in row),  # NaN: no interval
+            *(EMPTY if v != v else Cell(scale.text(v, 2), v) for v in row),  # NaN: no interval
         )
         for n, *row in zip(curve.counts.tolist(), *(v.tolist() for v in values), strict=True)
     )

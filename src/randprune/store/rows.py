@@ -41,7 +41,7 @@ PRETRAINED = "pretrained"
 
 # Keys of Candidate.scores that readers know; any other key is stored and shown under its own name.
 SEARCH_TOP1 = "search_top1"
-"""Accuracy on the search images: the number that all candidates of a run are compared by."""
+"""The task's metric (accuracy, for classes) on the search images, as a score: higher is better."""
 FINALIST_TOP1 = "finalist_top1"
 """Accuracy on the search images after the stronger recovery that only finalists get."""
 PROXY = "proxy"
@@ -89,6 +89,31 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """The value of another metric than accuracy, over so many samples; see `MetricInfo`."""
+
+    value: float
+    samples: int
+
+    @property
+    def share(self) -> float:
+        """The value; a share in [0, 1] where the metric's unit is "%"."""
+        return self.value
+
+    @property
+    def images(self) -> int:
+        """The samples."""
+        return self.samples
+
+    def interval(self, confidence: float = 0.95) -> None:
+        """None: how a value varies over samples is not known."""
+
+
+Result = Accuracy | Measured
+"""How well a network does: counts where right answers are counted, else a number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Seconds that one batch takes, each repetition, after warm-up.
 
@@ -129,8 +154,8 @@ class NetworkRow:
     label: str
     role: str
     stage: Stage
-    test: Accuracy | None = None
-    search: Accuracy | None = None
+    test: Result | None = None
+    search: Result | None = None
     macs: float | None = None
     params: int | None = None
     size_bytes: int | None = None
@@ -238,6 +263,21 @@ class ModelInfo(Milestone):
     input_shape: tuple[int, ...] = ()
     images: Mapping[str, int] = field(default_factory=dict)
     """Images per split: {"fit": 44000, "calibration": 1000, "search": 5000, "test": 10000}."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo(Milestone):
+    """What the numbers of a run's networks are; a run without it counts right answers.
+
+    `task`: the task's name. `unit`: "%" for shares in [0, 1], else that of the plain number.
+    """
+
+    KEY: ClassVar[str] = "metric"
+
+    task: str = "classification"
+    name: str = "accuracy"
+    unit: str = "%"
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True)

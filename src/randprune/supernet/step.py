@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from randprune.errors import InvalidInputError
-from randprune.evaluate.inference import logits_of
 from randprune.space import IntArray
 from randprune.supernet.network import Supernet
+from randprune.tasks.classification import logits_of
 from randprune.training.steps import StepOutput
 
 
@@ -112,10 +112,9 @@ class SharedStep:
             rows = [self._supernet.space.widths, self.narrowest, *rows]
         return np.array(rows, dtype=np.int64)
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> StepOutput:
+    def __call__(self, model: nn.Module, batch: Any, generator: torch.Generator) -> StepOutput:
         """The mean loss of the step's configurations, and the last one's logits."""
+        images, labels = batch
         assert self._supernet is not None
         assert self._guard is not None
         rows = self.rows(generator)

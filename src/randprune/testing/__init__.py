@@ -13,6 +13,7 @@ from randprune.testing.criteria import check_criterion
 from randprune.testing.methods import check_method
 from randprune.testing.networks import Normed, Plain, in_place, labelled_images, seeded
 from randprune.testing.strategies import check_strategy
+from randprune.testing.tasks import check_task
 
 __all__ = [
     "Normed",
@@ -20,6 +21,7 @@ __all__ = [
     "check_criterion",
     "check_method",
     "check_strategy",
+    "check_task",
     "in_place",
     "labelled_images",
     "seeded",

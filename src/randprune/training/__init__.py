@@ -10,13 +10,16 @@ from randprune.training.recipe import TrainRecipe
 from randprune.training.results import TrainProgress, TrainResult
 from randprune.training.state import Checkpoint
 from randprune.training.steps import AttachedStep, StepOutput, SupervisedStep, TrainStep
+from randprune.training.task_step import DenseOutputs, TaskStep
 from randprune.training.teacher import Teacher
 
 __all__ = [
     "AttachedStep",
     "Checkpoint",
+    "DenseOutputs",
     "StepOutput",
     "SupervisedStep",
+    "TaskStep",
     "Teacher",
     "TrainProgress",
     "TrainRecipe",

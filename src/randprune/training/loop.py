@@ -15,6 +15,8 @@ from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.evaluator import Evaluator
 from randprune.evaluate.inference import in_memory_order
 from randprune.graph.program import in_mode, private_copy
+from randprune.graph.trees import map_tensors, part_of
+from randprune.tasks.targets import target_of
 from randprune.training import fast_norm
 from randprune.training.optimize import (
     WeightAverage,
@@ -39,8 +41,9 @@ from randprune.training.state import (
     weights_digest,
 )
 from randprune.training.steps import AttachedStep, StepOutput, SupervisedStep, TrainStep
+from randprune.training.task_step import TaskStep
 from randprune.training.teacher import Teacher, as_teacher
-from randprune.zoo.splits import Batch, Split
+from randprune.zoo.splits import Samples
 
 # Reading a loss waits for a GPU; a CPU has it at hand.
 _LOOK_EVERY = {"cpu": 1, "cuda": 50}
@@ -49,7 +52,7 @@ _PROGRESS_SECONDS = 0.1
 
 def train(
     model: nn.Module,
-    split: Split,
+    split: Samples,
     recipe: TrainRecipe | None = None,
     *,
     teacher: nn.Module | Teacher | None = None,
@@ -119,7 +122,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        split: Split,
+        split: Samples,
         recipe: TrainRecipe,
         step: TrainStep,
         checkpoint: Checkpoint | None,
@@ -127,8 +130,8 @@ class _Run:
     ) -> None:
         keep_freed_memory()
         self.model, self.recipe, self.compute, self.checkpoint = model, recipe, step, checkpoint
-        self.teacher = step.teacher if isinstance(step, SupervisedStep) else None
-        self.accelerator = make_accelerator(device, isinstance(step, SupervisedStep))
+        self.teacher = step.teacher if isinstance(step, SupervisedStep | TaskStep) else None
+        self.accelerator = make_accelerator(device, isinstance(step, SupervisedStep | TaskStep))
         self.device: torch.device = self.accelerator.device
         self.precision = resolve_precision(recipe.precision, self.device)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -165,7 +168,7 @@ class _Run:
             fast_norm.install(network)
         return in_mode(network, training=True)
 
-    def _identity(self, split: Split) -> dict[str, Any]:
+    def _identity(self, split: Samples) -> dict[str, Any]:
         return {
             "recipe": self.recipe.model_dump(),
             "weights": weights_digest(self.model),
@@ -188,8 +191,8 @@ class _Run:
         before = self.epoch_seconds
         every = self.checkpoint.every_steps if self.checkpoint else None
         look_every = _LOOK_EVERY.get(self.device.type, _LOOK_EVERY["cuda"])
-        for images, labels in self._batches():
-            self._one_step(images, labels)
+        for batch in self._batches():
+            self._one_step(batch)
             self.epoch_seconds = before + time.perf_counter() - started
             last = self.step == self.steps
             if last or self.step % look_every == 0:
@@ -200,23 +203,27 @@ class _Run:
                 self._save()
         self._close_epoch(evaluator)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Any]:
         """The batches of the current epoch from the current step on, in this process's share."""
         order = torch.Generator().manual_seed(derived_seed(self.recipe.seed, self.epoch))
         batches = self.split.batches(
             self.batch_size, shuffle=order, augment=self.recipe.augment, drop_last=True
         )
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        for index, (images, labels) in enumerate(batches):
+        for index, batch in enumerate(batches):
             if index < self.step:
                 continue
             if processes > 1:
-                images, labels = images[rank::processes], labels[rank::processes]
-            images = images.to(self.device, non_blocking=True)
-            labels = labels.to(self.device, non_blocking=True)
-            yield images.contiguous(memory_format=self.layout), labels
+                batch = part_of(batch, slice(rank, None, processes))
+            yield map_tensors(self._placed, batch)
 
-    def _one_step(self, images: Tensor, labels: Tensor) -> None:
+    def _placed(self, value: Tensor) -> Tensor:
+        """On the device, images in the memory order of the run."""
+        value = value.to(self.device, non_blocking=True)
+        image = value.ndim == 4 and value.is_floating_point()
+        return value.contiguous(memory_format=self.layout) if image else value
+
+    def _one_step(self, batch: Any) -> None:
         seed = derived_seed(self.recipe.seed, self.epoch, self.step)
         torch.manual_seed(seed)  # dropout; the caller's state is put back after the run
         rate = self.recipe.learning_rate(self.epoch * self.steps + self.step, self.steps)
@@ -225,7 +232,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             generator = torch.Generator().manual_seed(seed)
-            out = self.compute(self.wrapped, images, labels, generator)
+            out = self.compute(self.wrapped, batch, generator)
         out = out if isinstance(out, StepOutput) else StepOutput(out)
         self.accelerator.backward(out.loss)
         if self.recipe.grad_clip is not None:
@@ -233,6 +240,7 @@ class _Run:
         self.optimizer.step()
         self.losses[self.step] = out.loss.detach()
         if out.logits is not None:
+            labels = target_of(batch)
             self.correct += (out.logits.detach().argmax(dim=1) == labels).sum()
             self.shown += len(labels)
         self.step += 1

@@ -12,7 +12,7 @@ import torch
 
 from randprune.errors import InvalidInputError
 from randprune.evaluate.engine import pick_device
-from randprune.zoo.splits import Split, TensorSplit
+from randprune.zoo.splits import Samples, TensorSplit
 
 
 def derived_seed(*numbers: int) -> int:
@@ -43,7 +43,7 @@ def make_accelerator(device: torch.device | str | None, every_parameter_used: bo
     return accelerator
 
 
-def placed(split: Split, device: torch.device, channels_last: bool) -> Split:
+def placed(split: Samples, device: torch.device, channels_last: bool) -> Samples:
     """Images in memory go to the GPU once, as stored, and come in the memory order wanted."""
     if isinstance(split, TensorSplit):
         moved = split if device.type == "cpu" else split.to(device)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from randprune.evaluate.inference import logits_of
+from randprune.tasks.classification import logits_of
 from randprune.training.teacher import Teacher
 
 
@@ -37,14 +37,14 @@ class TrainStep(Protocol):
     """
 
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        self, model: nn.Module, batch: Any, generator: torch.Generator
     ) -> StepOutput | Tensor:
         """The loss of the batch.
 
         Args:
             model: the network in training.
-            images: float32 (B, C, H, W), on the device.
-            labels: int64 (B,), on the device.
+            batch: as the data gives it, on the device: (images float32 (B, C, H, W), labels int64
+                (B,)), or any other structure.
             generator: a CPU generator seeded by (recipe seed, epoch, step) alone: draw from it and
                 an interrupted run continues exactly.
         """
@@ -84,10 +84,9 @@ class SupervisedStep:
     distill_weight: float = 0.0
     distill_temperature: float = 2.0
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> StepOutput:
+    def __call__(self, model: nn.Module, batch: Any, generator: torch.Generator) -> StepOutput:
         """The loss of the batch, and the student's logits."""
+        images, labels = batch
         logits = logits_of(model(images), type(model).__name__).float()
         if self.teacher is None or self.distill_weight == 0.0:
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

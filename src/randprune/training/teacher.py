@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.evaluate.inference import inference_copy, logits_of
+from randprune.evaluate.inference import inference_copy
+from randprune.tasks.classification import logits_of
 from randprune.training.precision import resolve_precision
 from randprune.training.recipe import TrainPrecision, TrainRecipe
 from randprune.training.state import weights_digest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from randprune.errors import DataError, InvalidInputError
 from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
+from randprune.zoo.live import LiveSplit
+from randprune.zoo.live_images import LiveImages, live_images, stacked
 from randprune.zoo.sources import SOURCES
-from randprune.zoo.splits import Batch, ImageShape, Split, TensorSplit
+from randprune.zoo.splits import Batch, ImageShape, Samples, Split, TensorSplit, is_split
 
 __all__ = [
     "Batch",
@@ -37,7 +39,7 @@ __all__ = [
     "make_data",
 ]
 
-# A torch Dataset is read into memory, up to this; image folders have no limit.
+# What is passed over many times is held up to this.
 MEMORY_BYTES = 4 << 30
 _HELD_OUT = 0.2
 
@@ -113,7 +115,8 @@ def as_data(
 
     Images are (N, C, H, W), or (N, H, W, C) and (N, H, W) where that is unambiguous; uint8 images
     are divided by 255, float images are taken as they are, and then normalised by `mean` and `std`
-    if given. A torch `Dataset` is read into memory once, in order, so it should not augment.
+    if given. A torch `Dataset` is read anew in each pass, so that its random transforms stay random
+    and it may be larger than memory; images are not augmented besides.
 
     Args:
         obj: what to adapt.
@@ -148,11 +151,13 @@ def as_data(
     )
 
 
-def in_memory(split: Split, limit_bytes: int = MEMORY_BYTES) -> Split:
-    """`split` decoded into one uint8 tensor where it lies in files and fits, else `split` itself.
+def in_memory(split: Samples, limit_bytes: int = MEMORY_BYTES) -> Samples:
+    """`split` as tensors where it lies in files or is made anew and fits, else `split` itself.
 
-    For whoever passes over the same images many times without augmentation.
+    For whoever passes over the same samples many times without augmentation.
     """
+    if isinstance(split, LiveImages | LiveSplit):
+        return split.in_memory() if split.bytes_of_all <= limit_bytes else split
     if isinstance(split, FolderSplit) and len(split) * 3 * split.size**2 <= limit_bytes:
         return split.in_memory()
     return split
@@ -196,9 +201,14 @@ def _as_split(
         images, labels = _as_images(obj[0], part), _as_labels(obj[1], part)
     elif isinstance(obj, TensorDataset) and len(obj.tensors) == 2:
         images, labels = _as_images(obj.tensors[0], part), _as_labels(obj.tensors[1], part)
+    elif isinstance(obj, IterableDataset):
+        images, labels = stacked(list(obj), part)
+        images = _as_images(images, part)
     elif isinstance(obj, Dataset):
-        images, labels = _read_dataset(obj, part)
-    elif isinstance(obj, Split):
+        live, labels, shape = live_images(obj, part)
+        scale = _normalisation(normalisation, shape[0])
+        return LiveImages(live, labels, shape, *scale, _classes(labels, num_classes, part))
+    elif is_split(obj):
         if num_classes not in (None, obj.num_classes):
             raise DataError(f"The {part} data has {obj.num_classes} classes, not {num_classes}.")
         return obj
@@ -209,30 +219,40 @@ def _as_split(
         )
     if len(images) != len(labels):
         raise DataError(f"The {part} data has {len(images)} images but {len(labels)} labels.")
-    if num_classes is None:
-        highest = int(labels.max()) if len(labels) else -1
-        num_classes = count_classes(highest, f"the {part} data")
-        present = torch.bincount(labels.clamp(min=0), minlength=num_classes) > 0
-        absent = [] if bool(present.all()) else (~present).nonzero()[:, 0].tolist()
-        if absent:
-            raise DataError(
-                f"The {part} labels reach {num_classes - 1}, but {len(absent)} lower classes have "
-                f"no image, the first is {absent[0]}. Labels count from 0; if this is meant, pass "
-                "num_classes."
-            )
-    channels = images.shape[1]
-    mean, std = normalisation
+    num_classes = _classes(labels, num_classes, part)
+    mean, std = _normalisation(normalisation, images.shape[1])
+    pad = min(images.shape[2:]) // 8
     try:
-        return TensorSplit(
-            images,
-            labels,
-            tuple(mean) if mean is not None else (0.0,) * channels,
-            tuple(std) if std is not None else (1.0,) * channels,
-            num_classes,
-            pad=min(images.shape[2:]) // 8,
-        )
+        return TensorSplit(images, labels, mean, std, num_classes, pad=pad)
     except DataError as error:
         raise DataError(f"The {part} data cannot be used. {error}") from None
+
+
+def _classes(labels: Tensor, num_classes: int | None, part: str) -> int:
+    """How many classes there are: as told, or as many as occur without a gap."""
+    if num_classes is not None:
+        return num_classes
+    highest = int(labels.max()) if len(labels) else -1
+    found = count_classes(highest, f"the {part} data")
+    present = torch.bincount(labels.clamp(min=0), minlength=found) > 0
+    absent = [] if bool(present.all()) else (~present).nonzero()[:, 0].tolist()
+    if absent:
+        raise DataError(
+            f"The {part} labels reach {found - 1}, but {len(absent)} lower classes have no image, "
+            f"the first is {absent[0]}. Labels count from 0; if this is meant, pass num_classes."
+        )
+    return found
+
+
+def _normalisation(
+    given: tuple[Sequence[float] | None, Sequence[float] | None], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, one number a channel; 0 and 1 where none are given."""
+    mean, std = given
+    return (
+        (0.0,) * channels if mean is None else tuple(mean),
+        (1.0,) * channels if std is None else tuple(std),
+    )
 
 
 def _as_images(obj: Any, part: str) -> Tensor:
@@ -265,47 +285,3 @@ def _as_labels(obj: Any, part: str) -> Tensor:
     if labels.dtype == torch.uint64 and labels.numel():
         count_classes(int(labels.numpy().max()), f"the {part} data")
     return labels.to(torch.int64)
-
-
-def _class_index(label: Any, where: str) -> int:
-    """A label of a sample as an integer, or a `DataError` where it is none."""
-    index = int(label)
-    count_classes(index, where)
-    return index
-
-
-def _read_dataset(dataset: Any, part: str) -> tuple[Tensor, Tensor]:
-    """All samples of a torch Dataset, in order, as images and labels."""
-    samples: Iterable[Any] = dataset
-    if not isinstance(dataset, IterableDataset):
-        samples = (dataset[position] for position in range(len(dataset)))
-    images: list[Tensor] = []
-    labels: list[int] = []
-    held_bytes = 0
-    for position, sample in enumerate(samples):
-        if not isinstance(sample, tuple | list) or len(sample) != 2:
-            raise DataError(
-                f"Sample {position} of the {part} Dataset must be (image, label). "
-                f"Got {type(sample).__name__} instead."
-            )
-        image, label = sample
-        if not isinstance(image, Tensor):
-            image = torch.from_numpy(np.array(image))
-        image = image[None] if image.ndim == 2 else image
-        if image.ndim != 3 or (images and image.shape != images[0].shape):
-            wanted = tuple(images[0].shape) if images else "(C, H, W)"
-            raise DataError(
-                f"Image {position} of the {part} Dataset has shape {tuple(image.shape)}, not "
-                f"{wanted}. Resize the images in the Dataset's transform."
-            )
-        held_bytes += image.nbytes
-        if held_bytes > MEMORY_BYTES:
-            raise DataError(
-                f"The {part} Dataset does not fit into {MEMORY_BYTES / 2**30:.3g} GiB. "
-                "Use load_data('imagefolder:DIR'), which decodes files when needed."
-            )
-        images.append(image)
-        labels.append(_class_index(label, f"sample {position} of the {part} Dataset"))
-    if not images:
-        raise DataError(f"The {part} Dataset is empty.")
-    return _as_images(torch.stack(images), part), torch.tensor(labels, dtype=torch.int64)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.zoo.splits import ImageShape, Split
+from randprune.zoo.splits import Samples, is_split
 
 IntArray = npt.NDArray[np.int64]
 
@@ -23,17 +24,18 @@ SEARCH_LIMIT = 5_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Training images in three disjoint parts, and the test images behind a counter.
+    """Training samples in three disjoint parts, and the test samples behind a counter.
 
-    Calibration images feed recovery and data-driven criteria, search images rank candidates, fit
-    images train; `full_train` is all three together, for the final fine-tuning. The test set is
-    reachable through `open_test` only, which counts.
+    Samples are labelled images, or have any other structure. Those for calibration feed recovery
+    and data-driven criteria, those for search rank candidates, those to fit train; `full_train` is
+    all three together, for the final fine-tuning. The test set is reachable through `open_test`
+    only, which counts.
 
     Build it with `make_data`, `as_data` or `load_data`.
 
     Attributes:
         name: where the images come from, e.g. "npz:cifar10".
-        class_names: one name a class, in label order.
+        class_names: one name a class, in label order; none where there are no classes.
         full_train: all training images.
         fit_indices, calibration_indices, search_indices: positions in `full_train`, int64. Every
             prefix of each is as class-balanced as it can be.
@@ -43,32 +45,34 @@ class Data:
 
     name: str
     class_names: tuple[str, ...]
-    full_train: Split
+    full_train: Samples
     fit_indices: IntArray
     calibration_indices: IntArray
     search_indices: IntArray
     seed: int
     provenance: Mapping[str, Any]
-    _test: Split = field(repr=False)
+    _test: Samples | None = field(repr=False)
     _openings: list[str] = field(default_factory=list, repr=False)
-    _parts: dict[str, Split] = field(default_factory=dict, repr=False)
+    _parts: dict[str, Samples] = field(default_factory=dict, repr=False)
 
     @property
-    def fit(self) -> Split:
+    def fit(self) -> Samples:
         """The images that train during the search phase: all but calibration and search."""
         return self._part("fit", self.fit_indices)
 
     @property
-    def calibration(self) -> Split:
+    def calibration(self) -> Samples:
         """The images for statistics and data-driven criteria."""
         return self._part("calibration", self.calibration_indices)
 
     @property
-    def search(self) -> Split:
+    def search(self) -> Samples:
         """The held-out training images that rank candidates."""
         return self._part("search", self.search_indices)
 
-    def with_fresh(self, *, calibration: Split | None = None, search: Split | None = None) -> Data:
+    def with_fresh(
+        self, *, calibration: Samples | None = None, search: Samples | None = None
+    ) -> Data:
         """The same data, with images for calibration or search that no training has seen.
 
         Training images have been seen by the network, which is surer of them than of others. Those
@@ -85,13 +89,13 @@ class Data:
             if fresh is None:
                 continue
             ours = (self.image_shape, self.num_classes)
-            if (fresh.image_shape, fresh.num_classes) != ours:
+            if is_split(fresh) and (fresh.image_shape, fresh.num_classes) != ours:
                 raise DataError(
                     f"The {part} data has images {fresh.image_shape} of {fresh.num_classes} "
                     f"classes, {self.name} has {ours[0]} of {ours[1]}. Give images of the same "
                     "kind."
                 )
-            if fresh.fingerprint == self._test.fingerprint:
+            if self._test is not None and fresh.fingerprint == self._test.fingerprint:
                 raise DataError(
                     f"The {part} data are the test images of {self.name}, which nothing may be "
                     "chosen by. Give others."
@@ -109,18 +113,24 @@ class Data:
             _parts=parts,
         )
 
-    def _part(self, name: str, indices: IntArray) -> Split:
+    def _part(self, name: str, indices: IntArray) -> Samples:
         # A part of a split in memory is a copy of its images: made once, when first asked for.
         if name not in self._parts:
             self._parts[name] = self.full_train.subset(indices)
         return self._parts[name]
 
-    def open_test(self, reason: str) -> Split:
-        """The test set, for final numbers alone; each call counts and records its reason."""
+    def open_test(self, reason: str) -> Samples:
+        """The test set, for final numbers alone; each call counts and records its reason.
+
+        Raises:
+            DataError: there is none.
+        """
         if not reason.strip():
             raise InvalidInputError(
                 "The 'reason' parameter of open_test must say why the test set is opened."
             )
+        if self._test is None:
+            raise DataError(f"The data {self.name!r} has no test set.")
         self._openings.append(reason)
         return self._test
 
@@ -136,13 +146,13 @@ class Data:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the network has to tell apart."""
-        return self.full_train.num_classes
+        """How many classes the network has to tell apart; 0 where there are no classes."""
+        return self.full_train.num_classes if is_split(self.full_train) else 0
 
     @property
-    def image_shape(self) -> ImageShape:
-        """(C, H, W)."""
-        return self.full_train.image_shape
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of labelled images; () for samples of another structure."""
+        return self.full_train.image_shape if is_split(self.full_train) else ()
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data, JSON-ready; the test set is hashed, not opened."""
@@ -155,10 +165,10 @@ class Data:
             "fit_images": len(self.fit_indices),
             "calibration_images": len(self.calibration),
             "search_images": len(self.search),
-            "test_images": len(self._test),
+            "test_images": 0 if self._test is None else len(self._test),
             "split_seed": self.seed,
             "train_fingerprint": self.full_train.fingerprint,
-            "test_fingerprint": self._test.fingerprint,
+            "test_fingerprint": "" if self._test is None else self._test.fingerprint,
             "test_opened": self.test_opened,
             "test_reasons": list(self.test_reasons),
             **self.provenance,
@@ -167,8 +177,8 @@ class Data:
 
 def make_data(
     name: str,
-    train: Split,
-    test: Split,
+    train: Samples,
+    test: Samples | None,
     class_names: tuple[str, ...] | None = None,
     *,
     sizes: tuple[int | None, int | None] = (None, None),
@@ -179,8 +189,8 @@ def make_data(
 
     Args:
         name: where the images come from.
-        train: all training images.
-        test: the images for final numbers.
+        train: all training images, or samples of another structure.
+        test: those for final numbers; None: there are none.
         class_names: default: the class indices as text.
         sizes: images for (calibration, search). Default: 10 % of the training images but at most
             2,000, and 20 % but at most 5,000.
@@ -191,6 +201,13 @@ def make_data(
     Raises:
         DataError: train and test differ in shape or number of classes, or the parts do not fit.
     """
+    if not is_split(train):
+        parts = partition(torch.zeros(len(train), dtype=torch.int64), *sizes, seed=seed)
+        fit, calibration, search = parts
+        about = dict(provenance or {})
+        return Data(name, (), train, fit, calibration, search, seed, about, test)
+    if not is_split(test):
+        raise DataError(f"The training images of {name!r} have classes, the test data has not.")
     if train.image_shape != test.image_shape or train.num_classes != test.num_classes:
         raise DataError(
             f"Training and test images of {name!r} differ: shapes {train.image_shape} and "
@@ -245,12 +262,14 @@ def partition(
     return parts[2], parts[0], parts[1]
 
 
-def balanced(split: Split, count: int, seed: int) -> Split:
-    """At most `count` images of a split, as class-balanced as can be."""
+def balanced(split: Samples, count: int, seed: int) -> Samples:
+    """At most `count` samples of a split, as class-balanced as can be."""
     if len(split) <= count:
         return split
     rng = np.random.default_rng([seed, 0xF4E5])
-    order = _interleave(rng.permutation(len(split)).astype(np.int64), split.labels.numpy())
+    order = rng.permutation(len(split)).astype(np.int64)
+    if is_split(split):
+        order = _interleave(order, split.labels.numpy())
     return split.subset(order[:count])
 
 

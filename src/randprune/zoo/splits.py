@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,7 +26,35 @@ _DIGEST_BYTES = 1 << 24
 
 
 @runtime_checkable
-class Split(Protocol):
+class Samples(Protocol):
+    """A fixed, ordered set of samples of any structure.
+
+    `fingerprint`: hash of what the set holds, equal in other processes.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Indices) -> Samples:
+        """The samples at the given positions, in the given order (repeats allowed)."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: torch.Generator | None = None,
+        augment: bool = False,
+        drop_last: bool = False,
+    ) -> Iterator[Any]:
+        """One pass, in batches of the structure that the data has; see `Split.batches`."""
+        ...
+
+
+@runtime_checkable
+class Split(Samples, Protocol):
     """A fixed, ordered set of labelled images.
 
     Attributes:
@@ -75,6 +103,40 @@ class Split(Protocol):
             drop_last: leave out an incomplete last batch.
         """
         ...
+
+
+_SAMPLES = ("fingerprint", "__len__", "subset", "batches")
+_SPLIT = (*_SAMPLES, "num_classes", "image_shape", "labels")
+
+
+def is_samples(obj: Any) -> TypeGuard[Samples]:
+    """Whether an object has what `Samples` have; nothing of it is computed to find out."""
+    return _has(obj, _SAMPLES)
+
+
+def is_split(obj: Any) -> TypeGuard[Split]:
+    """Whether an object has what a `Split` has; nothing of it is computed to find out."""
+    return _has(obj, _SPLIT)
+
+
+def _has(obj: Any, names: tuple[str, ...]) -> bool:
+    # isinstance would evaluate properties, such as the fingerprint, which reads data.
+    held = getattr(obj, "__dict__", {})
+    return all(hasattr(type(obj), name) or name in held for name in names)
+
+
+def labelled(samples: Samples) -> Split:
+    """`samples` itself, if they are labelled images.
+
+    Raises:
+        DataError: they are not.
+    """
+    if is_split(samples):
+        return samples
+    raise DataError(
+        f"Labelled images are needed here, (image, class index) pairs. Got {type(samples).__name__}"
+        " of another structure."
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from randprune.criteria import criteria, score
 from randprune.errors import UnsupportedModelError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained, traced
+from randprune.jobs.quality import accuracy_of
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recovery import images_forward, needs_moments, quick_form
@@ -73,7 +74,7 @@ class PretrainedJob(BenchJob):
         dense = DenseRecord(
             macs=session.macs(),
             params=int(session.space.cost("params").dense),
-            search=session.dense_accuracy(),
+            search=accuracy_of(session.dense_result()),
         )
         return Prepared(dense=dense, weights_hash=weights_hash(session.network), ledger=())
 

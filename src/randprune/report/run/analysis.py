@@ -14,6 +14,7 @@ from randprune.report.names import ROLES, Words, words_of
 from randprune.report.pools import Reference
 from randprune.report.run.records import RunRecord
 from randprune.report.run.timing import Speedup, speedup
+from randprune.report.scale import Scale
 from randprune.store import (
     DENSE,
     PROXY,
@@ -23,7 +24,9 @@ from randprune.store import (
     Accuracy,
     Candidate,
     Latency,
+    MetricInfo,
     NetworkRow,
+    Result,
     Stage,
 )
 
@@ -37,14 +40,14 @@ class StageResult:
 
     Attributes:
         rows: one a seed. tests: those that were tested.
-        share: mean test accuracy over the seeds; None without a test.
+        share: mean test result over the seeds; None without a test.
         interval: of 95 %. Of one network Wilson's, which covers the choice of images; of several
             seeds the t interval, which covers the chance of training.
     """
 
     stage: Stage
     rows: tuple[NetworkRow, ...]
-    tests: tuple[Accuracy, ...]
+    tests: tuple[Result, ...]
     share: float | None
     interval: tuple[float, float] | None
 
@@ -86,11 +89,16 @@ class RunAnalysis:
         """What things are called in the run's setting."""
         return words_of("scratch" if self.record.info.kind == "scratch" else "pretrained")
 
+    @cached_property
+    def scale(self) -> Scale:
+        """How the run's metric is written."""
+        return Scale(self.record.milestone(MetricInfo) or MetricInfo())
+
     # -- networks ------------------------------------------------------------------------------
 
     @cached_property
-    def intervals(self) -> Mapping[Accuracy, tuple[float, float]]:
-        """Wilson's interval of every test accuracy that was measured."""
+    def intervals(self) -> Mapping[Result, tuple[float, float] | None]:
+        """The interval of every test result: Wilson's where right answers are counted."""
         tests = dict.fromkeys(row.test for row in self.record.networks if row.test is not None)
         return {test: test.interval() for test in tests}
 
@@ -132,10 +140,11 @@ class RunAnalysis:
             return StageResult(stage, tuple(rows), tests, None, None)
         interval = self.intervals[tests[0]]
         if len(tests) > 1:
-            resolution = 1 / max(test.images for test in tests)
+            counted = isinstance(tests[0], Accuracy)
+            resolution = 1 / max(test.images for test in tests) if counted else 0.0
             found = mean_interval([test.share for test in tests], resolution=resolution)
             low, high = found.interval or (found.value, found.value)
-            interval = max(0.0, low), min(1.0, high)
+            interval = (max(0.0, low), min(1.0, high)) if self.scale.shares else (low, high)
         share = fmean(test.share for test in tests)
         return StageResult(stage, tuple(rows), tests, share, interval)
 
@@ -207,7 +216,7 @@ class RunAnalysis:
         for method in self.record.methods:
             scored = self.record.scored(method)
             if method != SEARCHED and len(scored) == 1:
-                share = scored[0].scores[SEARCH_TOP1]
+                share = self.scale.value(scored[0].scores[SEARCH_TOP1])
                 found[method] = Reference(self.words.method(method), self.color_of(method), share)
         for row in self.record.networks:
             other = row.role not in (DENSE, SEARCHED) and row.stage == "repaired"

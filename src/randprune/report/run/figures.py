@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from randprune.report.chart import Axis, Bars, Chart, Line, Mark, Points
 from randprune.report.estimates import signed, tau_span
 from randprune.report.format import percent
 from randprune.report.names import METRIC_NAMES
-from randprune.report.pools import SEARCH_AXIS, Reference, at_most, best_of_chart, spread_chart
+from randprune.report.pools import Reference, at_most, best_of_chart, spread_chart
 from randprune.report.run.analysis import RunAnalysis, StageResult
 from randprune.report.table import Table
 from randprune.store import (
@@ -20,9 +22,9 @@ from randprune.store import (
     TRAIN_LOSS,
     TRAIN_TOP1,
     UNIFORM,
-    Accuracy,
     BudgetInfo,
     NetworkRow,
+    Result,
     SpaceInfo,
     Stage,
 )
@@ -54,8 +56,8 @@ def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
                     symbol,
                     size,
                     hollow,
-                    low=[analysis.intervals[test][0] for _, test in rows],
-                    high=[analysis.intervals[test][1] for _, test in rows],
+                    low=_ends(analysis, rows, 0),
+                    high=_ends(analysis, rows, 1),
                     labels=[_network_label(analysis, row) for row, _ in rows],
                     horizontal=True,
                     # One entry a stage: the names of the networks stand beside them.
@@ -71,10 +73,10 @@ def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     )
     return Chart(
         "accuracy-stages",
-        "Test accuracy, step by step",
-        f"Accuracy on the test set {steps}, as far as the run has come. Bars are 95\u00a0% Wilson "
-        "intervals.",
-        Axis("test accuracy", percent=True),
+        f"{analysis.scale.title('test')}, step by step",
+        f"{analysis.scale.title()} on the test set {steps}, as far as the run has come."
+        f"{_bars_are(analysis)}",
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         Axis("", kind="category"),
         tuple(marks),
         data,
@@ -101,8 +103,8 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
                     symbol=_SYMBOLS.get(network.role, "circle"),
                     size=15 if searched else 11,
                     hollow=stage.stage not in ("dense", "finetuned"),
-                    low=[analysis.intervals[test][0] for _, test in rows],
-                    high=[analysis.intervals[test][1] for _, test in rows],
+                    low=_ends(analysis, rows, 0),
+                    high=_ends(analysis, rows, 1),
                     labels=[_network_label(analysis, row) for row, _ in rows],
                     legend=stage is reached[-1],
                 )
@@ -112,21 +114,36 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
     highest = max(float(value) for mark in marks for value in mark.x)
     return Chart(
         "accuracy-macs",
-        "Test accuracy against MACs",
-        "Each network's accuracy on the test set over its multiply-adds"
+        f"{analysis.scale.title('test')} against MACs",
+        f"Each network's {analysis.scale.noun} on the test set over its multiply-adds"
         + ("" if _from_scratch(analysis) else ": hollow before, filled after fine-tuning")
-        + ". Bars are 95\u00a0% Wilson intervals.",
+        + f".{_bars_are(analysis)}",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
-        Axis("test accuracy", percent=True),
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         tuple(marks),
     )
 
 
-def _tested(result: StageResult | None) -> list[tuple[NetworkRow, Accuracy]]:
+def _bars_are(analysis: RunAnalysis) -> str:
+    """What error bars are, where there are any."""
+    known = any(interval is not None for interval in analysis.intervals.values())
+    return " Bars are 95\u00a0% Wilson intervals." if known else ""
+
+
+def _ends(
+    analysis: RunAnalysis, rows: Sequence[tuple[NetworkRow, Result]], end: int
+) -> list[float]:
+    """One end of the bars of a mark; none where there is no interval."""
+    found = [analysis.intervals[test] for _, test in rows]
+    known = [interval[end] for interval in found if interval is not None]
+    return known if len(known) == len(found) else []
+
+
+def _tested(result: StageResult | None) -> list[tuple[NetworkRow, Result]]:
     return [(row, row.test) for row in (result.rows if result else ()) if row.test is not None]
 
 
-def _placed(result: StageResult) -> list[tuple[NetworkRow, Accuracy]]:
+def _placed(result: StageResult) -> list[tuple[NetworkRow, Result]]:
     return [(row, test) for row, test in _tested(result) if row.macs is not None]
 
 
@@ -144,11 +161,14 @@ def spread(analysis: RunAnalysis) -> Chart | None:
     references = list(analysis.references)
     winner = analysis.record.winner
     if winner is not None and SEARCH_TOP1 in winner.scores:
-        references.append(Reference("chosen", SEARCHED, winner.scores[SEARCH_TOP1]))
+        share = analysis.scale.value(winner.scores[SEARCH_TOP1])
+        references.append(Reference("chosen", SEARCHED, share))
     return spread_chart(
-        [c.scores[SEARCH_TOP1] for c in analysis.scored],
+        [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in analysis.scored],
         [f"candidate {c.index}" for c in analysis.scored],
         references,
+        axis=_search_axis(analysis).title,
+        scale=analysis.scale,
     )
 
 
@@ -156,7 +176,12 @@ def best_of(analysis: RunAnalysis) -> Chart | None:
     """Expected best of n candidates with its band, and the best so far in the order drawn."""
     references = [reference for reference in analysis.references if reference.color == UNIFORM]
     shares = [c.scores[SEARCH_TOP1] for c in analysis.scored]
-    return best_of_chart(shares, analysis.curve, references)
+    return best_of_chart(shares, analysis.curve, references, analysis.scale)
+
+
+def _search_axis(analysis: RunAnalysis) -> Axis:
+    """The axis of what candidates have on the search images."""
+    return Axis(f"search {analysis.scale.noun}", percent=analysis.scale.shares)
 
 
 def candidate_costs(analysis: RunAnalysis) -> Chart | None:
@@ -175,7 +200,7 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
             Points(
                 words.method(method),
                 [c.costs[metric] for c in shown],
-                [c.scores[SEARCH_TOP1] for c in shown],
+                [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in shown],
                 color,
                 symbol=_SYMBOLS.get(method, "circle") if method != SEARCHED else "circle",
                 size=7 if method == SEARCHED else 12,
@@ -184,7 +209,7 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
         )
     winner = record.winner
     if winner is not None and metric in winner.costs and SEARCH_TOP1 in winner.scores:
-        x, y = winner.costs[metric], winner.scores[SEARCH_TOP1]
+        x, y = winner.costs[metric], analysis.scale.value(winner.scores[SEARCH_TOP1])
         label = f"chosen, candidate {winner.index}"
         marks.append(Points("chosen", [x], [y], SEARCHED, "star", 15, labels=[label]))
     if sum(len(mark.x) for mark in marks if isinstance(mark, Points)) < 3:
@@ -197,10 +222,10 @@ def candidate_costs(analysis: RunAnalysis) -> Chart | None:
     )
     return Chart(
         "candidates-cost",
-        f"Candidates: accuracy against {named}",
+        f"Candidates: {analysis.scale.noun} against {named}",
         f"Every evaluated candidate.{asked}",
         Axis(f"{named} per image" if metric == "macs" else named, large=True),
-        Axis(SEARCH_AXIS, percent=True),
+        _search_axis(analysis),
         tuple(marks),
     )
 
@@ -221,15 +246,15 @@ def proxy(analysis: RunAnalysis) -> Chart | None:
     return Chart(
         "proxy",
         "Predicted against measured",
-        "The proxy, which needs no forward pass, over the accuracy measured on the search images."
-        + said,
+        f"The proxy, which needs no forward pass, over the {analysis.scale.noun} measured on the "
+        f"search images.{said}",
         Axis("proxy (higher is better)"),
-        Axis(SEARCH_AXIS, percent=True),
+        _search_axis(analysis),
         (
             Points(
                 "candidates",
                 [c.scores[PROXY] for c in shown],
-                [c.scores[SEARCH_TOP1] for c in shown],
+                [analysis.scale.value(c.scores[SEARCH_TOP1]) for c in shown],
                 "candidate",
                 labels=[f"candidate {c.index}" for c in shown],
             ),
@@ -272,7 +297,10 @@ def widths(analysis: RunAnalysis, data: Table | None) -> Chart | None:
 
 def accuracy(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     """Accuracy on the search images (else on the training images) after each epoch."""
-    for key, said in ((SEARCH_TOP1, SEARCH_AXIS), (TRAIN_TOP1, "accuracy on training images")):
+    for key, said in (
+        (SEARCH_TOP1, f"search {analysis.scale.noun}"),
+        (TRAIN_TOP1, "accuracy on training images"),
+    ):
         lines = _epoch_lines(analysis, key)
         if lines:
             return Chart(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from randprune.report.format import number, percent, points, seconds, size, times
+from randprune.report.format import number, percent, seconds, size, times
 from randprune.report.run.analysis import NetworkResult, RunAnalysis, StageResult
 from randprune.report.run.timing import Speedup, quartiles, speedup
+from randprune.report.scale import Scale
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said, share
-from randprune.store import DENSE, Latency, NetworkRow, Stage
+from randprune.store import DENSE, Accuracy, Latency, NetworkRow, Result, Stage
 
 
 def results(analysis: RunAnalysis) -> Table | None:
@@ -28,7 +29,13 @@ def results(analysis: RunAnalysis) -> Table | None:
     columns = [
         Column("network", "Network"),
         *(
-            Column(f"test_{stage}", "Test accuracy", True, hint=words.stage(stage), minor=i > 0)
+            Column(
+                f"test_{stage}",
+                analysis.scale.title("test"),
+                True,
+                hint=words.stage(stage),
+                minor=i > 0,
+            )
             for i, stage in enumerate(stages)
         ),
         Column("macs", "MACs", True, hint="FLOPs = 2 × MACs"),
@@ -57,9 +64,15 @@ def _note(analysis: RunAnalysis) -> str:
     parts = []
     if images:
         parts.append(
-            f"Accuracy on {' or '.join(number(n) for n in images)} test images; the second line is "
-            "the 95\u00a0% Wilson interval, which covers the choice of images, not that of "
-            "training or search, and the third the difference to the dense network."
+            f"{analysis.scale.title()} on {' or '.join(number(n) for n in images)} test images; "
+            + (
+                "the second line is the 95\u00a0% Wilson interval, which covers the choice of "
+                "images, not that of training or search, and the third the difference to the dense "
+                "network."
+                if all(found is not None for found in analysis.intervals.values())
+                else "the second line is the difference to the dense network. "
+                f"{_direction(analysis)}"
+            )
         )
     if any(len(stage.rows) > 1 for n in analysis.networks for stage in n.stages.values()):
         parts.append(
@@ -81,14 +94,27 @@ def _note(analysis: RunAnalysis) -> str:
     return " ".join(parts)
 
 
+def _direction(analysis: RunAnalysis) -> str:
+    better = "Higher" if analysis.scale.metric.higher_is_better else "Lower"
+    return f"{better} is better."
+
+
+def _value(scale: Scale, found: Result | None) -> Cell:
+    if found is None:
+        return EMPTY
+    return share(found.share) if scale.shares else Cell(scale.text(found.share), found.share)
+
+
 def _result_row(network: NetworkResult, stages: list[Stage], analysis: RunAnalysis) -> list[Cell]:
     dense = analysis.dense
     other = None if dense is None or dense is network else dense
     share = None if dense is None or dense.last is None else dense.last.share
-    accuracies = [_accuracy_cell(network.stages.get(stage), share) for stage in stages]
+    accuracies = [
+        _accuracy_cell(analysis.scale, network.stages.get(stage), share) for stage in stages
+    ]
     if network.role == DENSE:
         # The dense network is what it is: its one accuracy stands in every column to compare.
-        cell = _accuracy_cell(network.stages.get("dense"), None)
+        cell = _accuracy_cell(analysis.scale, network.stages.get("dense"), None)
         how = "same training" if analysis.record.info.kind == "scratch" else "as given"
         cell = replace(cell, note=f"{cell.note}\n{how}") if cell.note else cell
         accuracies = [cell] * len(stages)
@@ -119,18 +145,19 @@ def _speedup_cell(found: Speedup) -> Cell:
     return Cell(times(found.median), found.median, f"{found.low:.2f} – {found.high:.2f}{how}")
 
 
-def _accuracy_cell(result: StageResult | None, dense_share: float | None) -> Cell:
+def _accuracy_cell(scale: Scale, result: StageResult | None, dense_share: float | None) -> Cell:
     if result is None:
         return EMPTY
-    if result.share is None or result.interval is None:
+    if result.share is None:
         return Cell("failed", None, result.error) if result.error else EMPTY
-    low, high = result.interval
-    note = f"{100 * low:.2f} – {100 * high:.2f}"
+    note = ""
+    if result.interval is not None:
+        note = " – ".join(map(scale.bare, result.interval))
     if len(result.tests) > 1:
         note = f"{len(result.tests)} seeds, {note}"
     if dense_share is not None:
-        note += f"\n{points(result.share - dense_share, 2)}"
-    return Cell(percent(result.share, 2), result.share, note)
+        note = f"{note}\n{scale.difference(result.share - dense_share, 2)}".lstrip()
+    return Cell(scale.text(result.share, 2), result.share, note)
 
 
 def _setting(latency: Latency) -> str:
@@ -148,12 +175,12 @@ def networks(analysis: RunAnalysis) -> Table:
         Column("role", shown="csv"),
         Column("stage", "Stage"),
         Column("seed", "Seed", True, "csv"),
-        Column("test_top1", "Test accuracy", True),
+        Column("test_top1", analysis.scale.title("test"), True),
         Column("test_low", shown="csv"),
         Column("test_high", shown="csv"),
         Column("test_correct", shown="csv"),
         Column("test_images", "Test images", True),
-        Column("search_top1", "Search accuracy", True),
+        Column("search_top1", analysis.scale.title("search"), True),
         Column("search_images", shown="csv"),
         Column("macs", "MACs", True),
         Column("flops", shown="csv"),
@@ -188,7 +215,7 @@ def networks(analysis: RunAnalysis) -> Table:
 def _network_cells(
     row: NetworkRow, analysis: RunAnalysis, latency: Latency | None, dense: tuple[Latency, ...]
 ) -> tuple[Cell, ...]:
-    low, high = analysis.intervals[row.test] if row.test else (None, None)
+    low, high = (analysis.intervals[row.test] if row.test else None) or (None, None)
     timing = [EMPTY] * 5
     ratio = [EMPTY] * 4
     if latency is not None:
@@ -206,12 +233,12 @@ def _network_cells(
         Cell(row.role),
         Cell(analysis.words.stage(row.stage), row.stage),
         plain(row.seed),
-        share(row.test.share if row.test else None),
+        _value(analysis.scale, row.test),
         plain(low),
         plain(high),
-        plain(row.test.correct if row.test else None),
+        plain(row.test.correct if isinstance(row.test, Accuracy) else None),
         plain(row.test.images if row.test else None),
-        share(row.search.share if row.search else None),
+        _value(analysis.scale, row.search),
         plain(row.search.images if row.search else None),
         amount(row.macs),
         plain(None if row.macs is None else 2 * row.macs),

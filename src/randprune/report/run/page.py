@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from randprune.provenance import portable
 from randprune.report.document import Facts, Folded, Page, Report, Section, Text, Tile, present
 from randprune.report.format import moment, number, often, percent, seconds, si, size, speed, tiny
@@ -110,10 +112,10 @@ def _headline(analysis: RunAnalysis) -> str:
             parts.append(f"{percent(chosen.macs / dense.macs)} of the MACs")
         if chosen.speedup is not None and chosen.speedup.clear:
             parts.append(speed(chosen.speedup.median))
-        accuracy = f"{percent(last.share)} test accuracy"
+        accuracy = f"{analysis.scale.text(last.share)} test {analysis.scale.noun}"
         accuracy += "" if last.stage == "finetuned" else " without any training"
         if dense is not None and dense.last is not None and dense.last.share is not None:
-            accuracy += f" (dense {percent(dense.last.share)})"
+            accuracy += f" (dense {analysis.scale.text(dense.last.share)})"
         return f"{record.title}: {', '.join([*parts, accuracy])}"
     if analysis.scored:
         best = max(c.scores[SEARCH_TOP1] for c in analysis.scored)
@@ -121,7 +123,7 @@ def _headline(analysis: RunAnalysis) -> str:
         planned = f" of {number(search.planned)}" if search else ""
         return (
             f"{record.title}: {number(len(analysis.scored))}{planned} candidates evaluated, "
-            f"the best so far {percent(best)} on the search images"
+            f"the best so far {analysis.scale.of_score(best)} on the search images"
         )
     return f"{record.title}: nothing evaluated yet"
 
@@ -137,6 +139,7 @@ def _summary(analysis: RunAnalysis, headline: str) -> dict[str, object]:
         "run": record.info.id,
         "candidates": len(record.candidates),
         "speedup": None if faster is None else faster.median,
+        "metric": asdict(analysis.scale.metric),
         "networks": [
             {
                 "label": n.label,
@@ -162,12 +165,12 @@ def _tiles(analysis: RunAnalysis) -> tuple[Tile, ...]:
     record, chosen, dense = analysis.record, analysis.chosen, analysis.dense
     found: list[Tile] = []
     last = chosen.last if chosen else None
-    if chosen is not None and last is not None and last.share is not None and last.interval:
-        spread = f"{percent(last.interval[0])} – {percent(last.interval[1])}"
-        if len(last.tests) > 1:
-            spread = f"{len(last.tests)} seeds, {spread}"
-        stage = analysis.words.stage(last.stage)
-        found.append(Tile("Test accuracy", percent(last.share, 2), f"{spread}, {stage}"))
+    if chosen is not None and last is not None and last.share is not None:
+        scale, stage = analysis.scale, analysis.words.stage(last.stage)
+        seeds = f"{len(last.tests)} seeds" if len(last.tests) > 1 else ""
+        spread = " – ".join(map(scale.text, last.interval)) if last.interval else ""
+        about = ", ".join(filter(None, (seeds, spread, stage)))
+        found.append(Tile(scale.title("test"), scale.text(last.share, 2), about))
         for name, kept, whole in (
             ("MACs kept", chosen.macs, dense.macs if dense else None),
             ("Parameters kept", chosen.params, dense.params if dense else None),

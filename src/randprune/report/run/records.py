@@ -20,6 +20,7 @@ from randprune.store import (
     CostEntry,
     CurvePoint,
     EpochRow,
+    MetricInfo,
     Milestone,
     ModelInfo,
     NetworkRow,
@@ -41,6 +42,7 @@ from randprune.store import (
 M = TypeVar("M", bound=Milestone)
 
 _TYPED = (
+    MetricInfo,
     ModelInfo,
     SpaceInfo,
     BudgetInfo,

@@ -8,6 +8,7 @@ from randprune.report.format import number, percent, seconds
 from randprune.report.names import METRIC_NAMES
 from randprune.report.run.analysis import RunAnalysis
 from randprune.report.run.records import RunRecord
+from randprune.report.scale import Scale
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said
 from randprune.store import FINALIST_TOP1, PROXY, SEARCH_TOP1, SEARCHED, SpaceInfo
 
@@ -23,7 +24,7 @@ def candidates(analysis: RunAnalysis) -> Table:
     columns = (
         Column("method", "Method"),
         Column("index", "Candidate", True),
-        *(Column(f"score_{key}", _score_title(key), True) for key in scores),
+        *(Column(f"score_{key}", _score_title(analysis.scale, key), True) for key in scores),
         *(Column(f"cost_{key}", METRIC_NAMES.get(key, key), True) for key in costs),
         Column("seconds", "Time", True, shown="page"),
         *(Column(f"seconds_{key}", shown="csv") for key in phases),
@@ -46,7 +47,7 @@ def candidates(analysis: RunAnalysis) -> Table:
                 tone="candidate" if c.method == SEARCHED else analysis.color_of(c.method),
             ),
             Cell(str(c.index), c.index, "chosen" if c is chosen else ""),
-            *(_score_cell(key, c.scores.get(key)) for key in scores),
+            *(_score_cell(analysis.scale, key, c.scores.get(key)) for key in scores),
             *(amount(c.costs.get(key)) for key in costs),
             Cell(seconds(spent), spent) if (spent := sum(c.seconds.values())) else EMPTY,
             *(plain(c.seconds.get(key)) for key in phases),
@@ -78,18 +79,21 @@ def _keys(record: RunRecord, attribute: str, first: tuple[str, ...]) -> list[str
     return sorted(found, key=lambda key: (first.index(key) if key in first else len(first), key))
 
 
-def _score_title(key: str) -> str:
+def _score_title(scale: Scale, key: str) -> str:
     known = {
-        SEARCH_TOP1: "Search accuracy",
-        FINALIST_TOP1: "Search accuracy as finalist",
+        SEARCH_TOP1: scale.title("search"),
+        FINALIST_TOP1: f"{scale.title('search')} as finalist",
         PROXY: "Proxy",
     }
     return known.get(key, key)
 
 
-def _score_cell(key: str, value: float | None) -> Cell:
+def _score_cell(scale: Scale, key: str, value: float | None) -> Cell:
     if value is None:
         return EMPTY
+    if key in (SEARCH_TOP1, FINALIST_TOP1):
+        found = scale.value(value)
+        return Cell(scale.text(found, 2), found)
     is_share = "top1" in key or "top5" in key
     return Cell(percent(value, 2) if is_share else f"{value:.4g}".replace("-", "−"), value)
 

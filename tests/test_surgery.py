@@ -222,7 +222,7 @@ class TestVerifyFails:
     def test_one_channel_too_many(self, net, space, selection):
         kept = (np.array([0, 2, 3, 6, 7]), selection[INNER])
         small = rp.cut(net, space, Selection(kept))
-        self.fails(net, small, space, selection, "has shape .* the selection asks")
+        self.fails(net, small, space, selection, "has shape .* the selection needs")
 
     @pytest.mark.parametrize(
         "name",

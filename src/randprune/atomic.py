@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -43,8 +44,15 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
         InvalidInputError: `path` can name no file.
     """
     path = checked_path(path, "path")
+    if not path.name:
+        raise InvalidInputError(
+            f"The 'path' parameter must name a file. Got {str(path)!r} instead."
+        )
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        # Renaming would put a file in the place of a device: as root even of /dev/null.
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "it is there and no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         # os.open, not tempfile: the file gets the permissions that the user's umask gives.
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -36,7 +36,7 @@ def memory_errors(*keys: str) -> Iterator[None]:
         if not is_about_memory(error):
             raise
         named = f" ({', '.join(keys)})" if keys else ""
-        example = f", as in --set {keys[0]}=8" if keys else ""
+        example = f", as in --set {keys[0]}=8, which calibration follows" if keys else ""
         reason = (str(error).splitlines() or [""])[0][:200].strip().rstrip(".")
         raise MemoryLimitError(
             f"There is not enough memory: {reason or type(error).__name__}. Use smaller "

@@ -233,7 +233,10 @@ class Space:
 
     def check_widths(self, widths: npt.ArrayLike) -> IntArray:
         """`widths` as int64 (G,), or an error that names the first group that does not fit."""
-        array = np.asarray(widths)
+        try:
+            array = np.asarray(widths)
+        except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors elsewhere
+            array = np.array(None)
         if array.shape != (len(self.groups),) or not np.issubdtype(array.dtype, np.integer):
             raise InvalidInputError(
                 f"A configuration of this space must be {len(self.groups)} integers. "
@@ -254,6 +257,12 @@ class Space:
                 "The 'selection' parameter must be a Selection, as `select` returns it. "
                 f"Got {type(selection).__name__} instead."
             )
+        sound = isinstance(selection.kept, tuple | list) and all(map(_is_positions, selection.kept))
+        if not sound:
+            raise InvalidInputError(
+                "The kept channels of a Selection must be one array of integers (n,) for each "
+                f"group. Got {selection.kept!r:.100} instead."
+            )
         if len(selection) != len(self.groups):
             raise InvalidInputError(
                 f"The selection has {len(selection)} groups, the space {len(self.groups)}."
@@ -265,7 +274,7 @@ class Space:
             )
         for group, kept in zip(self.groups, selection, strict=True):
             inside = kept.size > 0 and kept[0] >= 0 and kept[-1] < group.width
-            if not inside or np.any(np.diff(kept) <= 0):
+            if not inside or np.any(kept[1:] <= kept[:-1]):
                 raise InvalidInputError(
                     f"Group {group.name!r}: kept channels must be sorted, distinct and within "
                     f"0..{group.width - 1}, at least one. Got {kept.tolist()[:8]}..."
@@ -334,6 +343,10 @@ class Space:
                 "the file was altered. Write it again from the network."
             )
         return space
+
+
+def _is_positions(kept: Any) -> bool:
+    return isinstance(kept, np.ndarray) and kept.ndim == 1 and kept.dtype.kind in "iu"
 
 
 def _slot_to_json(slot: Slot) -> dict[str, Any]:

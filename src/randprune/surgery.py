@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from randprune.cost import FloatArray
 from randprune.errors import InvalidInputError, VerificationError
-from randprune.graph.entrance import plain_module
+from randprune.graph.entrance import check_space, plain_module
 from randprune.graph.oracle import (
     all_zero,
     mask_consumers,
@@ -47,15 +49,22 @@ def select(
         >>> select(space, [[0.1, 0.9, 0.2, 0.8]], [2]).kept
         (array([1, 3]),)
     """
+    if not isinstance(space, Space):
+        raise InvalidInputError(
+            "The 'space' parameter of select must be a Space, as `trace` returns it. "
+            f"Got {type(space).__name__} instead."
+        )
     widths = space.check_widths(widths)
-    if len(scores) != len(space.groups):
+    count = len(scores) if isinstance(scores, Sized) and not isinstance(scores, str | dict) else -1
+    if count != len(space.groups):
         raise InvalidInputError(
             f"The 'scores' parameter of select must have one entry for each of the "
-            f"{len(space.groups)} groups. Got {len(scores)} instead."
+            f"{len(space.groups)} groups. Got {type(scores).__name__ if count < 0 else count} "
+            "instead."
         )
     kept = []
     for group, score, width in zip(space.groups, scores, widths.tolist(), strict=True):
-        values = torch.as_tensor(score).detach().double().cpu().numpy()
+        values = _numbers(score, group.name)
         if values.shape != (group.width,) or not np.isfinite(values).all():
             raise InvalidInputError(
                 f"The scores of group {group.name!r} must be {group.width} finite numbers. "
@@ -64,6 +73,20 @@ def select(
         order = np.argsort(-values, kind="stable")
         kept.append(np.sort(order[:width]).astype(np.int64))
     return Selection(tuple(kept), space.fingerprint)
+
+
+def _numbers(score: Any, group: str) -> FloatArray:
+    """One group's scores as float64."""
+    try:
+        values = torch.as_tensor(score).detach()
+        if values.is_complex():
+            raise TypeError("complex numbers have no order")
+        return values.double().cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"The scores of group {group!r} must be numbers, a (width,) array. "
+            f"Got {type(score).__name__}: {str(error).splitlines()[0]}."
+        ) from error
 
 
 def cut(
@@ -96,6 +119,7 @@ def cut(
         torch.Size([4, 3, 3, 3])
     """
     model = plain_module(model, "cut")
+    check_space(model, space, "cut")
     space.check_selection(selection)
     step = CutStep(space, selection, space.as_graph if as_graph is None else as_graph)
     if step.as_graph:
@@ -126,6 +150,7 @@ def verify(
 
     Raises:
         VerificationError: a tensor or an output differs, or all outputs are zero.
+        InvalidInputError: network, space and selection do not belong together.
 
     Examples:
         >>> from torch import nn
@@ -138,7 +163,13 @@ def verify(
         >>> verify(net, small, space, selection, example) < 1e-4
         True
     """
-    model, small = plain_module(model, "verify"), plain_module(small, "verify")
+    model, small = plain_module(model, "verify"), plain_module(small, "verify", "small")
+    check_space(model, space, "verify")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
+        raise InvalidInputError(
+            "The 'tolerance' parameter of verify must be a number of at least 0. "
+            f"Got {tolerance!r} instead."
+        )
     space.check_selection(selection)
     inputs = as_inputs(example_inputs)
     if space.as_graph or isinstance(small, torch.fx.GraphModule):
@@ -189,6 +220,8 @@ def _check_tensors(model: nn.Module, small: nn.Module, space: Space, selection: 
             raise VerificationError(
                 f"{name} has shape {tuple(got.shape)}, the selection needs {tuple(wanted.shape)}."
             )
+        if got.is_meta:
+            raise VerificationError(f"{name} of the cut network has no values (meta device).")
         if not torch.equal(wanted.detach(), got.detach().to(wanted.device)):
             raise VerificationError(
                 f"{name} does not hold the selected channels of the dense network: a wrong channel "
@@ -214,7 +247,7 @@ def _outputs(
         pass  # a forward that holds float32 tensors of its own
     try:
         return run(torch.float32)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise VerificationError(
             f"The cut network does not run: {str(error).splitlines()[0]}. Its space misses a place "
             "where the channels lie; trace the network again with this version."

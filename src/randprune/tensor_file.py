@@ -19,22 +19,40 @@ from torch import Tensor
 from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 
-_KEY = "sha256"
+_KEY, _HEAD = "sha256", "head"
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    head: Mapping[str, Any] | None = None,
+) -> dict[str, Tensor]:
     """Write the tensors whole or not at all; returns them as `read_tensors` gives them back.
+
+    Args:
+        head: a JSON-ready document that is kept with them, under the same checksum.
 
     Raises:
         StorageError: the file cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_file(path, safetensors.torch.save(stored, {_KEY: digest(stored)}))
+    text = {} if head is None else {_HEAD: json.dumps(head)}
+    found = digest(stored, text.get(_HEAD, "").encode())
+    write_file(path, safetensors.torch.save(stored, {**text, _KEY: found}))
     return stored
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors that `write_tensors` wrote, on the CPU.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or has no checksum.
+    """
+    return read_with_head(path)[1]
+
+
+def read_with_head(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The document that `write_tensors` kept with the tensors, {} without one, and the tensors.
 
     Raises:
         ArtifactError: the file is missing or damaged, or has no checksum.
@@ -45,12 +63,13 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         metadata = metadata_of(content)
     except Exception as error:  # safetensors and torch raise many kinds for damaged files
         raise ArtifactError(f"The file {path} cannot be read: {error}. Make it again.") from error
-    if metadata.get(_KEY) != digest(tensors):
+    head = metadata.get(_HEAD, "")
+    if metadata.get(_KEY) != digest(tensors, head.encode()):
         raise ArtifactError(
             f"The file {path} does not match its checksum: it was altered or damaged. "
             "Make it again."
         )
-    return tensors
+    return json.loads(head) if head else {}, tensors
 
 
 def metadata_of(content: bytes) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def test_a_selection_is_a_selection(selection: Any) -> None:
     [
         ({"budget": "half"}, "'budget' parameter must be the share of the MACs"),
         ({"budget": None}, "'budget' parameter must be the share of the MACs"),
-        ({"budget": [[0.5]]}, "'budget' parameter must be the share of the MACs"),
+        ({"budget": ["half"]}, "'budget' parameter must be the share of the MACs"),
         ({"budget": True}, "'budget' parameter must be the share of the MACs"),
         ({"budget": np.array([0.5, 0.5])}, "ratios must be given once each"),
+        ({"budget": []}, "'budget' parameter must be one budget or several"),
+        ({"budget": [[0.5]]}, "'budget' parameter must be the share of the MACs"),
         ({"criterion": 3}, "'criterion' parameter must be the name of a criterion"),
         ({"criterion": []}, "'criterion' parameter must be the name of a criterion"),
         ({"criterion": int}, "'criterion' parameter must be a criterion, not its class"),

@@ -69,7 +69,9 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_a_job_says_which_batch_to_make_smaller_and_then_goes_on() -> None:
     settings = {**QUICK, "search": {"batch_size": 64}}
-    with pytest.raises(MemoryLimitError, match=r"primitive.*as in --set search\.batch_size=8"):
+    with pytest.raises(
+        MemoryLimitError, match=r"primitive.*as in --set search\.batch_size=8, which cal"
+    ):
         rp.prune(Limited(), images(), candidates=1, recovery="none", settings=settings)
     settings = {**QUICK, "search": {"batch_size": 8}}
     result = rp.prune(Limited(), images(), candidates=1, recovery="none", settings=settings)

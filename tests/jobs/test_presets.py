@@ -48,7 +48,10 @@ def test_the_paper_is_random_widths_and_l1() -> None:
 @pytest.mark.parametrize(
     ("preset", "message"),
     [
-        ("papre", r"There is no preset 'papre'. Did you mean 'paper'\? There are: default, paper"),
+        (
+            "papre",
+            r"no preset 'papre'. Did you mean 'paper'\? There are: default, paper, thorough",
+        ),
         (3, "'preset' in the recipe must be a string. Got 3"),
         (["paper"], "'preset' in the recipe must be a string"),
     ],

@@ -53,9 +53,9 @@ def test_a_strategy_that_learns_is_told_of_each_generation_but_not_of_failures()
     found = search(strategy, space, BUDGET, 25, rng, lambda rows: [next(values) for _ in rows])
     assert strategy.asked == []
     (learnt,) = seen
-    assert learnt.asked == [3] * 8 + [1]
-    assert learnt.told[0] == (2, [1.0, 3.0])
-    assert [count for count, _ in learnt.told[1:]] == [3] * 7 + [1]
+    assert learnt.asked == [2] * 12 + [1]
+    assert learnt.told[0] == (1, [1.0])
+    assert [count for count, _ in learnt.told[1:]] == [2] * 11 + [1]
     assert found.widths.shape == (25, len(space))
     assert found.best == 24
 

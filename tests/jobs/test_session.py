@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from pruning_jobs import digits, trained
 
@@ -23,6 +26,8 @@ from randprune.jobs.session import Session
 from randprune.recipe import PruneRecipe
 from randprune.search import RandomSearch
 from randprune.store import SEARCHED, Candidate
+from randprune.surgery import cut
+from randprune.tensor_file import read_with_head
 
 PACKAGE = Path(randprune.__file__).parent
 
@@ -138,3 +143,49 @@ def test_equal_widths_are_made_once_and_what_is_recorded_is_not_made_again(tmp_p
         assert again.found == made.found
         with pytest.raises(randprune.StorageError, match="Candidate 0 of 'searched' in the rec"):
             evaluations(session).values(rows[::-1])
+
+
+def test_moments_of_an_earlier_version_are_collected_again(tmp_path: Path) -> None:
+    """Their layers had another layout, and their files no checksum."""
+    moments = opened(tmp_path).moments()
+    file = next(tmp_path.glob("moments.safetensors"))
+    head, tensors = sound = read_with_head(file)
+    head = copy.deepcopy(head)
+    for layer in head["layers"]:
+        layer.update(layer.pop("geometry"))
+    file.write_bytes(safetensors.torch.save(tensors, {"moments": json.dumps(head)}))
+    session = opened(tmp_path)
+    again = session.moments()
+    assert isinstance(session.ledger, Gathered)
+    assert [entry.key for entry in session.ledger.costs] == ["moments"]
+    found = read_with_head(file)
+    assert found[0] == sound[0]
+    assert found[1].keys() == sound[1].keys()
+    for name, site in moments.sites.items():
+        assert torch.equal(again.sites[name].covariance, site.covariance)
+
+
+@pytest.mark.parametrize(("asked", "most"), [(8, 8), (None, 128), (500, 128)])
+def test_calibration_takes_no_larger_batches_than_candidates(
+    asked: int | None, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, seen = opened(tmp_path, batch_size=asked), list[int]()
+    plain = type(session.calibration).batches
+
+    def noticed(split: Any, size: int, **options: Any) -> Any:
+        for batch in plain(split, size, **options):
+            seen.append(len(batch[0]))
+            yield batch
+
+    monkeypatch.setattr(type(session.calibration), "batches", noticed)
+    made = [
+        lambda: session.moments(),
+        lambda: session.scores(criteria.create("taylor")),
+        lambda: session.repaired(
+            cut(session.network, session.space, session.space.dense), session.space.dense, "bn"
+        ),
+    ]
+    for make in made:
+        seen.clear()
+        make()
+        assert max(seen) == min(most, len(session.calibration))

@@ -89,3 +89,28 @@ def test_channel_rows_are_pixels_of_the_input() -> None:
     assert rows.shape == (2, 18, 2)
     expected = x.permute(0, 2, 3, 1).reshape(18, 2, 2).transpose(0, 1)
     assert torch.equal(rows, expected)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "output_padding", "dilation"),
+    [(2, 2, 0, 0, 1), (3, 2, 1, 1, 1), (4, 2, 1, 0, 1), (3, 1, 2, 0, 2), (3, 3, 1, 2, 2)],
+)
+def test_rows_of_a_transposed_convolution_times_weights_are_its_outputs(
+    axes: int, kernel: int, stride: int, padding: int, output_padding: int, dilation: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, *(6, 5, 4)[:axes], generator=generator)
+    weight = torch.randn(4, 5, *(kernel,) * axes, generator=generator)
+    run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
+    expected = run(
+        x, weight, None, stride, padding, output_padding, groups=1, dilation=dilation
+    )  # fmt: skip
+    each = [(n,) * axes for n in (kernel, stride, dilation, output_padding)]
+    lie = Geometry(1, each[0], each[1], (padding,) * 2 * axes, each[2], True, each[3])
+    layer = Layer("w", "", None, "w", lie)
+    assert lie.output_size(x.shape[2:]) == tuple(expected.shape[2:])
+    positions = sample_positions(layer, x, 40, generator)
+    rows = input_rows(layer, x, positions)
+    got = rows[0] @ layer.upright(weight).flatten(1).T
+    torch.testing.assert_close(got, output_rows(layer, expected, positions))

@@ -22,7 +22,9 @@ def test_names_are_chains_of_steps() -> None:
     assert parse("none") == parse("") == ()
     assert [step.name for step in parse("least_squares+bn")] == ["least_squares", "bn"]
     assert [step.name for step in parse("sequential + bn")] == ["sequential", "bn"]
-    assert recoveries.names() == ("bn", "bn_closed_form", "least_squares", "sequential")
+    assert recoveries.names() == (
+        "bn", "bn_closed_form", "least_squares", "sequential", "sequential_draft",
+    )  # fmt: skip
     for step in parse("+".join(recoveries.names())):
         assert isinstance(step, Recovery)
         assert step.needs <= {"moments", "data"}

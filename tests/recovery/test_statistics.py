@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from repairable import Bare, Chain, Concat, Grouped, build, images, traced
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from randprune.errors import ArtifactError, DataError
 from randprune.recovery.collect import collect_moments
 from randprune.recovery.statistics import Moments
+from randprune.tensor_file import read_with_head, write_tensors
 
 EVERYWHERE = 10_000
 
@@ -140,6 +144,51 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         Moments.load(path)
     with pytest.raises(ArtifactError, match="no second moments"):
         Moments.load(tmp_path / "missing.safetensors")
+
+
+def flat_geometry(head: dict[str, Any]) -> None:
+    """The first layout of these files: a layer's geometry beside its other fields."""
+    for layer in head["layers"]:
+        layer.update(layer.pop("geometry"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flat_geometry,
+        lambda head: head.pop("shapes"),
+        lambda head: head.pop("images"),
+        lambda head: head.pop("fingerprint"),
+        lambda head: head.update(shapes=[1]),
+        lambda head: head.update(layers={"conv": 1}),
+        lambda head: head.update(sites={name: [1] for name in head["sites"]}),
+        lambda head: head.update(sites=3),
+    ],
+)
+def test_files_of_another_layout_are_refused(tmp_path: Path, change: Any) -> None:
+    network = build(Chain)
+    path = tmp_path / "moments.safetensors"
+    collect_moments(network, traced(network), [images(4)]).save(path)
+    head, tensors = read_with_head(path)
+    change(head)
+    write_tensors(path, tensors, head)
+    with pytest.raises(ArtifactError, match=r"no second moments that can be read.*again"):
+        Moments.load(path)
+
+
+def test_files_without_a_checksum_or_with_another_bit_are_refused(tmp_path: Path) -> None:
+    network = build(Chain)
+    path = tmp_path / "moments.safetensors"
+    collect_moments(network, traced(network), [images(4)]).save(path)
+    head, tensors = read_with_head(path)
+    content = path.read_bytes()
+    for place in (len(content) - 1, content.index(b"images")):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ArtifactError, match="no second moments"):
+            Moments.load(path)
+    path.write_bytes(safetensors.torch.save(tensors, {"moments": json.dumps(head)}))
+    with pytest.raises(ArtifactError, match=r"no second moments.*checksum"):
+        Moments.load(path)
 
 
 def test_bad_data_is_refused() -> None:

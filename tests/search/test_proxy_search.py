@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
-import randprune.search.lagrangian as lagrangian_module
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import LagrangianSearch, ProxySearch, RandomSearch, Strategy, proxy_errors
+from randprune.search import (
+    LagrangianSearch,
+    ProxySearch,
+    RandomSearch,
+    Strategy,
+    lagrangian as lagrangian_module,
+    proxy as proxy_module,
+    proxy_errors,
+)
 from randprune.search.feasible import WidthGrid
 
 
@@ -50,7 +57,7 @@ def test_best_of_many_draws():
 
 
 def test_ranking_goes_through_all_batches(monkeypatch):
-    monkeypatch.setattr("randprune.search.proxy._BATCH", 64)
+    monkeypatch.setattr(proxy_module, "_BATCH", 64)
     space, budget = chain(16, 16), Budget("macs", 0.5, 0.02)
     tables = falling_tables(space, np.random.default_rng(0))
     best = ProxySearch(tables, draws=3000).ask(space, budget, 3, np.random.default_rng(0))

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spaces
 
-import randprune.search.random as random_module
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import RandomSearch, Strategy, reachable
+from randprune.search import RandomSearch, Strategy, random as random_module, reachable
 from randprune.search.feasible import WidthGrid
 
 

@@ -14,6 +14,7 @@ from randprune.search import (
     LagrangianSearch,
     ProxySearch,
     RandomSearch,
+    SpdySearch,
     Strategy,
     UniformSearch,
 )
@@ -32,6 +33,7 @@ MAKERS: dict[str, Callable[[Space], Strategy]] = {
     "uniform": lambda space: UniformSearch(),
     "evolution": lambda space: EvolutionSearch(),
     "lagrangian": lambda space: LagrangianSearch(tables(space)),
+    "spdy": lambda space: SpdySearch(tables(space)),
     "proxy": lambda space: ProxySearch(tables(space), draws=200),
 }
 

@@ -24,8 +24,9 @@ from randprune.artifact.file import pack, unpack
 from randprune.artifact.header import ArtifactHeader
 from randprune.artifact.proof import Check, Difference, check
 from randprune.artifact.rebuild import ModelSource, rebuild
-from randprune.atomic import write_file
-from randprune.errors import ArtifactError
+from randprune.atomic import checked_path, write_file
+from randprune.errors import ArtifactError, InvalidInputError
+from randprune.graph.entrance import plain_module
 from randprune.graph.program import in_mode
 from randprune.lineage import Shapes, named_tensors, plan_of, tensor_shapes
 
@@ -64,7 +65,7 @@ def save(
         ArtifactError: the network was rebuilt since the cut, or holds what safetensors cannot.
         StorageError: the file cannot be written; nothing half-written is left.
     """
-    network = _unwrap(network)
+    network, path = plain_module(network, "save", "network"), checked_path(path, "path")
     tensors, aliases = _distinct_tensors(network)
     plan = plan_of(network)
     if plan is None:
@@ -107,26 +108,24 @@ def load(
         ArtifactError: the file is missing, corrupt, or not randprune's; or it belongs to another
             architecture, and then the first tensor that differs is named.
     """
-    file = Path(path)
+    file = _file(path)
     header, tensors = unpack(file)
     return in_mode(rebuild(header, tensors, model, file).to(device))
 
 
 def read_header(path: str | os.PathLike[str]) -> ArtifactHeader:
     """What the file says about its network; checks the whole file like `load`."""
-    return unpack(Path(path))[0]
+    return unpack(_file(path))[0]
 
 
-def _unwrap(network: nn.Module) -> nn.Module:
-    """The network inside torch.compile's and data-parallel training's wrappers."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        if isinstance(network, parallel):
-            network = network.module
-        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
-            network = inner
-        else:
-            return network
+def _file(path: object) -> Path:
+    """The path of a file to read."""
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError(
+            "The 'path' parameter of load must be a file name: a text or a pathlib.Path. "
+            f"Got {path!r} instead."
+        )
+    return Path(path)
 
 
 def _distinct_tensors(network: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

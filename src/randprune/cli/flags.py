@@ -114,7 +114,12 @@ PRUNE = (
          "Also cut groups whose size is a constant in the forward pass. The pruned network is then "
          "a torch.fx graph.", "as module", NETWORK),
     Flag("data.spec", ("--data",), str, "SOURCE",
-         "The images: digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.", "", IMAGES),
+         "The data: digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR; for other tasks "
+         "segmentation:DIR, csv:FILE or package.module:callable.", "", IMAGES),
+    Flag("task.name", ("--task",), str, "TASK",
+         "What the network is for: classification, multi_label, regression, segmentation, or "
+         "outputs, which matches the outputs of the given network and needs no labels.",
+         "classification of labelled images, outputs for other data", IMAGES),
     Flag("data.options.size", ("--image-size",), int, "N",
          "Height and width to which images are resized (imagefolder, digits).",
          "the images' own size if all are equally small, else 224", IMAGES),
@@ -150,7 +155,7 @@ PRUNE = (
     Flag("budget.tolerance", ("--tolerance",), float, "SHARE",
          "How far the cost may be from the budget.", "0.005", SEARCH),
     Flag("preset", ("--preset",), str, "NAME",
-         "Named settings to start from: default or paper. randprune presets shows them.",
+         "Named settings to start from: default, thorough or paper. randprune presets shows them.",
          "default", SEARCH),
     Flag("criterion", ("--criterion",), str, "NAME",
          "The criterion that ranks the channels of a group: reconstruction, l1, l2, random, ...",

@@ -193,16 +193,20 @@ def _speed(network: nn.Module, space: Space, data: Data) -> float:
     """Multiply-adds a second of the dense network on a few images."""
     import torch
 
+    from randprune.graph.call import network_inputs
     from randprune.graph.program import evaluation_mode
+    from randprune.graph.trees import count_of
 
-    batch = next(data.calibration.batches(min(_TIMED, len(data.calibration))))[0]
+    inputs = network_inputs(
+        network, next(data.calibration.batches(min(_TIMED, len(data.calibration))))
+    )
     took = []
     with torch.no_grad(), evaluation_mode(network):
         for _ in range(3):
             start = time.perf_counter()
-            network(batch)
+            network(*inputs)
             took.append(time.perf_counter() - start)
-    return space.cost("macs").dense * len(batch) / min(took)
+    return space.cost("macs").dense * count_of(inputs) / min(took)
 
 
 def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
@@ -214,11 +218,9 @@ def network_and_images(recipe: JobRecipes) -> tuple[nn.Module, Data]:
 
 def traced(recipe: JobRecipes, network: nn.Module, data: Data) -> Space:
     """The channel groups of a recipe's network."""
-    import torch
+    from randprune.jobs.opening import example_of, traced as traced_network
 
-    from randprune.jobs.opening import traced as traced_network
-
-    return traced_network(recipe.model, network, torch.zeros(1, *data.image_shape))
+    return traced_network(recipe.model, network, example_of(data, network))
 
 
 def sizes(space: Space) -> dict[str, int]:
@@ -233,6 +235,8 @@ def sizes(space: Space) -> dict[str, int]:
 
 def preprocessing_line(data: Data) -> Line:
     """What is done to each image before the network sees it."""
+    if not data.image_shape:
+        return ("preprocessing", "as the data source gives its samples")
     channels, height, width = data.image_shape
     split = data.full_train
     size = f"{channels} x {height} x {width}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
-from randprune.errors import DataError, InvalidInputError
-from randprune.graph.entrance import plain_module
+from randprune.errors import DataError, InvalidInputError, RandpruneError
+from randprune.graph.entrance import check_space, plain_module
+from randprune.memory import is_about_memory
 from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Space
 
@@ -57,6 +60,7 @@ def score(
         [torch.Size([4])]
     """
     model = plain_module(model, "score")
+    check_space(model, space, "score")
     chosen = criteria.named_or_given(criterion, Criterion, "criterion")
     return _scores(model, space, [chosen], data, seed, batch_size, shared)[0]
 
@@ -79,6 +83,7 @@ def score_all(
         InvalidInputError: two criteria of one name, too.
     """
     model = plain_module(model, "score_all")
+    check_space(model, space, "score_all")
     objects = [criteria.named_or_given(c, Criterion, "chosen") for c in chosen]
     names = [c.name for c in objects]
     if len(set(names)) < len(names):
@@ -104,20 +109,45 @@ def _scores(
                 f"The criterion {criterion.name!r} needs {', '.join(sorted(criterion.needs))}: "
                 "give `data`, e.g. a calibration split or a list of (images, labels) batches."
             )
+    for name, number, least in (("seed", seed, -(2**63)), ("batch_size", batch_size, 1)):
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not whole or not least <= number < 2**63:
+            raise InvalidInputError(
+                f"The {name!r} parameter of score must be a whole number"
+                f"{' of at least 1' if least == 1 else ' of 64 bits'}. Got {number!r} instead."
+            )
     shared = statistics_of(model, space, shared)
     batches, images = _batches(data, batch_size, shared.device)
     contexts = [
         ScoringContext(shared, batches, torch.Generator().manual_seed(seed), images) for _ in chosen
     ]
-    for criterion, context in zip(chosen, contexts, strict=True):
-        prepare = getattr(criterion, "prepare", None)
-        if prepare is not None:
-            prepare(context)
     found = []
-    for criterion, context in zip(chosen, contexts, strict=True):
-        found.append(criterion.scores(context))
-        _check(criterion.name, space, found[-1])
+    with _runs_on(data, space):
+        for criterion, context in zip(chosen, contexts, strict=True):
+            prepare = getattr(criterion, "prepare", None)
+            if prepare is not None:
+                prepare(context)
+        for criterion, context in zip(chosen, contexts, strict=True):
+            found.append(criterion.scores(context))
+            _check(criterion.name, space, found[-1])
     return found
+
+
+@contextmanager
+def _runs_on(data: Any, space: Space) -> Iterator[None]:
+    """Within the block, what torch raises on images of a wrong shape becomes a `DataError`."""
+    try:
+        yield
+    except RandpruneError:
+        raise
+    except RuntimeError as error:
+        if data is None or is_about_memory(error):
+            raise
+        shapes = ", ".join("x".join(map(str, shape)) for shape, _ in space.inputs)
+        raise DataError(
+            f"The network does not run on the scoring data: {str(error).partition(chr(10))[0]}. "
+            f"It was traced with inputs of shape {shapes}."
+        ) from error
 
 
 def _batches(
@@ -133,11 +163,18 @@ def _batches(
         count = len(data) if hasattr(data, "__len__") else None
     elif isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], torch.Tensor):
         images, labels = data
+        if not isinstance(labels, torch.Tensor):
+            raise DataError(
+                "The 'data' parameter of score must be a pair of tensors (images, labels). The "
+                f"labels are {type(labels).__name__} instead."
+            )
         if len(images) != len(labels):
             raise DataError(
                 f"There are {len(images)} images but {len(labels)} labels in the scoring data."
             )
-        start = lambda: zip(images.split(batch_size), labels.split(batch_size), strict=True)  # noqa: E731
+        start = lambda: zip(  # noqa: E731
+            torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
+        )
         count = len(images)
     elif isinstance(data, Iterable) and not isinstance(data, (torch.Tensor, str, dict)):
         held = data if hasattr(data, "__len__") else list(data)

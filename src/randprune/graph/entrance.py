@@ -15,26 +15,29 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
+from randprune.lineage import named_tensors
+from randprune.space import Space
 
 # torch.compile's class by name: importing it would start the compiler.
 _COMPILED = "OptimizedModule"
 _QUANTISED = "torch.ao.nn."
 
 
-def plain_module(model: Any, function: str) -> nn.Module:
-    """`model` without wrappers; `function` names the caller's function in messages.
+def plain_module(model: Any, function: str, parameter: str = "model") -> nn.Module:
+    """`model` without wrappers; the caller's `function` and `parameter` are named in messages.
 
     Raises:
         InvalidInputError: not an instance of `nn.Module`.
     """
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise InvalidInputError(
-            f"The 'model' parameter of {function} must be a network, not its class. Got the class "
+            f"The {parameter!r} parameter of {function} must be a network, not its class. Got the "
+            f"class "
             f"{model.__name__}; make one first: {model.__name__}(...)."
         )
     if not isinstance(model, nn.Module):
         raise InvalidInputError(
-            f"The 'model' parameter of {function} must be a torch.nn.Module. "
+            f"The {parameter!r} parameter of {function} must be a torch.nn.Module. "
             f"Got {type(model).__name__} instead."
         )
     plain: nn.Module = model
@@ -80,6 +83,42 @@ def check_values(model: nn.Module) -> None:
                 f"{name} lies on the meta device and has no values. Make the network on a real "
                 "device (model.to_empty(device='cpu')) and load its weights."
             )
+
+
+def check_space(model: nn.Module, space: Any, function: str) -> None:
+    """Refuse a network that is not the one (or of the kind) whose channel groups `space` holds.
+
+    Raises:
+        InvalidInputError: no space at all, or one of another network.
+    """
+    if not isinstance(space, Space):
+        raise InvalidInputError(
+            f"The 'space' parameter of {function} must be a Space, as `trace` returns it. "
+            f"Got {type(space).__name__} instead."
+        )
+    if space.as_graph:
+        return  # its slots name the tensors of the emitted network
+    tensors = named_tensors(model)
+    for group in space.groups:
+        for slot in group.slots:
+            tensor = tensors.get(slot.tensor)
+            if tensor is None:
+                raise InvalidInputError(
+                    f"The network has no tensor called {slot.tensor!r}: the space was traced from "
+                    f"another network ({space.model or 'unknown'}). Trace this one."
+                )
+            if slot.dim >= tensor.ndim or int(slot.index.max()) >= tensor.shape[slot.dim]:
+                raise InvalidInputError(
+                    f"Tensor {slot.tensor!r} has shape {tuple(tensor.shape)}: the space was traced "
+                    f"from a wider network. Give {function} the network that was traced."
+                )
+    params = space.costs.get("params")
+    own = sum(parameter.numel() for parameter in model.parameters())
+    if params is not None and own != params.dense:
+        raise InvalidInputError(
+            f"{function} was given a network that is not the one that was traced: it has {own:,} "
+            f"parameters, the traced one {params.dense:,.0f}. Trace the network that is given."
+        )
 
 
 def _wrapped(model: nn.Module) -> nn.Module | None:

@@ -65,6 +65,11 @@ class Program:
 
 def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
     """The positional inputs of the network as a tuple; raises where there is no tensor."""
+    if any(isinstance(x, torch.Tensor) and x.is_nested for x in tree_leaves(example_inputs)):
+        raise InvalidInputError(
+            "The 'example_inputs' parameter holds a nested tensor, which has no shape to trace. "
+            "Give a plain tensor, padded where lengths differ."
+        )
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,)
     if isinstance(example_inputs, (list, tuple)) and any(

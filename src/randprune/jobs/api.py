@@ -196,7 +196,8 @@ def prune(
         search_data: other images that candidates are compared on, likewise.
         example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
-            measured networks, or "paper", random widths and channels by L1.
+            measured networks; "thorough", which repairs every candidate layer after layer; or
+            "paper", random widths and channels by L1.
         strategy: what proposes configurations, by name or as an object; default: the preset's,
             "lagrangian".
         min_keep: least share of a group's channels that stays.

@@ -103,7 +103,7 @@ def as_budget(budget: Any) -> Budget:
 
 def search_document(
     model: Mapping[str, Any],
-    budget: float | Budget | Sequence[float | Budget],
+    budget: Any,
     *,
     seed: int,
     preset: str,

@@ -119,7 +119,8 @@ class Slices:
         selection = first_channels(session.space, widths)
         small = cut(self.shared, session.space, selection)
         chosen = time.perf_counter()
-        images = (images.to(place) for images, _ in session.calibration.batches(_SLICE_BATCH))
+        batch = min(_SLICE_BATCH, session.rules.batch_size or _SLICE_BATCH)
+        images = (images.to(place) for images, _ in session.calibration.batches(batch))
         network = recalibrate(small.to(place), images)
         done = time.perf_counter()
         seconds = {"select": chosen - start, "recover": done - chosen}

@@ -13,9 +13,10 @@ from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.trace import trace
 from randprune.graph.trees import map_tensors
+from randprune.jobs.candidate_rules import CandidateRules
 from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
-from randprune.jobs.session import CandidateRules, Session, Subject
+from randprune.jobs.session import Session, Subject
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, WidenSection
 from randprune.space import Space

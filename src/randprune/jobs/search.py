@@ -29,7 +29,7 @@ from randprune.space import IntArray, Space
 from randprune.store import SEARCHED, Candidate, Run, SearchInfo
 
 # An adaptive strategy learns this often in the course of a search.
-_GENERATIONS = 10
+_GENERATIONS = 20
 
 Evaluate = Callable[[IntArray], Sequence[float]]
 """Configurations (N, G) -> their values (N,), higher = better; -inf for one that failed."""
@@ -66,8 +66,8 @@ def search(
 ) -> Searched:
     """All proposals of a strategy, evaluated.
 
-    One that learns is asked in ten generations and told of each; what failed it does not hear of.
-    At least one configuration is its own.
+    One that learns is asked in twenty generations and told of each; what failed it does not hear
+    of. At least one configuration is its own.
 
     Args:
         strategy: proposes; not modified.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from randprune.cost import Budget, FloatArray
 from randprune.criteria import Criterion, Random, score
 from randprune.errors import ArtifactError, InvalidInputError
 from randprune.evaluate import Engine, Evaluator
-from randprune.evaluate.engine import Choice, Precision
+from randprune.evaluate.engine import Precision
 from randprune.graph.call import network_inputs
 from randprune.graph.program import Inputs
+from randprune.jobs.candidate_rules import CandidateRules
 from randprune.jobs.ledger import Gathered, Ledger, cost_entry
 from randprune.jobs.progress import Phase, Progress, Silent, phase
-from randprune.jobs.quality import Judge, RankBy, kept_outputs, outputs_of, read_outputs
+from randprune.jobs.quality import Judge, kept_outputs, outputs_of, read_outputs
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.work_folder import WorkFolder, name_of
 from randprune.recovery import (
@@ -52,36 +53,11 @@ from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Samples
 
 BATCH = 128
-"""Calibration images a batch."""
+"""Calibration images a batch, at most."""
 TABLE_IMAGES = 64
 """Training images, not of calibration, that each group's table is measured on."""
 
 _TABLES_SO_FAR = "tables-so-far"
-
-
-class CandidateRules(Protocol):
-    """A recipe's limits on widths, and how candidates are compared."""
-
-    @property
-    def min_keep(self) -> float: ...
-
-    @property
-    def round_to(self) -> int: ...
-
-    @property
-    def rank_by(self) -> RankBy: ...
-
-    @property
-    def images(self) -> int | None: ...
-
-    @property
-    def precision(self) -> Precision: ...
-
-    @property
-    def batch_size(self) -> int | None: ...
-
-    @property
-    def engine(self) -> Choice: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +185,11 @@ class Session:
         """The first of the search images: those that all candidates are compared on."""
         every, limit = self.search_images, self.rules.images
         return every if limit is None or limit >= len(every) else every.subset(np.arange(limit))
+
+    @property
+    def batch(self) -> int:
+        """Calibration images a batch: at most as many as `rules.batch_size`, if set."""
+        return min(BATCH, self.rules.batch_size or BATCH)
 
     # -- the budget and costs ------------------------------------------------------------------
 
@@ -367,7 +348,7 @@ class Session:
     def _collect_moments(self) -> Moments:
         """The moments from one pass, which goes on where an interrupted one has stopped."""
         seed, images = self.seeds.seed("moments"), len(self.calibration)
-        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": BATCH}
+        key = {"space": self.space.fingerprint, "seed": seed, "images": images, "batch": self.batch}
         partial = Partial(self.work.file("moments-so-far"), key)
         start, done = time.perf_counter() - partial.seconds, partial.head.get("images", 0)
         text = "Collecting statistics"
@@ -375,7 +356,7 @@ class Session:
             found = collect_moments(
                 self.network,
                 self.space,
-                self.calibration.batches(BATCH),
+                self.calibration.batches(self.batch),
                 seed=seed,
                 partial=partial,
                 tell=running.at,
@@ -455,6 +436,7 @@ class Session:
             criterion,
             self.calibration,
             seed=seed,
+            batch_size=self.batch,
             shared=self.statistics,
         )
         images = len(self.calibration) if criterion.needs - {"weights", "moments"} else 0
@@ -476,7 +458,7 @@ class Session:
             selection,
             recovery,
             self.calibration,
-            batch_size=BATCH,
+            batch_size=self.batch,
             shared=self.statistics,
         )
 

@@ -33,7 +33,11 @@ RankingPrecision = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    Field(ge=1, description="images a batch while networks are evaluated; unset: see engine."),
+    Field(
+        ge=1,
+        description="images a batch while networks are evaluated, and at most for calibration; "
+        "unset: see engine.",
+    ),
 ]
 RankingImages = Annotated[
     int | None,

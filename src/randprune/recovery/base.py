@@ -175,3 +175,17 @@ class Sequential:
                 context.model, context.space, inputs, self.options, free
             )
         return shared.sequential[self](small, context.selection)
+
+
+@recoveries.register("sequential_draft")
+@dataclass(frozen=True)
+class SequentialDraft(Sequential):
+    """Layer after layer on few windows of few images: quick enough for every candidate.
+
+    What it leaves ranks candidates as the full repair does, which least squares from dense moments
+    does not.
+    """
+
+    images: int = 250
+    options: Options = field(default_factory=lambda: Options(32, ridge=0.1, rounds=0))
+    name: ClassVar[str] = "sequential_draft"

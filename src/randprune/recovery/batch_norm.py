@@ -78,14 +78,14 @@ def closed_form(
     """
     check_moments(moments, space)
     tensors = named_tensors(small)
-    kept = kept_of(space, selection, moments.shapes)
+    kept = kept_of(space, selection, moments.layers.values(), moments.shapes)
     for name, layer in moments.layers.items():
         inputs = kept[name].inputs if name in kept else None
         site = moments.site(layer)
         if inputs is None or layer.norm is None or site.per_channel:
             continue
-        weight = tensors[name]
-        matrix = weight.detach().double().reshape(layer.groups, -1, len(inputs) * layer.taps)
+        weight = layer.upright(tensors[name].detach())
+        matrix = weight.double().reshape(layer.groups, -1, len(inputs) * layer.taps)
         keep = moments.columns(layer, inputs)
         covariance = site.covariance[:, keep][:, :, keep].double()
         mean = torch.einsum("grc,gc->gr", matrix, site.mean[:, keep]).reshape(-1)

@@ -25,7 +25,7 @@ from randprune.recovery.statistics import (
     Moments,
     SiteMoments,
     channels_last,
-    consumer_weights,
+    readers,
     reference_replay,
     reference_tensors,
 )
@@ -80,8 +80,8 @@ def collect_moments(
             if replay is None:
                 replay = reference_replay(model, space, inputs)
             generator = torch.Generator().manual_seed(seed)
-            tensors, consumers = reference_tensors(model, space), consumer_weights(space)
-            plan = _plan(replay, consumers, tensors, full_columns, limit_mib)
+            tensors = reference_tensors(model, space)
+            plan = _plan(readers(replay, space), tensors, full_columns, limit_mib)
             collection = _Collection(replay, tensors, plan, positions, generator)
             if partial is not None:
                 collection.go_on_from(partial)
@@ -179,16 +179,14 @@ class _Collection:
                     f"The inputs of layer {name!r} are not finite on the calibration images: check "
                     "the normalisation of the images and the weights."
                 )
-        consumers = consumer_weights(space)
-        known = (layer for layer in self.replay.layers.values() if layer.weight in consumers)
+        known = readers(self.replay, space)
         layers = {layer.weight: layer for layer in known if layer.site in sites}
         shapes = {name: tuple(self.tensors[name].shape) for name in layers}
         return Moments(layers, sites, shapes, self.images, space.fingerprint)
 
 
 def _plan(
-    replay: Replay,
-    consumers: frozenset[str],
+    layers: Iterable[Layer],
     tensors: Mapping[str, Tensor],
     full_columns: int,
     limit_mib: int,
@@ -196,10 +194,9 @@ def _plan(
     """What is kept at each site; the widest sites step down first."""
     channels: dict[str, int] = {}
     sites: dict[str, Layer] = {}
-    for layer in replay.layers.values():
-        if layer.weight in consumers:
-            channels[layer.site] = int(tensors[layer.weight].shape[1])
-            sites.setdefault(layer.site, layer)
+    for layer in layers:
+        channels[layer.site] = int(tensors[layer.weight].shape[layer.input_dim])
+        sites.setdefault(layer.site, layer)
     modes: dict[str, Mode] = {}
     for name, layer in sites.items():
         wide = layer.taps > 1 and channels[name] * layer.taps > full_columns

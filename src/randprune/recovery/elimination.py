@@ -128,7 +128,8 @@ def _eliminate_group(
     readers = [
         reader
         for slot in group.with_role("in")
-        if slot.dim == 1 and slot.tensor in inverses.moments.layers
+        if (layer := inverses.moments.layers.get(slot.tensor)) is not None
+        and slot.dim == layer.input_dim
         for reader in _readers(slot.tensor, slot.index, inverses, tensors)
     ]
     if not readers:
@@ -161,7 +162,7 @@ def _readers(
     moments = inverses.moments
     layer = moments.layers[name]
     site = moments.site(layer)
-    weight = tensors[name].detach().double().cpu()
+    weight = layer.upright(tensors[name].detach().double().cpu())
     if layer.norm is not None:
         slope, _ = layer.norm.affine(tensors)
         weight = weight * slope.cpu().reshape(-1, *[1] * (weight.ndim - 1))

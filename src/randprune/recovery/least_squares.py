@@ -19,12 +19,13 @@ up in depth; see `randprune.recovery.sequential`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from randprune.errors import InvalidInputError
 from randprune.graph.slicing import kept_positions
@@ -61,19 +62,20 @@ def repair(
     check_moments(moments, space)
     dense = tensors if tensors is not None else reference_tensors(model, space)
     with torch.no_grad():
-        kept = kept_of(space, selection, moments.shapes)
+        kept = kept_of(space, selection, moments.layers.values(), moments.shapes)
         own = named_tensors(small)
         for name, layer in moments.layers.items():
             inputs = kept[name].inputs if name in kept else None
             if inputs is None:
                 continue
-            rows = kept[name].rows(layer, dense[name])
+            weight = layer.upright(dense[name])
+            rows = kept[name].rows(layer, weight)
             if rows is None:
                 continue
-            old = dense[name].index_select(0, rows)
+            old = weight.index_select(0, rows)
             centred = takes_bias(small, layer)
             new, shift = refit(inverses, layer, old, inputs, centred=centred)
-            own[name].detach().copy_(new)
+            layer.upright(own[name].detach()).copy_(new)
             if centred:
                 add_to_bias(small, own, layer, shift)
     return small
@@ -81,13 +83,13 @@ def repair(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """Positions of a weight's inputs (dim 1) and outputs (dim 0) that stay; None where all do."""
+    """Positions of a weight's inputs and outputs that stay; None where all do."""
 
     inputs: IntArray | None
     outputs: IntArray | None
 
     def rows(self, layer: Layer, weight: Tensor) -> Tensor | None:
-        """Kept outputs as an index; None where groups of a grouped layer keep unequal shares."""
+        """Kept outputs of an upright weight; None where groups of a layer keep unequal shares."""
         rows = np.arange(weight.shape[0]) if self.outputs is None else self.outputs
         if layer.groups > 1:
             share = weight.shape[0] // layer.groups
@@ -98,14 +100,19 @@ class Kept:
 
 
 def kept_of(
-    space: Space, selection: Selection, shapes: Mapping[str, Sequence[int]]
+    space: Space,
+    selection: Selection,
+    layers: Iterable[Layer],
+    shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, Kept]:
-    """What the selection keeps of every dense weight in `shapes` that it touches."""
+    """What the selection keeps of every layer's weight that it touches; `shapes` are dense."""
+    positions = kept_positions(space, selection)
     found = {}
-    for name, removed in kept_positions(space, selection).items():
-        shape = shapes.get(name, ())
-        if len(shape) >= 2:
-            found[name] = Kept(*(_others(shape[dim], removed.get(dim)) for dim in (1, 0)))
+    for layer in layers:
+        removed, shape = positions.get(layer.weight), shapes[layer.weight]
+        if removed is not None:
+            axes = layer.input_dim, 1 - layer.input_dim
+            found[layer.weight] = Kept(*(_others(shape[dim], removed.get(dim)) for dim in axes))
     return found
 
 
@@ -126,12 +133,12 @@ def refit(
     *,
     centred: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Least-squares weights on the kept inputs, float32, and the change of bias (rows,), float64.
+    """Least-squares weights on the kept inputs, upright, and the change of bias (rows,), float64.
 
     Args:
         inverses: of the dense network's moments.
         layer: a layer that they know.
-        weight: the dense weight of the wanted outputs, with all inputs.
+        weight: the dense weight of the wanted outputs, with all inputs, upright.
         inputs: positions of the inputs that stay.
         centred: fit with a free bias. Otherwise the change of bias is 0.
     """
@@ -167,7 +174,7 @@ def takes_bias(small: nn.Module, layer: Layer) -> bool:
     if layer.bias or layer.norm is not None:
         return True
     owner = small.get_submodule(layer.weight.rpartition(".")[0])
-    return isinstance(owner, nn.Conv2d | nn.Linear)
+    return isinstance(owner, _ConvNd | nn.Linear)
 
 
 def add_to_bias(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from randprune.atomic import write_file
+from randprune.errors import ArtifactError
+from randprune.tensor_file import read_with_head, write_tensors
 
 EVERY_SECONDS = 30.0
 # Writing may take this share of the time.
 _MOST = 0.05
-_HEAD = "partial"
 
 
 class Partial:
@@ -47,9 +44,8 @@ class Partial:
 
     def _known_head(self) -> dict[str, Any]:
         try:
-            with safe_open(str(self.path), framework="pt") as file:
-                head: dict[str, Any] = json.loads((file.metadata() or {})[_HEAD])
-        except (OSError, SafetensorError, KeyError, ValueError):
+            head = read_with_head(self.path)[0]
+        except ArtifactError:
             return {}
         return head if head.get("key") == self.key else {}
 
@@ -58,8 +54,8 @@ class Partial:
         if not self.head:
             return {}
         try:
-            return load_file(self.path)
-        except (OSError, SafetensorError):
+            return read_with_head(self.path)[1]
+        except ArtifactError:
             self.head, self.seconds = {}, 0.0
             return {}
 
@@ -73,8 +69,7 @@ class Partial:
         if now < self._next:
             return
         head = {**counts, "key": self.key, "seconds": self.seconds + now - self._start}
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors().items()}
-        write_file(self.path, save(kept, {_HEAD: json.dumps(head)}))
+        write_tensors(self.path, tensors(), head)
         if self.every_seconds:
             # A file that takes long to write is written less often.
             took = time.monotonic() - now

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from randprune.graph.layers import Geometry
 from randprune.recovery.replay import Layer
 
 
@@ -51,6 +52,8 @@ def input_rows(layer: Layer, source: Tensor, positions: Tensor) -> Tensor:
     lie = layer.geometry
     # Where each window begins, one index an axis.
     places = torch.unravel_index(positions, lie.output_size(source.shape[2:]))
+    if lie.transposed:
+        return _spread_rows(lie, source, places)
     corners = [place * stride for place, stride in zip(places, lie.stride, strict=True)]
     padded = F.pad(source, lie.padding) if any(lie.padding) else source
     padded = padded.movedim(1, -1)
@@ -62,6 +65,25 @@ def input_rows(layer: Layer, source: Tensor, positions: Tensor) -> Tensor:
     rows = torch.stack(windows, dim=-1).reshape(batch * len(positions), layer.groups, -1).float()
     assert rows.shape[-1] == channels // layer.groups * layer.taps
     return rows.transpose(0, 1)
+
+
+def _spread_rows(lie: Geometry, source: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+    """What a transposed convolution adds up at output places: (1, B * P, columns), float32.
+
+    Output o reads input (o + padding - tap * dilation) / stride where that is a position, else 0.
+    """
+    channels_last, sizes = source.movedim(1, -1), source.shape[2:]
+    windows: list[Tensor] = []
+    for taps in itertools.product(*map(range, lie.kernel)):
+        index, read = [], torch.ones_like(places[0], dtype=torch.bool)
+        axes = zip(places, taps, lie.padding[-2::-2], lie.dilation, lie.stride, sizes, strict=True)
+        for place, tap, before, dilation, stride, size in axes:
+            at = place + before - tap * dilation
+            index.append(torch.div(at, stride, rounding_mode="floor").clamp(0, size - 1))
+            read = read & (at % stride == 0) & (at >= 0) & (at < size * stride)
+        window = channels_last[(slice(None), *index)]  # type: ignore[index]
+        windows.append(window * read[:, None].to(window.dtype))
+    return torch.stack(windows, dim=-1).reshape(1, len(source) * len(places[0]), -1).float()
 
 
 def channel_rows(layer: Layer, source: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -5,8 +5,8 @@ A `Replay` is exported once. A walk evaluates its graph with the tensors that it
 weights can be replaced before anything behind them is computed.
 
 Known shortcomings: convolutions and linear layers whose weight is a parameter of its own are seen
-as layers; weights computed in the forward, transposed convolutions and plain matrix products are
-executed, but not offered for repair.
+as layers; weights computed in the forward, grouped transposed convolutions and plain matrix
+products are executed, but not offered for repair.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.execute import ExecutableGraph, Execution
-from randprune.graph.layers import Geometry, Norm, geometry, norm_behind
+from randprune.graph.layers import TRANSPOSED, Geometry, Norm, geometry, norm_behind
 from randprune.graph.program import Inputs, as_inputs, export_program
 from randprune.graph.steps import Step
 from randprune.graph.trees import count_of, shown
 from randprune.lineage import named_tensors
 
-_LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
+_LAYERS = ("conv1d", "conv2d", "conv3d", *TRANSPOSED, "linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,15 @@ class Layer:
     def groups(self) -> int:
         """Of a grouped convolution."""
         return self.geometry.groups
+
+    @property
+    def input_dim(self) -> int:
+        """The axis of the weight that input channels are on; the outputs are on the other one."""
+        return 0 if self.geometry.transposed else 1
+
+    def upright(self, weight: Tensor) -> Tensor:
+        """The weight, or one like it, as (outputs, inputs, *kernel): a view, its own inverse."""
+        return weight.transpose(0, 1) if self.geometry.transposed else weight
 
 
 class Replay:
@@ -178,5 +187,7 @@ def _layer(graph: ExecutableGraph, step: Step) -> Layer | None:
     weight, bias = graph.tensor_name(bound["weight"]), graph.tensor_name(bound["bias"])
     if not weight or (bound["bias"] is not None and not bias):
         return None
-    kernel = bound["weight"].meta["val"].shape[2:]
-    return Layer(weight, bias, None, weight, geometry(step, kernel))
+    lie = geometry(step, bound["weight"].meta["val"].shape[2:])
+    if lie.transposed and lie.groups > 1:
+        return None
+    return Layer(weight, bias, None, weight, lie)

@@ -179,12 +179,13 @@ def masked(
     for slot in group.with_role("in"):
         weight = changed.get(slot.tensor, tensors[slot.tensor]).clone()
         places = slot.places(gone)
-        layer = inverses.moments.layers.get(slot.tensor) if slot.dim == 1 else None
-        if layer is not None:
-            inputs = np.setdiff1d(np.arange(weight.shape[1]), places)
+        layer = inverses.moments.layers.get(slot.tensor)
+        if layer is not None and slot.dim == layer.input_dim:
+            inputs = np.setdiff1d(np.arange(weight.shape[layer.input_dim]), places)
             has_place = bool(layer.bias) or layer.norm is not None
-            new, shift = refit(inverses, layer, tensors[slot.tensor], inputs, centred=has_place)
-            weight[:, torch.from_numpy(inputs)] = new.to(weight)
+            dense = layer.upright(tensors[slot.tensor])
+            new, shift = refit(inverses, layer, dense, inputs, centred=has_place)
+            layer.upright(weight)[:, torch.from_numpy(inputs)] = new.to(weight)
             if layer.bias:
                 changed[layer.bias] = tensors[layer.bias] + shift.to(weight)
             elif layer.norm is not None:

@@ -65,6 +65,8 @@ HELD = 0.2
 
 _FLOATS = 1 << 26
 """Most numbers in the matrix of a layer's inputs (256 MiB); wide layers sample fewer places."""
+_KEPT = 1 << 26
+"""Most numbers of the dense network's that are kept for the next cut network (256 MiB)."""
 _CLAMPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
@@ -142,6 +144,7 @@ class SequentialRepair:
         self.count = count_of(self.inputs)
         self.dense = reference_tensors(model, space)
         self.replay = reference_replay(model, space, inputs) if replay is None else replay
+        self.goals: dict[tuple[Node, Node], tuple[Tensor, Tensor]] = {}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.dense.items()}
 
     def __call__(self, small: nn.Module, selection: Selection) -> nn.Module:
@@ -152,7 +155,8 @@ class SequentialRepair:
         """
         self.space.check_selection(selection)
         with torch.no_grad():
-            _Pass(self, small, kept_of(self.space, selection, self.shapes)).run()
+            layers = self.replay.layers.values()
+            _Pass(self, small, kept_of(self.space, selection, layers, self.shapes)).run()
         return small
 
     def graph_of(self, small: nn.Module) -> Replay:
@@ -200,7 +204,7 @@ class _Pass:
         self.twin = dict(zip(self.steps.at, repair.replay.graph.steps.at, strict=True))
         self.dense = repair.replay.run(repair.dense, repair.inputs)
         self.cut = self.replay.run(self.tensors, repair.inputs, self._fit)
-        self.generator = torch.Generator().manual_seed(self.options.seed)
+        self.repair = repair
         self.place = {node: i for i, node in enumerate(self.steps.at)}
         self.under_way: list[Node] = []
         self.changed = self._changed()
@@ -238,7 +242,7 @@ class _Pass:
             return
         if not self._inputs_cut(layer) and self._is_last(node):
             return
-        weight = self.tensors[layer.weight]
+        weight = layer.upright(self.tensors[layer.weight])
         columns = weight.shape[1] * layer.taps
         if columns > self.options.full_columns:
             return
@@ -252,15 +256,9 @@ class _Pass:
         tail = self._tail(node, layer)
         actual = run.value(tail.shortcut) if tail.shortcut is not None else None
         self.under_way.pop()
-        most = max(1, _FLOATS // (len(source) * columns * layer.groups))
-        places = sample_positions(layer, source, min(self.options.positions, most), self.generator)
+        places = self._places(node, layer, source)
         inputs = input_rows(layer, source, places)
-        end = self.twin[tail.end]
-        own = self.twin[node]
-        self.dense.pin(end, own)
-        goal = output_rows(layer, self.dense.value(end), places)[:, rows]
-        plain = output_rows(layer, self.dense.value(own), places)[:, rows]
-        self.dense.release(end, own)
+        goal, plain = (part[:, rows] for part in self._goals(node, layer, tail.end, places))
         offset = torch.zeros_like(goal)
         if actual is not None:
             offset += output_rows(layer, actual, places)
@@ -269,6 +267,32 @@ class _Pass:
             slope, shift = (part.float() for part in layer.norm.affine(self.tensors))
             offset += shift
         self._solve(layer, inputs, goal, plain, offset, slope, tail)
+
+    def _places(self, node: Node, layer: Layer, source: Tensor) -> Tensor:
+        """Where windows are sampled; the same for every cut network."""
+        shape = layer.upright(self.repair.dense[layer.weight]).shape
+        columns = shape[1] * layer.taps * layer.groups
+        most = max(1, _FLOATS // (len(source) * columns))
+        generator = torch.Generator().manual_seed(self.options.seed + self.place[node])
+        return sample_positions(layer, source, min(self.options.positions, most), generator)
+
+    def _goals(self, node: Node, layer: Layer, end: Node, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The dense network's values at the places, (N, channels) each: at `end`, and the layer's.
+
+        Where these are kept for all layers, the dense network is not computed again.
+        """
+        behind, own = self.twin[end], self.twin[node]
+        kept = self.repair.goals
+        known = kept.get((own, behind))
+        if known is not None:
+            return known
+        self.dense.pin(behind, own)
+        goal, plain = (output_rows(layer, self.dense.value(n), places) for n in (behind, own))
+        self.dense.release(behind, own)
+        found = goal, plain
+        if sum(a.numel() + b.numel() for a, b in [*kept.values(), found]) <= _KEPT:
+            kept[own, behind] = found
+        return found
 
     def _same_places(self, node: Node, layer: Layer, source: Tensor) -> bool:
         """Whether the layer reads a map of the dense size: channels may lie along its places."""
@@ -291,7 +315,7 @@ class _Pass:
 
         Shapes: inputs (groups, N, columns), goal, plain and offset (N, rows), slope (rows,).
         """
-        weight = self.tensors[layer.weight]
+        weight = layer.upright(self.tensors[layer.weight])
         usable = slope.abs() > 1e-3 * slope.abs().max()
         safe = torch.where(usable, slope, torch.ones_like(slope))
         target = torch.where(usable, (goal - offset) / safe, plain)
@@ -318,12 +342,13 @@ class _Pass:
         return torch.zeros(rows, dtype=torch.float64)
 
     def _write(self, layer: Layer, weight: Tensor, shift: Tensor) -> None:
-        """Into the module and into the tensors that the walk uses."""
+        """Into the module and into the tensors that the walk uses; `weight` is upright."""
+        weight = layer.upright(weight)
         self.module_tensors[layer.weight].detach().copy_(weight)
         self.tensors[layer.weight] = (
             weight.float().contiguous(memory_format=torch.channels_last)
             if weight.ndim == 4
-            else weight.float()
+            else weight.float().contiguous()
         )
         if not takes_bias(self.small, layer):
             return

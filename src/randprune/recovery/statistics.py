@@ -14,25 +14,22 @@ is not repaired.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from randprune.atomic import write_file
 from randprune.errors import ArtifactError
 from randprune.graph.emit import emit
 from randprune.graph.layers import Geometry, Norm
 from randprune.graph.program import Inputs
 from randprune.recovery.replay import Layer, Replay, detached_tensors, replay_for
 from randprune.space import IntArray, Space
+from randprune.tensor_file import read_with_head, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +84,7 @@ class Moments:
         return (index[:, None] * layer.taps + torch.arange(layer.taps)).reshape(-1)
 
     def matrix(self, layer: Layer, weight: Tensor) -> Tensor:
-        """The weight as (groups, rows, columns), to be multiplied with the columns."""
+        """The upright weight as (groups, rows, columns), to be multiplied with the columns."""
         out = weight.detach().reshape(layer.groups, -1, weight.shape[1], layer.taps)
         if self.site(layer).per_channel:
             # One row per output and kernel position: positions are treated alike and apart.
@@ -95,7 +92,7 @@ class Moments:
         return out.reshape(layer.groups, out.shape[1], -1)
 
     def weight(self, layer: Layer, matrix: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of `matrix`."""
+        """The inverse of `matrix`: an upright weight of this shape."""
         if self.site(layer).per_channel:
             parts = matrix.reshape(layer.groups, -1, layer.taps, shape[1]).transpose(2, 3)
             return parts.reshape(shape)
@@ -108,7 +105,7 @@ class Moments:
             StorageError: the file cannot be written.
         """
         head = {
-            "format": 1,
+            "format": 2,
             "images": self.images,
             "fingerprint": self.fingerprint,
             "layers": [asdict(layer) for layer in self.layers.values()],
@@ -117,10 +114,8 @@ class Moments:
         }
         tensors = {f"mean/{name}": s.mean for name, s in self.sites.items()}
         tensors |= {f"covariance/{name}": s.covariance for name, s in self.sites.items()}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        return write_file(
-            Path(path), safetensors.torch.save(tensors, {"moments": json.dumps(head)})
-        )
+        write_tensors(path, tensors, head)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
@@ -130,32 +125,29 @@ class Moments:
             ArtifactError: the file is no such file, or damaged.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
-                head = json.loads((file.metadata() or {})["moments"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            head, tensors = read_with_head(path)
             layers = [_layer_from(document) for document in head["layers"]]
             sites = {
                 name: SiteMoments(tensors[f"mean/{name}"], tensors[f"covariance/{name}"], *rest)
                 for name, rest in head["sites"].items()
             }
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(
+                {layer.weight: layer for layer in layers},
+                sites,
+                {name: tuple(shape) for name, shape in head["shapes"].items()},
+                head["images"],
+                head["fingerprint"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} holds no second moments that can be read: {error}. Collect them again."
             ) from error
-        return cls(
-            {layer.weight: layer for layer in layers},
-            sites,
-            {name: tuple(shape) for name, shape in head["shapes"].items()},
-            head["images"],
-            head["fingerprint"],
-        )
 
 
-def consumer_weights(space: Space) -> frozenset[str]:
-    """Names of the weights whose input channels (dim 1) can be cut."""
-    return frozenset(
-        slot.tensor for group in space.groups for slot in group.with_role("in") if slot.dim == 1
-    )
+def readers(replay: Replay, space: Space) -> list[Layer]:
+    """The layers whose input channels can be cut, in order."""
+    slots = {(slot.tensor, slot.dim) for group in space.groups for slot in group.with_role("in")}
+    return [x for x in replay.layers.values() if (x.weight, x.input_dim) in slots]
 
 
 def reference_replay(model: nn.Module, space: Space, inputs: Inputs) -> Replay:

@@ -6,6 +6,7 @@ from randprune.search.feasible import reachable
 from randprune.search.lagrangian import LagrangianSearch
 from randprune.search.proxy import ProxySearch, proxy_errors
 from randprune.search.random import Draws, RandomSearch
+from randprune.search.spdy import SpdySearch
 from randprune.search.uniform import UniformSearch
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LagrangianSearch",
     "ProxySearch",
     "RandomSearch",
+    "SpdySearch",
     "Strategy",
     "UniformSearch",
     "proxy_errors",

@@ -91,23 +91,34 @@ class LagrangianSearch:
             InfeasibleBudgetError: the budget is out of reach, or no optimum could be rounded to it.
         """
         n = check_request(n, rng)
-        tables = check_tables(space, self.tables)
-        require_reachable(space, budget, self.min_keep, self.round_to)
-        grid = WidthGrid.of(space, self.min_keep, self.round_to)
-        target = Target.of(space.cost(budget.metric), budget, grid)
-        problem = _Problem(tables, [grid.levels(g) for g in range(len(space))], grid, target)
+        problem = self._problem(space, budget)
         rows = [self._optimum(problem, space, budget, rng)]
         seen = {rows[0].tobytes()}
         for _ in range(_TRIES):
-            if len(rows) >= n:
+            if len(rows) == n:
                 break
-            shape = (n - len(rows), len(space))
-            factors = np.exp(self.spread * rng.standard_normal(shape))
-            for row in problem.solve(factors, draw_uniform(grid, rng, shape[0])):
+            logs = self.spread * rng.standard_normal((n - len(rows), len(space)))
+            for row in problem.solve(logs, rng)[0]:
                 if row.tobytes() not in seen:
                     seen.add(row.tobytes())
                     rows.append(row)
         return np.stack([rows[i % len(rows)] for i in range(n)])
+
+    def weighted(
+        self, space: Space, budget: Budget, logs: FloatArray, rng: np.random.Generator
+    ) -> tuple[IntArray, IntArray]:
+        """Optima of tables times exp(`logs`) (N, G), and whose they are: (M, G) and (M,), M <= N.
+
+        What cannot be rounded to the budget is left out.
+        """
+        return self._problem(space, budget).solve(logs, rng)
+
+    def _problem(self, space: Space, budget: Budget) -> _Problem:
+        tables = check_tables(space, self.tables)
+        require_reachable(space, budget, self.min_keep, self.round_to)
+        grid = WidthGrid.of(space, self.min_keep, self.round_to)
+        target = Target.of(space.cost(budget.metric), budget, grid)
+        return _Problem(tables, [grid.levels(g) for g in range(len(space))], grid, target)
 
     def _optimum(
         self, problem: _Problem, space: Space, budget: Budget, rng: np.random.Generator
@@ -122,7 +133,7 @@ class LagrangianSearch:
                 return np.asarray(found[int(np.argmin(proxy_errors(problem.tables, found)))])
         starts = draw_uniform(grid, rng, _STARTS)
         starts[0], starts[1] = grid.full, grid.low
-        found = problem.solve(np.ones_like(starts), starts)
+        found, _ = problem.descend(np.ones_like(starts), starts)
         if not len(found) or sum(map(len, problem.levels)) <= _RUGGED:
             # With few widths the convex hull is a poor guide: start from random ones too.
             base = RandomSearch(self.min_keep, self.round_to, "shifted")
@@ -144,8 +155,14 @@ class _Problem:
     grid: WidthGrid
     target: Target
 
-    def solve(self, factors: FloatArray, starts: FloatArray) -> IntArray:
-        """Near-optimal feasible widths for tables times `factors` (N, G); at most N rows.
+    def solve(self, logs: FloatArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        """`descend` for tables times exp(`logs`) from random starts."""
+        return self.descend(np.exp(logs), draw_uniform(self.grid, rng, len(logs)))
+
+    def descend(self, factors: FloatArray, starts: FloatArray) -> tuple[IntArray, IntArray]:
+        """Near-optimal feasible widths for tables times `factors` (N, G), and whose they are.
+
+        The rows of `factors` that led to none are missing: (M, G) and (M,), M at most N.
 
         The budget's upper end is aimed at: errors fall with width, as a rule.
         """
@@ -159,7 +176,7 @@ class _Problem:
         under, under_ratio = np.tile(self.grid.low, (rows, 1)), np.full(rows, -np.inf)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            self._descend(widths, factors, errors, scale * np.sinh(middle))
+            self._sweep(widths, factors, errors, scale * np.sinh(middle))
             ratios = self.target.ratios(widths)
             total = self._weighted(widths, factors)
             better = self.target.fits(ratios) & (total < best_error)
@@ -174,7 +191,8 @@ class _Problem:
             under[missing], under[missing], self.grid, self.target
         )
         best_error[missing[self.target.fits(ratios)]] = 0.0
-        return as_widths(best[np.isfinite(best_error)])
+        led = np.flatnonzero(np.isfinite(best_error))
+        return as_widths(best[led]), led
 
     def _pairs(self) -> list[tuple[FloatArray, FloatArray]]:
         return list(zip(self.tables, self.levels, strict=True))
@@ -186,7 +204,7 @@ class _Problem:
             total += factors[:, g] * table[index[:, g]]
         return total
 
-    def _descend(
+    def _sweep(
         self,
         widths: FloatArray,
         factors: FloatArray,

@@ -7,8 +7,10 @@ data = as_data({"train": (images, labels), "test": (images, labels)})
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
+from randprune.zoo import task_sources
 from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
+from randprune.zoo.given import as_any_data, has_classes
 from randprune.zoo.live import LiveSplit
 from randprune.zoo.live_images import LiveImages, live_images, stacked
 from randprune.zoo.sources import SOURCES
@@ -55,7 +59,9 @@ def load_data(
     """The data set that `spec` names, its training images divided by `seed`.
 
     Args:
-        spec: "digits", "npz:DIR", "imagefolder:DIR", "cifar10:DIR" or "cifar100:DIR".
+        spec: "digits", "npz:DIR", "imagefolder:DIR", "cifar10:DIR" or "cifar100:DIR"; for other
+            tasks "segmentation:DIR", "csv:FILE" or "package.module:callable", which returns what
+            `as_data` or `as_any_data` takes.
         calibration: images for calibration; default 10 %, at most 2,000.
         search: images that rank candidates; default 20 %, at most 5,000.
         seed: draws the parts.
@@ -67,23 +73,17 @@ def load_data(
         DataError: missing, empty, mislabelled or damaged files.
     """
     kind, _, folder = spec.partition(":")
+    if kind in TASK_SOURCES or (kind not in SOURCES and _names_a_function(kind, folder)):
+        return _task_data(spec, calibration, search, seed, options)
     if kind not in SOURCES:
         close = difflib.get_close_matches(kind, SOURCES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise InvalidInputError(
             f"Unknown data source {spec!r}; the sources are digits, npz:DIR, imagefolder:DIR, "
-            f"cifar10:DIR and cifar100:DIR.{hint}"
+            "cifar10:DIR, cifar100:DIR, segmentation:DIR, csv:FILE and package.module:callable."
+            f"{hint}"
         )
-    known = [
-        name
-        for name, parameter in inspect.signature(SOURCES[kind]).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise InvalidInputError(
-            f"The source {kind!r} has no option {unknown[0]!r}; it has {', '.join(known)}."
-        )
+    _check_options(kind, SOURCES[kind], options)
     source = SOURCES[kind](folder, **options)
     # The folder's own name, not where it lies: records must not depend on the machine.
     return make_data(
@@ -95,6 +95,50 @@ def load_data(
         seed=seed,
         provenance=source.provenance,
     )
+
+
+TASK_SOURCES: dict[str, Callable[..., tuple[Samples, Samples]]] = {
+    "segmentation": task_sources.segmentation,
+    "csv": task_sources.table,
+}
+"""Sources of other data than labelled images."""
+
+
+def _names_a_function(module: str, name: str) -> bool:
+    """Whether a source is package.module:callable, of which one part has a dot or is here."""
+    parts = [*module.split("."), name]
+    known = "." in module or importlib.util.find_spec(module) is not None
+    return all(part.isidentifier() for part in parts) and known
+
+
+def _check_options(kind: str, source: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a source does not have."""
+    known = [
+        name
+        for name, parameter in inspect.signature(source).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    if unknown := sorted(options.keys() - set(known)):
+        raise InvalidInputError(
+            f"The source {kind!r} has no option {unknown[0]!r}; it has {', '.join(known)}."
+        )
+
+
+def _task_data(
+    spec: str, calibration: int | None, search: int | None, seed: int, options: Mapping[str, Any]
+) -> Data:
+    """The data of a source of another task, or of a function."""
+    kind, _, folder = spec.partition(":")
+    sizes: dict[str, Any] = {"calibration": calibration, "search": search, "seed": seed}
+    if kind not in TASK_SOURCES:
+        given = task_sources.function(spec, **options)
+        images = has_classes(given, indices=True)
+        data = as_data(given, **sizes) if images else as_any_data(given, **sizes)
+        return replace(data, name=spec)
+    _check_options(kind, TASK_SOURCES[kind], options)
+    train, test = TASK_SOURCES[kind](folder, **options)
+    name = f"{kind}:{printable(Path(folder).resolve().name)}"
+    return make_data(name, train, test, sizes=(calibration, search), seed=seed)
 
 
 def as_data(

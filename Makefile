@@ -6,11 +6,14 @@
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
+# make integrations  install ultralytics (AGPL-3.0, 100 MB with what it needs) and run its tests
+# make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
+#
 # Each of them sets up .venv the first time, which takes some minutes.
 # PYTHON=/path/to/python3.12 make test    sets up with that interpreter
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-smoke test check docs coverage
+.PHONY: help setup demo bench-smoke test check docs coverage integrations matrix
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -43,6 +46,21 @@ docs: setup
 
 coverage: setup
 	@$(BIN)/python benchmarks/coverage.py $(if $(MODELS),--models $(MODELS)) $(OPTIONS)
+
+# opencv-python would need a screen's libraries, which ultralytics names and does not use here.
+.venv/.ultralytics: .venv/.installed
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  opencv-python-headless polars requests ultralytics-thop
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps ultralytics==8.4.190
+	@touch $@
+
+integrations: .venv/.ultralytics
+	@$(BIN)/python -m pytest -n 0 tests/integrations
+
+matrix: .venv/.ultralytics
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  segmentation-models-pytorch==0.6.0 monai==1.6.1 transformers==5.24.0
+	@$(BIN)/python benchmarks/matrix.py $(OPTIONS)
 
 setup: .venv/.installed
 

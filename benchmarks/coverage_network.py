@@ -145,7 +145,7 @@ def _check(name: str, model: Any, space: Any, example: Any, low: Any, seeds: int
     worst, cost_error, ratios = 0.0, dense_error, []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        widths = _configuration(space, low, rng)
+        widths = configuration(space, low, rng)
         kept = [
             np.sort(rng.permutation(group.width)[:width])
             for group, width in zip(space.groups, widths.tolist(), strict=True)
@@ -165,7 +165,7 @@ def _check(name: str, model: Any, space: Any, example: Any, low: Any, seeds: int
     return {"ratios": ratios, "verify_error": worst, "cost_error": cost_error}
 
 
-def _configuration(space: Any, low: Any, rng: Any) -> Any:
+def configuration(space: Any, low: Any, rng: Any) -> Any:
     """A random configuration at 50 % of the MACs; the lowest reachable one above that."""
     import randprune as rp
     from randprune.search.random import RandomSearch

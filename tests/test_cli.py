@@ -262,6 +262,21 @@ def test_export_writes_a_file_that_agrees(run: Any, small_file: Path, tmp_path: 
     assert "batches of 2" in out
 
 
+def test_export_times_the_file_beside_the_dense_network(
+    run: Any, small_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    target = tmp_path / "small.onnx"
+    code, out, err = run("export", str(small_file), "-o", str(target), "--time", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    ratio = found["dense_milliseconds"] / found["milliseconds"]
+    assert found["speedup"] == pytest.approx(ratio)
+    code, _, err = run("export", str(small_file), "-o", str(tmp_path / "small.pt2"), "--time")
+    assert code == 2
+    assert "needs an .onnx file" in err
+
+
 def test_export_refuses_what_it_cannot_do(run: Any, small_file: Path, tmp_path: Path) -> None:
     code, _, err = run("export", str(small_file), "-o", str(tmp_path / "small.tflite"))
     assert (code, "must end in .onnx or .pt2" in err) == (2, True)

@@ -89,7 +89,7 @@ def test_the_list_is_the_shared_one(shared_data):
 def test_one_broken_network_ends_nothing(tmp_path):
     """Each runs in its own process: an exception and a time-out become records."""
     script = Path(coverage.__file__)
-    broken = coverage_network.run_apart(script, "tv:no_such_network", 120)
+    broken = coverage_network.run_apart(script, "tv:no_such_network", 600)
     assert broken["model"] == "tv:no_such_network"
     assert "no_such_network" in broken["error"]
     sleepy = tmp_path / "sleepy.py"
@@ -99,7 +99,7 @@ def test_one_broken_network_ends_nothing(tmp_path):
     good.write_text(
         "import sys; print('noise'); print('RECORD {\"model\": \"' + sys.argv[2] + '\"}')"
     )
-    assert coverage_network.run_apart(good, "y", 60) == {"model": "y"}
+    assert coverage_network.run_apart(good, "y", 600) == {"model": "y"}
 
 
 class TestFailures:

@@ -108,3 +108,19 @@ def test_unknown_suffixes_and_missing_extras_are_named(
     monkeypatch.setattr("randprune.export.find_spec", lambda name: None)
     with pytest.raises(rp.InvalidInputError, match=r"pip install 'randprune\[export\]'"):
         export(small, tmp_path / "a.onnx", IMAGES)
+
+
+def test_an_onnx_file_names_its_axes_and_says_what_it_is(small: nn.Module, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    path = tmp_path / "a.onnx"
+    export(small, path, IMAGES, opset=19, metadata={"network": "digits", "budget": "0.5"})
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {p.key: p.value for p in model.metadata_props} == {"network": "digits", "budget": "0.5"}
+    assert [s.version for s in model.opset_import if s.domain == ""] == [19]
+    export(small, path, IMAGES, any_batch=False)
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    assert (shape.dim[0].dim_value, shape.dim[0].dim_param) == (1, "")
+    with pytest.raises(rp.InvalidInputError, match="parts of ONNX files"):
+        export(small, tmp_path / "a.pt2", IMAGES, opset=19)

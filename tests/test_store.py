@@ -269,7 +269,7 @@ def test_recipe_hash_is_that_of_its_content_in_any_process(start: Start) -> None
     process = start(
         "from randprune.store import RunKey; print(RunKey('prune', {'b': 1.5}, 3).digest)"
     )
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate()
     assert printed.strip() == RunKey("prune", {"b": 1.5}, 3).digest
 
 
@@ -411,14 +411,14 @@ def start() -> Iterator[Start]:
 
     yield begin
     for process in processes:
-        process.kill()
-        process.communicate(timeout=30)
+        with process:  # closes its pipe and waits for it
+            process.kill()
 
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Kill it as an out-of-memory killer would, and return what it had still printed."""
     process.send_signal(signal.SIGKILL)
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate()
     return rest
 
 
@@ -487,10 +487,10 @@ def test_lock_ends_with_its_process_though_its_forked_workers_live(
         store.run(RunKey("prune", {}, 0), {})
         worker = os.fork()
         if worker == 0:
-            time.sleep(60)
+            time.sleep(3600)
             os._exit(0)
         print(worker, flush=True)
-        time.sleep(60)
+        time.sleep(3600)
         """,
         tmp_path,
     )
@@ -500,12 +500,12 @@ def test_lock_ends_with_its_process_though_its_forked_workers_live(
         with pytest.raises(StorageError, match=f"in use by process {process.pid}"):
             Store.open(tmp_path)
         process.kill()
-        process.wait(timeout=30)
+        process.wait()
         os.kill(worker, 0)  # still alive, or the next line shows nothing
         Store.open(tmp_path).close()
     finally:
         os.kill(worker, signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate()
 
 
 def test_folder_is_locked_within_one_process_too_and_freed_by_close(tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ def test_use_in_a_fork_is_refused(tmp_path: Path, start: Start) -> None:
         """,
         tmp_path,
     )
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate()
     assert process.returncode == 0
     assert "used in its fork" in printed
     with Store.open(tmp_path, read_only=True) as reader:
@@ -574,7 +574,7 @@ def test_file_size_limit_is_told_and_the_job_can_go_on_later(tmp_path: Path, sta
         """,
         tmp_path,
     )
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate()
     assert process.returncode == 0
     recorded, message = printed.split(maxsplit=1)
     assert "free some space" in message
@@ -612,7 +612,7 @@ def unprivileged(start: Start, folder: Path, script: str) -> str:
             os.setgid(65534); os.setuid(65534)
     """
     process = start(textwrap.dedent(prologue) + textwrap.dedent(script), folder)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate()
     folder.chmod(0o755)
     assert process.returncode == 0
     return printed

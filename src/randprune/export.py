@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -35,6 +35,7 @@ _FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 # Inputs of this many images check a file whose batch size is free: not the size it was made with.
 _OTHER_BATCH = 3
+_BATCH_AXIS = "batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def export(
     any_batch: bool = True,
     tolerance: float = 1e-4,
     seed: int = 0,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write a network for another runtime; the suffix chooses it, .onnx or .pt2 (torch.export).
 
@@ -71,12 +74,16 @@ def export(
         network: any network on the CPU; left untouched, exported in evaluation mode.
         path: the file, replaced if it exists.
         example_inputs: one tensor, or a tuple of the positional inputs; their values do not matter.
-        any_batch: leave the first axis of every input free; otherwise it stays as in the example.
+        any_batch: leave the first axis of every input free, called "batch" in an ONNX file;
+            otherwise it stays as in the example.
         tolerance: largest allowed `max |difference| / max |output|` on random inputs.
         seed: draws these inputs.
+        opset: of an ONNX file; default: the exporter's.
+        metadata: what an ONNX file says of itself, texts by key.
 
     Raises:
-        InvalidInputError: an unknown suffix, or the packages of the ONNX extra are missing.
+        InvalidInputError: an unknown suffix, an opset or metadata for a .pt2 file, or the packages
+            of the ONNX extra are missing.
         UnsupportedModelError: the network cannot be exported.
         VerificationError: the file computes something else; it is not kept.
         StorageError: the file cannot be written.
@@ -90,6 +97,10 @@ def export(
         )
     if form == "onnx":
         require_extra("Writing ONNX")
+    elif opset is not None or metadata:
+        raise InvalidInputError(
+            f"An opset and metadata are parts of ONNX files. Got them for {target.name!r}."
+        )
     inputs = as_inputs(example_inputs)
     frozen = in_mode(private_copy(network))
     with EXPORTING, _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -98,7 +109,8 @@ def export(
         if form == "pt2":
             torch.export.save(program, draft)
         else:
-            _write_onnx(program, draft)
+            _write_onnx(program, draft, opset)
+            _describe(draft, metadata or {})
         sizes = [_OTHER_BATCH, None] if any_batch else [None]
         found = [_difference(frozen, form, draft, inputs, seed, size) for size in sizes]
         difference = float(torch.tensor(found).max())  # NaN where one of them is
@@ -159,9 +171,11 @@ def _program(network: nn.Module, inputs: tuple[Any, ...], any_batch: bool) -> Ex
     return program
 
 
-def _write_onnx(program: ExportedProgram, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, path: Path, opset: int | None = None) -> None:
     try:
-        onnx = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
+        onnx = torch.onnx.export(
+            program, dynamo=True, verbose=False, external_data=False, opset_version=opset
+        )
     except Exception as error:
         raise UnsupportedModelError(
             f"The network cannot be written as ONNX: {_first_line(error)}. "
@@ -172,6 +186,21 @@ def _write_onnx(program: ExportedProgram, path: Path) -> None:
         for key in [key for key in node.metadata_props if "stack_trace" in key]:
             del node.metadata_props[key]
     onnx.save(path, external_data=False)
+
+
+def _describe(path: Path, metadata: Mapping[str, str]) -> None:
+    """Name the free axis of an ONNX file, and say in it what the file is."""
+    import onnx  # an extra
+
+    model = onnx.load(path)
+    free = {v.type.tensor_type.shape.dim[0].dim_param for v in model.graph.input}
+    every = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    for value in every:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param and axis.dim_param in free:
+                axis.dim_param = _BATCH_AXIS
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
 
 
 def _difference(

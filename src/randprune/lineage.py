@@ -3,12 +3,14 @@
 `cut` and `widen` leave a `CutPlan` on the module that they return, so that `save` needs nothing but
 the module.
 The plan is a plain attribute, no tensor and no submodule: it is in no state dict, and it survives
-`copy.deepcopy`, `.to(...)`, training and pickling. A `torch.fx.GraphModule` copies only what lies
-in its `meta`, so there it is kept.
+`copy.deepcopy`, `.to(...)`, training and pickling. A pickled network carries it as text, so that
+it loads where randprune is not installed. A `torch.fx.GraphModule` copies only what lies in its
+`meta`, so there it is kept.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,12 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from randprune.errors import InvalidInputError
+from randprune.errors import ArtifactError, InvalidInputError
 from randprune.space import Selection, Space
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _ATTRIBUTE = "_randprune_plan"
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +120,34 @@ class CutPlan:
     def __deepcopy__(self, memo: dict[int, Any]) -> CutPlan:
         return self  # immutable: copies of a network may share it
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (self.to_text(),)  # a pickle of builtin types alone
+
+    def to_text(self) -> str:
+        """One line of JSON that `plan_from_text` reads."""
+        steps = [step.to_json() for step in self.steps]
+        tensors = {"dense": lists_of(self.dense), "cut": lists_of(self.cut)}
+        return json.dumps({"randprune": _FORMAT, "steps": steps, **tensors})
+
+
+def plan_from_text(text: str) -> CutPlan:
+    """The plan that `to_text` wrote.
+
+    Raises:
+        ArtifactError: the text is no plan, or of another version.
+    """
+    try:
+        document = json.loads(text)
+        if document["randprune"] != _FORMAT:
+            raise ValueError(f"format {document['randprune']}, this version reads {_FORMAT}")
+        steps = tuple(step_from_json(step) for step in document["steps"])
+        return CutPlan(steps, shapes_of(document["dense"]), shapes_of(document["cut"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"What the network says about its cuts cannot be read: {error}. Load it from the "
+            "file that was saved after the cut."
+        ) from error
+
 
 def remember_step(dense: nn.Module, changed: nn.Module, step: Step) -> nn.Module:
     """`changed` itself, with the plan that leads to it; continues the plan of `dense`, if any."""
@@ -128,10 +159,7 @@ def remember_step(dense: nn.Module, changed: nn.Module, step: Step) -> nn.Module
         dense=before.dense if before else tensor_shapes(dense),
         cut=tensor_shapes(changed),
     )
-    if isinstance(changed, torch.fx.GraphModule):
-        changed.meta[_ATTRIBUTE] = plan
-    else:
-        object.__setattr__(changed, _ATTRIBUTE, plan)
+    _keep(changed, plan)
     return changed
 
 
@@ -139,7 +167,17 @@ def plan_of(model: nn.Module) -> CutPlan | None:
     """The plan that `cut` or `widen` left on the network; None for an unchanged one."""
     found = getattr(model, "meta", {}).get(_ATTRIBUTE) if _is_graph(model) else None
     found = model.__dict__.get(_ATTRIBUTE) if found is None else found
+    if isinstance(found, str):  # from a pickle
+        found = plan_from_text(found)
+        _keep(model, found)
     return found if isinstance(found, CutPlan) else None
+
+
+def _keep(model: nn.Module, plan: CutPlan) -> None:
+    if isinstance(model, torch.fx.GraphModule):
+        model.meta[_ATTRIBUTE] = plan
+    else:
+        object.__setattr__(model, _ATTRIBUTE, plan)
 
 
 def selection_of(network: nn.Module) -> Selection:

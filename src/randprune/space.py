@@ -58,7 +58,9 @@ class ChannelGroup:
 
     Channel j of the group is row j of every slot's index; cutting it removes all of its places.
     `sizes` are places in layers that own no tensor there but keep a number of channels, such as
-    batch norm without parameters: `tensor` then names the layer.
+    batch norm without parameters: `tensor` then names the layer. `numbers` are whole numbers that
+    a module's forward reads, such as the `c` of ``x.split((self.c, self.c), 1)``: `tensor` then
+    names the attribute, and each row of `index` says how much a channel counts in it.
 
     Examples:
         >>> rows = np.arange(4)[:, None]
@@ -72,6 +74,7 @@ class ChannelGroup:
     width: int
     slots: tuple[Slot, ...]
     sizes: tuple[Slot, ...] = ()
+    numbers: tuple[Slot, ...] = ()
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in trace order."""
@@ -149,6 +152,10 @@ class Space:
         inputs: shape and dtype of each example input, as (shape, dtype name).
         allow: kinds of operations over channels that were opted into (`trace(..., allow=...)`).
         inexact: where those operations' meaning changes when their channels are cut.
+        outputs: numbers of the output leaves that count (`trace(..., outputs=...)`), whose channels
+            stay; None: all of them.
+        within: the submodules that were traced (`trace(..., within=...)`), whose costs these are;
+            empty: the whole network.
 
     Examples:
         >>> rows = np.arange(4)[:, None]
@@ -170,6 +177,8 @@ class Space:
     inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
     allow: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()
+    outputs: tuple[int, ...] | None = None
+    within: tuple[str, ...] = ()
     _cache: dict[str, str] = field(init=False, default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -283,7 +292,11 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict with groups, frozen parts and costs (exact)."""
+        part: dict[str, Any] = {} if self.outputs is None else {"outputs": list(self.outputs)}
+        if self.within:
+            part["within"] = list(self.within)
         return {
+            **part,
             "format": _FORMAT,
             "fingerprint": self.fingerprint,
             "model": self.model,
@@ -297,6 +310,7 @@ class Space:
                     "width": group.width,
                     "slots": [_slot_to_json(slot) for slot in group.slots],
                     "sizes": [_slot_to_json(slot) for slot in group.sizes],
+                    **_numbers_to_json(group),
                 }
                 for group in self.groups
             ],
@@ -326,6 +340,7 @@ class Space:
                     g["width"],
                     tuple(_slot_from_json(slot, g["width"]) for slot in g["slots"]),
                     tuple(_slot_from_json(slot, g["width"]) for slot in g.get("sizes", ())),
+                    tuple(_slot_from_json(slot, g["width"]) for slot in g.get("numbers", ())),
                 )
                 for g in document["groups"]
             ),
@@ -336,6 +351,8 @@ class Space:
             inputs=tuple((tuple(shape), dtype) for shape, dtype in document["inputs"]),
             allow=tuple(document["allow"]),
             inexact=tuple(document["inexact"]),
+            outputs=tuple(document["outputs"]) if "outputs" in document else None,
+            within=tuple(document.get("within", ())),
         )
         if space.fingerprint != document["fingerprint"]:
             raise ArtifactError(
@@ -343,6 +360,11 @@ class Space:
                 "the file was altered. Write it again from the network."
             )
         return space
+
+
+def _numbers_to_json(group: ChannelGroup) -> dict[str, Any]:
+    """Few groups have any: absent where there is none."""
+    return {"numbers": [_slot_to_json(s) for s in group.numbers]} if group.numbers else {}
 
 
 def _is_positions(kept: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from randprune.cost import FloatArray
 from randprune.errors import InvalidInputError, VerificationError
 from randprune.graph.entrance import check_space, plain_module
+from randprune.graph.exits import counted
 from randprune.graph.oracle import (
     all_zero,
     mask_consumers,
@@ -23,6 +25,7 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import Inputs, as_inputs, evaluation_mode, private_copy
 from randprune.graph.slicing import kept_positions, narrow_tensor, remove_channels
+from randprune.graph.within import parts_of
 from randprune.lineage import CutStep, remember_step
 from randprune.space import Selection, Space
 
@@ -177,6 +180,11 @@ def verify(
 
         model = emit(model, space, space.dense)
     _check_tensors(model, small, space, selection)
+    if space.within:
+        _check_whole(small, inputs)
+        parts = parts_of(model, inputs, space.within)
+        model, small, inputs = parts.network, parts.of(small), parts.inputs
+        space = replace(space, outputs=parts.outputs)
     # A second draw: by chance the first may leave a narrow layer silent.
     error = max(_error(model, small, space, selection, inputs, draw) for draw in (seed, seed + 1))
     if not error <= tolerance:
@@ -185,6 +193,20 @@ def verify(
             f"(tolerance {tolerance:.0e}) at widths {selection.widths.tolist()}."
         )
     return error
+
+
+def _check_whole(small: nn.Module, inputs: tuple[object, ...]) -> None:
+    """A network of which only parts were cut still runs as a whole."""
+    whole = private_copy(small)
+    try:
+        with torch.no_grad(), evaluation_mode(whole):
+            whole(*inputs)
+    except Exception as error:  # whatever a forward raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise VerificationError(
+            f"The cut network does not run as a whole: {reason}. The network reads the number of "
+            "a part's channels outside of that part; trace other parts, or freeze these channels."
+        ) from error
 
 
 def _error(
@@ -199,7 +221,8 @@ def _error(
     dense, reduced = private_copy(model), private_copy(small)
     randomise_scales(dense, reduced, space, selection, seed)
     mask_consumers(dense, space, selection)
-    expected, got = _outputs(dense, reduced, random_like(inputs, seed))
+    both = _outputs(dense, reduced, random_like(inputs, seed))
+    expected, got = (counted(outputs, space.outputs) for outputs in both)
     if all_zero(expected):
         raise VerificationError(
             "All outputs of the masked dense network are zero, which proves nothing. Verify on "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -118,6 +120,26 @@ def test_the_plan_survives_copies_and_casts(
     small = change(prune(randomise(Small()))[0])
     back = load(save(small, tmp_path / "x.safetensors"), model=Small)
     assert same(small, back)
+
+
+def test_a_pickled_network_keeps_its_plan_as_text(tmp_path: Path) -> None:
+    """It has to load where this package is not installed, and to be saved by us all the same."""
+    small, space = prune(randomise(Small()))
+    small.first.weight.requires_grad_(False)
+    buffer = io.BytesIO()
+    pickle.dump(small.__dict__["_randprune_plan"], buffer)
+    assert b"randprune.lineage" not in buffer.getvalue()
+    pickled = pickle.loads(pickle.dumps(small))
+    assert isinstance(pickled.__dict__["_randprune_plan"], str)
+    plan = plan_of(pickled)
+    assert plan is not None
+    assert plan.steps[0].space.fingerprint == space.fingerprint
+    assert plan_of(pickled) is plan  # read once
+    back = load(save(pickled, tmp_path / "x.safetensors"), model=Small)
+    assert same(small, back)
+    pickled.__dict__["_randprune_plan"] = '{"randprune": 99}'
+    with pytest.raises(ArtifactError, match="cannot be read: format 99, this version reads 1"):
+        plan_of(pickled)
 
 
 def test_the_plan_is_no_part_of_the_state() -> None:

@@ -300,7 +300,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         rp.load(os.fsdecode(b"\xff.safetensors"))
 
 
-@pytest.mark.timeout(0 if WANTED else 300)
+@pytest.mark.timeout(0 if WANTED else 900)
 @settings(
     max_examples=WANTED or 200,
     derandomize=not WANTED,

@@ -28,21 +28,21 @@ fuzz = settings(
 )
 
 
-@pytest.mark.timeout(0 if WANTED else 300)
+@pytest.mark.timeout(0 if WANTED else 900)
 @fuzz
 @given(networks(), st.integers(0, 2**16))
 def test_modules(net, seed):
     check(net, image(size=4), seeds=(seed,), train=False, retrace=False)
 
 
-@pytest.mark.timeout(0 if WANTED else 300)
+@pytest.mark.timeout(0 if WANTED else 900)
 @settings(fuzz, max_examples=WANTED or 15)
 @given(networks(steps=6), st.integers(0, 2**16))
 def test_graphs(net, seed):
     check(net, image(size=4), seeds=(seed,), train=False, retrace=False, as_graph=True)
 
 
-@pytest.mark.timeout(0 if WANTED else 300)
+@pytest.mark.timeout(0 if WANTED else 900)
 @settings(fuzz, max_examples=WANTED or 200)
 @given(networks(steps=3, written=2))
 def test_graphs_with_writes_in_place_replay_exactly(net):

@@ -24,9 +24,8 @@ from randprune.store import SEARCHED, UNIFORM
 
 
 def layer_ms(inputs: int, outputs: int) -> float:
-    """Odd numbers of channels are padded, and pay for it."""
-    padded = (inputs + inputs % 2) * (outputs + outputs % 2)
-    return padded * (1.0 if inputs % 2 == outputs % 2 == 0 else 1.2)
+    """Channels in fours are cheap."""
+    return inputs * outputs * (1.0 if inputs % 4 == outputs % 4 == 0 else 1.2)
 
 
 @dataclass
@@ -99,6 +98,8 @@ def test_every_strategy_meets_a_latency(strategy: str) -> None:
     )
     assert winner.costs["latency"] / dense == pytest.approx(0.5, abs=0.04)
     assert winner.costs[MEASURED] == pytest.approx(winner.costs["latency"], rel=0.03)
+    both = f"{winner.costs[MEASURED]:.3g} ms measured, {winner.costs['latency']:.3g} ms predicted"
+    assert any(both in note for note in result.notes)
 
 
 def test_the_next_one_is_taken_where_measurement_says_more() -> None:
@@ -176,3 +177,23 @@ def test_networks_from_scratch_meet_a_latency_of_the_original() -> None:
     )
     assert true_ms(result.widths) / true_ms((12, 16)) == pytest.approx(0.6, abs=0.06)
     assert {row.role for row in result.networks} >= {SEARCHED, UNIFORM}
+
+
+def test_the_step_of_widths_is_decided_by_the_network_and_recorded(tmp_path: Path) -> None:
+    wide = nn.Sequential(
+        nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(1024, 10)
+    )
+    settings = {**SETTINGS, "finalists": {"count": 1, "recovery": "none"}}
+    found = {
+        step: prune(wide, digits(), 0.5, "l1", 2, "none", settings=settings, round_to=step, out=out)
+        for step, out in (("auto", tmp_path / "auto"), (8, tmp_path / "eight"))
+    }
+    assert all((result.configurations % 8 == 0).all() for result in found.values())
+    assert found["auto"].recipe == found[8].recipe
+    assert found["auto"].recipe.search.round_to == 8
+    assert "round_to = 8" in (tmp_path / "auto" / "recipe.toml").read_text()
+    assert half(strategy="random").recipe.search.round_to == 1
+    paper = PruneRecipe.parse({"preset": "paper"})
+    assert paper.search.round_to == 1
+    with pytest.raises(InvalidInputError, match=r"search\.round_to"):
+        PruneRecipe.parse({"search": {"round_to": "wide"}})

@@ -375,8 +375,8 @@ def test_killed_within_the_statistics_it_goes_on_there(whole: PruneResult, tmp_p
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     watch = Watch()
     result = job(tmp_path, watch)
-    # 200 images in batches of 128: the first batch is not seen again.
-    assert ("calibrate", 200, 128) in watch.phases
+    # 200 images in batches of 100, as candidates: the first batch is not seen again.
+    assert ("calibrate", 200, 100) in watch.phases
     assert [done for phase, done, _ in watch.steps if phase == "calibrate"] == [200]
     assert equal_networks(result.model, whole.model)
     assert [c.scores for c in result.candidates] == [c.scores for c in whole.candidates]

@@ -104,7 +104,6 @@ def look(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)

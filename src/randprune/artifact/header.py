@@ -31,6 +31,7 @@ MOST_GROUPS = 4_096  # a cost has a matrix of groups x groups
 MOST_COSTS = 16
 MOST_PLACES = 1 << 24  # of all channels in all tensors, over all steps
 MOST_INPUTS = 64
+MOST_OUTPUTS = 1 << 16
 MOST_INPUT_ELEMENTS = 1 << 27
 
 
@@ -172,6 +173,10 @@ def _check_space(value: Any, where: str) -> int:
     for key in ("allow", "inexact"):
         for entry in doc.sequence(doc.part(space, key, where), f"{key!r} of {where}"):
             doc.text(entry, f"{key!r} of {where}")
+    for entry in doc.sequence(space.get("outputs", []), f"'outputs' of {where}", MOST_OUTPUTS):
+        doc.whole(entry, f"'outputs' of {where}")
+    for entry in doc.sequence(space.get("within", []), f"'within' of {where}", MOST_INPUTS):
+        doc.name(entry, f"'within' of {where}")
     _check_inputs(doc.part(space, "inputs", where), f"'inputs' of {where}")
     groups = doc.sequence(doc.part(space, "groups", where), f"'groups' of {where}", MOST_GROUPS)
     places, widths = 0, []
@@ -182,8 +187,9 @@ def _check_space(value: Any, where: str) -> int:
         slots = doc.sequence(doc.part(found, "slots", where), f"'slots' of {called!r}")
         if not slots:
             raise ArtifactError(f"group {called!r} of {where} lies nowhere")
-        sizes = doc.sequence(found.get("sizes", []), f"'sizes' of {called!r}")
-        places += sum(_check_slot(slot, width, f"a slot of {called!r}") for slot in slots + sizes)
+        for key in ("sizes", "numbers"):
+            slots = slots + doc.sequence(found.get(key, []), f"{key!r} of {called!r}")
+        places += sum(_check_slot(slot, width, f"a slot of {called!r}") for slot in slots)
         widths.append(width)
     for frozen in doc.sequence(doc.part(space, "frozen", where), f"'frozen' of {where}"):
         _check_frozen(frozen, f"'frozen' of {where}")

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from randprune.artifact.header import ArtifactHeader
 from randprune.errors import ArtifactError, InvalidInputError, RandpruneError
+from randprune.graph.exits import counted
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import counting_layers
 from randprune.lineage import CutStep, Shapes, WidenStep, named_tensors, tensor_shapes
@@ -198,6 +199,8 @@ def check_places(space: Space, network: nn.Module) -> None:
                 raise ArtifactError(f"group {group.name!r} counts channels in {slot.tensor!r}.")
             _check_count(group, slot.index, network.get_submodule(slot.tensor), slot.tensor)
             taken.setdefault((slot.tensor, -1), []).append(slot.index.reshape(-1))
+        for slot in group.numbers:
+            _check_number(group, slot.index.size, network, slot.tensor)
     for (tensor, dim), parts in taken.items():
         places = np.concatenate(parts)
         if len(np.unique(places)) < len(places):
@@ -210,6 +213,16 @@ def _check_count(group: ChannelGroup, index: Any, layer: nn.Module, name: str) -
         raise ArtifactError(
             f"group {group.name!r} counts channel {index.max()} of {channels} in {name!r}."
         )
+
+
+def _check_number(group: ChannelGroup, counts: int, network: nn.Module, name: str) -> None:
+    """A number that a cut changes is a plain integer of a module of the network's own."""
+    path, _, attribute = name.rpartition(".")
+    holder = dict(network.named_modules(remove_duplicate=False)).get(path)
+    value = None if holder is None else vars(holder).get(attribute)
+    library = type(holder).__module__.startswith("torch.nn.")
+    if type(value) is not int or library or attribute.startswith("_") or value < counts:
+        raise ArtifactError(f"group {group.name!r} counts {counts} in {name!r}, which cannot be.")
 
 
 def _check_growth(step: WidenStep, network: nn.Module) -> None:
@@ -317,12 +330,15 @@ def _strides(
 
 def _check_runs(header: ArtifactHeader, dense: nn.Module, small: nn.Module, path: Path) -> None:
     """Where the dense network runs without values, so does the cut one, with outputs alike."""
-    if not header.steps:
-        return
-    expected = _output_shapes(dense, header.steps[0].space)
+    spaces = [step.space for step in header.steps]
+    if not spaces or any(space.within for space in spaces):
+        return  # of a network that cannot be traced as a whole, the values decide what it computes
+    chosen = [set(space.outputs) for space in spaces if space.outputs is not None]
+    numbers = tuple(sorted(set.intersection(*chosen))) if chosen else None
+    expected = _output_shapes(dense, spaces[0], numbers)
     if isinstance(expected, Exception):  # it needs values, or other inputs: nothing to compare
         return
-    got = _output_shapes(small, header.steps[0].space)
+    got = _output_shapes(small, spaces[0], numbers)
     if isinstance(got, Exception):
         reason = (str(got).splitlines() or [""])[0]
         raise ArtifactError(
@@ -344,12 +360,15 @@ def example_inputs(space: Space, device: str = "cpu") -> tuple[torch.Tensor, ...
     )
 
 
-def _output_shapes(network: nn.Module, space: Space) -> list[tuple[int, ...]] | Exception:
-    """Shapes of all output tensors for the traced inputs, or why there are none."""
+def _output_shapes(
+    network: nn.Module, space: Space, numbers: tuple[int, ...] | None
+) -> list[tuple[int, ...]] | Exception:
+    """Shapes of the output tensors that count for the traced inputs, or why there are none."""
     try:
         with torch.no_grad():
             outputs = in_mode(_without_values(network))(*example_inputs(space, "meta"))
-        return [tuple(x.shape) for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+        leaves = tree_leaves(counted(outputs, numbers))
+        return [tuple(x.shape) for x in leaves if isinstance(x, torch.Tensor)]
     except Exception as error:  # whatever a forward raises
         return error
 

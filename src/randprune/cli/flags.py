@@ -26,8 +26,8 @@ class Flag:
     Attributes:
         key: the recipe's key, e.g. "search.candidates".
         names: the option's names; without any it is the command's argument.
-        kind: what it takes: str, int, float, bool, list for repeatable texts, or tuple for numbers
-            with commas between them.
+        kind: what it takes: str, int, float, bool, list for repeatable texts, tuple for numbers
+            with commas between them, or object for a number or a word.
         metavar: stands for the value in the help.
         text: the help.
         default: shown as the default, which the recipe has; "" shows none.
@@ -47,7 +47,7 @@ class Flag:
     @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a Typer command: None or empty where it is not given."""
-        taken: dict[type, Any] = {list: list[str], tuple: str}
+        taken: dict[type, Any] = {list: list[str], tuple: str, object: str}
         annotation = str if self.several else taken.get(self.kind, self.kind)
         text = self.text + (f" [dim]\\[default: {self.default}][/]" if self.default else "")
         common: dict[str, Any] = {
@@ -78,6 +78,8 @@ class Flag:
         if self.kind is tuple:
             several = "numbers with commas between them, one per channel"
             return {self.key: self._numbers(given, several, "0.5,0.5,0.5")}
+        if self.kind is object:
+            return {self.key: int(given) if given.isdecimal() else given}
         return {self.key: given}
 
     def _numbers(self, given: str, takes: str, example: str) -> list[float]:
@@ -167,8 +169,9 @@ PRUNE = (
          "Number of configurations that are repaired and evaluated.", "100", SEARCH),
     Flag("search.min_keep", ("--min-keep",), float, "SHARE",
          "Smallest share of its channels that a group may keep.", "0.1", SEARCH),
-    Flag("search.round_to", ("--round-to",), int, "N",
-         "Make every width a multiple of this number.", "1", SEARCH),
+    Flag("search.round_to", ("--round-to",), object, "N",
+         "Make every width a multiple of this number; auto: of 16 or 8 where the network is wide "
+         "enough.", "auto", SEARCH),
     Flag("search.rank_by", ("--rank-by",), str, "NAME",
          "What candidates are ranked by: kl (how close their outputs are to the dense network's), "
          "loss or accuracy.", "kl", SEARCH),

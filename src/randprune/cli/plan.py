@@ -85,7 +85,7 @@ class JobPlan:
                 that do not fit, missing images, outputs that are not the images' classes, a budget
                 out of reach.
         """
-        from randprune.jobs.opening import check_outputs, example_of
+        from randprune.jobs.opening import check_outputs, decided, example_of, step_of
         from randprune.jobs.pricing import priced
         from randprune.jobs.search import create_strategy
         from randprune.search import RandomSearch, reachable
@@ -94,7 +94,9 @@ class JobPlan:
         network, data = network_and_images(recipe)
         space = traced(recipe, network, data)
         check_outputs(network, data, example_of(data, network))
-        limits = recipe.search.min_keep, recipe.search.round_to
+        search = decided(recipe.search, space)
+        recipe = recipe.model_copy(update={"search": search})
+        limits = search.min_keep, step_of(search)
         space, first = priced(recipe.budget, network, space, limits[1], None)
         budgets = recipe.budget.budgets() if recipe.budget.ratios else (first,)
         for budget in budgets:
@@ -172,7 +174,7 @@ class JobPlan:
             budget_line(recipe, self.space, self.reachable[0]),
             ("search", f"{search.candidates} configurations, {search.strategy}{law}; channels by "
                        f"{recipe.criterion}, repaired by {recipe.recovery}, ranked by "
-                       f"{search.rank_by}"),
+                       f"{search.rank_by}; widths in multiples of {search.round_to}"),
             ("finalists", f"{recipe.finalists.count}, repaired by "
                           f"{recipe.finalists.recovery or recipe.recovery}"),
             ("training", "none" if tuning is None or tuning.epochs == 0 else

@@ -65,7 +65,7 @@ class ScratchPlan:
             RandpruneError: whatever would stop the job at its start: an unknown network, missing
                 images, a network that cannot be widened, a budget out of reach.
         """
-        from randprune.jobs.opening import widened
+        from randprune.jobs.opening import decided, step_of, widened
         from randprune.jobs.pricing import priced
         from randprune.search import reachable
         from randprune.search.feasible import require_reachable
@@ -75,7 +75,9 @@ class ScratchPlan:
         space = traced(recipe, network, data)
         wide = widened(network, space, recipe.widen, recipe.seed)
         step = widening_of(wide)
-        limits = recipe.search.min_keep, recipe.search.round_to
+        search = decided(recipe.search, space)
+        recipe = recipe.model_copy(update={"search": search})
+        limits = search.min_keep, step_of(search)
         space, budget = priced(recipe.budget, network, space, limits[1], None)
         wide_space, _ = priced(recipe.budget, wide, step.wide, limits[1], None)
         limit = wide_budget(space, wide_space, budget)
@@ -169,12 +171,13 @@ def _macs(
     recipe: ScratchRecipe, space: Space, wide: Space, data: Data, trainings: dict[str, int]
 ) -> dict[str, float]:
     """Multiply-adds by phase, of candidates that use the budget's share of the MACs."""
+    from randprune.jobs.opening import step_of
     from randprune.jobs.shared_weights import step_macs
 
     dense = space.cost("macs").dense
     small = recipe.budget.ratio * dense
     fit, every = len(data.fit), len(data.full_train)
-    limits = recipe.search.min_keep, recipe.search.round_to
+    limits = recipe.search.min_keep, step_of(recipe.search)
     step = step_macs(recipe.supernet, wide, limits, small)
     shared = _TRAINED * recipe.supernet.epochs * fit * step
     looked_at = len(data.search) + len(data.calibration)

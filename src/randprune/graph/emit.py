@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.fold import fold_weights
 from randprune.graph.program import Program, export_program
-from randprune.graph.propagate import Propagation, propagate
+from randprune.graph.propagate import Exits, Propagation, propagate
 from randprune.graph.rewrites import Scaled, Survivors, rewritten
 from randprune.graph.rules import operator_name
 from randprune.graph.slicing import kept_positions, narrow_tensor
@@ -67,6 +67,7 @@ def export_for_emission(
     inputs: tuple[Any, ...],
     allow: frozenset[str] = frozenset(),
     free_batch: bool = True,
+    exits: Exits = None,
 ) -> Emission:
     """Export, fold and propagate in graph mode, with a symbolic batch where that is possible."""
     program = None
@@ -77,13 +78,13 @@ def export_for_emission(
         if not free_batch:
             raise
     if program is None or (free_batch and not _has_free_batch(program)):
-        return export_for_emission(model, inputs, allow, free_batch=False)
+        return export_for_emission(model, inputs, allow, free_batch=False, exits=exits)
     state = named_tensors(model)
     program.graph.eliminate_dead_code()  # an emitted network does not run it either
     program = fold_weights(program, state)
     state = {**state, **program.folded}
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    found = propagate(program, shapes, as_graph=True, allow=allow)
+    found = propagate(program, shapes, as_graph=True, allow=allow, exits=exits)
     return Emission(program, found, state, example, type(model).__name__, model.training)
 
 

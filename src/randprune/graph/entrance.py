@@ -113,12 +113,22 @@ def check_space(model: nn.Module, space: Any, function: str) -> None:
                     f"from a wider network. Give {function} the network that was traced."
                 )
     params = space.costs.get("params")
-    own = sum(parameter.numel() for parameter in model.parameters())
+    own = sum(_parameter_sizes(model, space.within))
     if params is not None and own != params.dense:
         raise InvalidInputError(
             f"{function} was given a network that is not the one that was traced: it has {own:,} "
             f"parameters, the traced one {params.dense:,.0f}. Trace the network that is given."
         )
+
+
+def _parameter_sizes(model: nn.Module, within: tuple[str, ...]) -> Iterator[int]:
+    """How many numbers each parameter has, of the whole network or of the named parts of it."""
+    seen: set[int] = set()
+    beginnings = tuple(f"{name}." for name in within) or ("",)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name.startswith(beginnings) and id(parameter) not in seen:
+            seen.add(id(parameter))
+            yield parameter.numel()
 
 
 def _wrapped(model: nn.Module) -> nn.Module | None:

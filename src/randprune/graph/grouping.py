@@ -90,15 +90,21 @@ def group_channels(found: Propagation) -> Grouping:
     by_root[roots[live]] = group_of[live]
     channel_by_root[roots[live]] = channel_of[live]
     group_of, channel_of = by_root[roots], channel_by_root[roots]
-    sizes = _sizes(found, group_of, channel_of)
-    sized = [replace(group, sizes=tuple(sizes.get(g, ()))) for g, group in enumerate(groups)]
-    return Grouping(tuple(sized), group_of, channel_of)
+    sizes = _counts(found.context.counted, group_of, channel_of)
+    numbers = _counts(found.context.numbered, group_of, channel_of)
+    counted = [
+        replace(group, sizes=tuple(sizes.get(g, ())), numbers=tuple(numbers.get(g, ())))
+        for g, group in enumerate(groups)
+    ]
+    return Grouping(tuple(counted), group_of, channel_of)
 
 
-def _sizes(found: Propagation, group_of: IntArray, channel_of: IntArray) -> dict[int, list[Slot]]:
-    """Per group its places in layers that keep a number of channels but own no tensor."""
+def _counts(
+    counted: Mapping[str, IntArray], group_of: IntArray, channel_of: IntArray
+) -> dict[int, list[Slot]]:
+    """Per group its places in what keeps a number of channels, by name, but owns no tensor."""
     out: dict[int, list[Slot]] = defaultdict(list)
-    for layer, axis in found.context.counted.items():
+    for layer, axis in counted.items():
         groups = np.where(axis < 0, -1, group_of[axis])
         for group in np.unique(groups[groups >= 0]).tolist():
             positions = np.flatnonzero(groups == group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from randprune.graph.rules import (
     operator_name,
     rule_for,
 )
+
+Exits = Callable[[Program], "Sequence[str | None] | None"] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +70,14 @@ def propagate(
     allow: Collection[str] = (),
     training: Program | None = None,
     counters: Collection[str] = (),
+    exits: Exits = None,
 ) -> Propagation:
     """Labels on every value of the program; `shapes` are those of parameters and buffers.
 
     `training` is the same network's program in training mode, where parts of it run only there
     (auxiliary classifiers): its operations tie and freeze the same labels, but cost nothing.
     `counters` names the layers that keep a number of channels but own no tensor.
+    `exits` tells for each output leaf of a program why its channels stay; None: they may go.
 
     Where a view splits channels over several axes, the cut runs along one of them (attention:
     within the heads, or whole heads). The longest is tried first; where that leaves the channels
@@ -85,7 +89,7 @@ def propagate(
         ctx = Context(
             Labels(), as_graph, frozenset(allow), carriers=carriers, counters=frozenset(counters)
         )
-        return _propagate_once(ctx, programs, shapes)
+        return _propagate_once(ctx, programs, shapes, exits)
 
     best = run({})
     for option in (1, 2):
@@ -113,7 +117,10 @@ def _stuck_splits(found: Propagation, option: int) -> dict[Node, int]:
 
 
 def _propagate_once(
-    ctx: Context, programs: Sequence[Program], shapes: dict[str, tuple[int, ...]]
+    ctx: Context,
+    programs: Sequence[Program],
+    shapes: dict[str, tuple[int, ...]],
+    exits: Exits,
 ) -> Propagation:
     axes: list[LabelledAxis] = []
     terms: list[CostTerm] = []
@@ -125,10 +132,22 @@ def _propagate_once(
             elif node.op == "call_function":
                 ctx.values[node] = _call(ctx, node)
             elif node.op == "output":
-                ctx.freeze_all(ctx.tensors([node.args]), "it defines the network's output")
+                _leave(ctx, node, None if exits is None else exits(program))
         terms = terms or list(ctx.terms)  # those of the first program, which is the one that counts
     ctx.terms = terms + [_parameter_term(axis) for axis in axes]
     return Propagation(ctx, tuple(axes), ctx.values)
+
+
+def _leave(ctx: Context, node: Node, reasons: Sequence[str | None] | None) -> None:
+    """Freeze what leaves the program; `reasons` are those of its last outputs, the user's."""
+    if reasons is None:
+        ctx.freeze_all(ctx.tensors([node.args]), "it defines the network's output")
+        return
+    (flat,) = node.args
+    assert isinstance(flat, list | tuple)
+    for value, reason in zip(flat[len(flat) - len(reasons) :], reasons, strict=True):
+        if reason is not None:
+            ctx.freeze_all(ctx.tensors([value]), reason)
 
 
 def _parameter_term(axis: LabelledAxis) -> CostTerm:

@@ -76,6 +76,7 @@ class Context:
     splits: dict[Node, list[tuple[IntArray, int]]] = field(default_factory=dict)
     counters: frozenset[str] = frozenset()
     counted: dict[str, IntArray] = field(default_factory=dict)
+    numbered: dict[str, IntArray] = field(default_factory=dict)
     node: Node | None = None
     values: dict[Node, Any] = field(default_factory=dict)
     constant_of: Callable[[Node], torch.Tensor | None] = field(default=lambda node: None)

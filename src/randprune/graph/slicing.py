@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from randprune.errors import InvalidInputError
 from randprune.graph.labels import IntArray
+from randprune.graph.numbers import change_numbers
 from randprune.space import Selection, Space
 
 
@@ -78,6 +79,7 @@ def remove_channels(model: nn.Module, space: Space, selection: Selection) -> nn.
         refresh_attributes(module, gone)
     for layer, lost in removed_places(space, selection, "sizes").items():
         shrink_bare_norm(model.get_submodule(layer), lost[0])
+    change_numbers(model, space, selection.widths)
     return model
 
 
@@ -113,6 +115,7 @@ def grow_channels(model: nn.Module, space: Space, widths: IntArray) -> nn.Module
             per_channel = place.index.shape[1]
             added = (width - group.width) * per_channel
             _grow_bare_norm(model.get_submodule(place.tensor), added, per_channel)
+    change_numbers(model, space, widths)
     return model
 
 

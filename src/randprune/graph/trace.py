@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,13 +15,15 @@ from torch.utils._pytree import tree_leaves
 from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
 from randprune.graph.emit import doubled, export_for_emission
 from randprune.graph.entrance import check_network, check_values, plain_module
+from randprune.graph.exits import OutputChoice, chosen_outputs, reasons_for
 from randprune.graph.grouping import build_costs, frozen_channels, group_channels
 from randprune.graph.program import Inputs, Program, as_inputs, export_program
 from randprune.graph.propagate import Propagation, propagate, unknown_operators
 from randprune.graph.slicing import counting_layers
 from randprune.graph.trial import failing_groups, failing_in_graph
+from randprune.graph.within import parts_of
 from randprune.lineage import named_tensors
-from randprune.space import FrozenChannels, Space
+from randprune.space import FrozenChannels, IntArray, Space
 
 ALLOWED = ("layer_norm", "group_norm", "softmax", "mean", "sum", "var", "std", "norm", "amax")
 
@@ -35,6 +37,8 @@ def trace(
     as_graph: bool = False,
     allow: Collection[str] = (),
     trial: bool = True,
+    outputs: OutputChoice | None = None,
+    within: str | Iterable[str] = (),
 ) -> Space:
     """The channel groups of a network: what can be cut, what it costs, what is frozen and why.
 
@@ -51,6 +55,12 @@ def trace(
         allow: operations over channels that may be cut although their meaning changes, e.g.
             ``("layer_norm",)``; the space lists them under `inexact`.
         trial: cut every group once and compare with the masked dense network, freezing what fails.
+        outputs: selects the outputs that are read, such as ``lambda outputs: outputs[0]``; channels
+            that reach only the others may go. Default: all outputs keep their channels.
+        within: names of submodules, such as ``("backbone", "head")``: only they are traced and
+            cut, for networks that cannot be exported as a whole. One forward pass of the whole
+            network shows what they are given. Channels that leave them stay, except where one of
+            them alone reads what another returns. Costs are those of these parts.
 
     Returns:
         A `Space`; equal architectures give equal fingerprints in every process.
@@ -79,6 +89,7 @@ def trace(
     if not all(x.is_meta for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)):
         check_values(model)
     freeze, allow = _names(freeze, "freeze"), _names(allow, "allow")
+    within = _names(within, "within")
     unknown_kinds = sorted(set(allow) - set(ALLOWED))
     if unknown_kinds:
         raise InvalidInputError(
@@ -86,13 +97,90 @@ def trace(
             f"Got {unknown_kinds[0]!r} instead."
         )
     check_finite(model)
+    if within:
+        _check_alone(as_graph, outputs)
+        return _trace_parts(model, inputs, within, freeze, strict, allow, trial)
     if as_graph and not all(isinstance(x, torch.Tensor) for x in inputs):
         raise InvalidInputError(
             "With as_graph=True the network's inputs must be tensors: a graph is emitted for their "
             "shapes alone. Wrap the network so that it takes only tensors, or trace it as a module."
         )
+    return _trace(_Subject(model, model, inputs, outputs), freeze, strict, as_graph, allow, trial)
+
+
+def _check_alone(as_graph: bool, outputs: OutputChoice | None) -> None:
+    for name, given in (("as_graph", as_graph), ("outputs", outputs is not None)):
+        if given:
+            raise InvalidInputError(
+                f"The 'within' and {name!r} parameters of trace exclude each other: what leaves "
+                "the parts is found by running the network, and its modules are cut in place."
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subject:
+    """What is exported, `network`, of which whole `model`, and what stays as it is.
+
+    `leaving`: why each output leaf keeps its channels; None: `choose` says which ones count.
+    `held`: name of a tensor -> why it stays.
+    """
+
+    model: nn.Module
+    network: nn.Module
+    inputs: tuple[Any, ...]
+    choose: OutputChoice | None = None
+    leaving: tuple[str | None, ...] | None = None
+    held: Mapping[str, str] = field(default_factory=dict)
+
+    def outputs(self, program: Program) -> tuple[int, ...] | None:
+        """Numbers of the output leaves that count; None: all."""
+        if self.leaving is not None:
+            return tuple(n for n, reason in enumerate(self.leaving) if reason is not None)
+        return None if self.choose is None else chosen_outputs(program, self.choose)
+
+    def exits(self, program: Program) -> tuple[str | None, ...] | None:
+        """Why each output leaf of a program keeps its channels; None: all are outputs."""
+        if self.leaving is not None:
+            return self.leaving
+        if self.choose is None:
+            return None
+        try:
+            numbers = chosen_outputs(program, self.choose)
+        except InvalidInputError:
+            return None  # in training mode a network may return something else: all of it counts
+        spec = program.output_spec
+        return reasons_for(numbers, 1 if spec is None else spec.num_leaves)
+
+
+def _trace_parts(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    within: tuple[str, ...],
+    freeze: Iterable[str],
+    strict: bool,
+    allow: Collection[str],
+    trial: bool,
+) -> Space:
+    """The space of named submodules; its inputs are those of the whole network."""
+    parts = parts_of(model, inputs, within)
+    subject = _Subject(model, parts.network, parts.inputs, leaving=parts.leaving, held=parts.held)
+    space = _trace(subject, freeze, strict, False, allow, trial)
+    return replace(space, within=within, outputs=None, inputs=_shapes(inputs))
+
+
+def _trace(
+    subject: _Subject,
+    freeze: Iterable[str],
+    strict: bool,
+    as_graph: bool,
+    allow: Collection[str],
+    trial: bool,
+) -> Space:
+    model, inputs = subject.network, subject.inputs
     if as_graph:
-        exported = export_for_emission(model, inputs, frozenset(allow), free_batch=False)
+        exported = export_for_emission(
+            model, inputs, frozenset(allow), free_batch=False, exits=subject.exits
+        )
         program, found, state = exported.program, exported.found, exported.state
     else:
         program, state = export_program(model, inputs), named_tensors(model)
@@ -103,7 +191,9 @@ def trace(
             allow=allow,
             training=_training_program(model, program, inputs),
             counters=counting_layers(model),
+            exits=subject.exits,
         )
+    outputs = subject.outputs(program)
     if strict and program.unknown:
         raise UnsupportedModelError(
             f"No rule for {unknown_operators(program)[0]} (node {program.unknown[0].name}; "
@@ -111,18 +201,23 @@ def trace(
             "trace with strict=False to freeze the channels that reach it."
         )
     _freeze_by_name(found, model, freeze)
-    template = _Template(model, program, state, inputs, as_graph, tuple(sorted(allow)))
+    _freeze_held(found, subject.held)
+    template = _Template(subject, program, state, as_graph, tuple(sorted(allow)), outputs)
     space = template.fill(found)
     if trial and space.groups:
         exact = not space.inexact
         if as_graph:
-            emission = export_for_emission(model, inputs, frozenset(allow))
-            failed = failing_in_graph(emission, space, exact)
+            emission = export_for_emission(model, inputs, frozenset(allow), exits=subject.exits)
+            verdict = failing_in_graph(emission, space, exact)
         else:
-            failed = failing_groups(model, space, inputs, exact)
-        if failed:
-            for number, reason in failed.items():
-                _freeze_group(found, space, number, reason)
+            verdict = failing_groups(model, space, inputs, exact)
+        for number, reason in verdict.failed.items():
+            found.labels.freeze(_labels_of(found, space, number), reason)
+        for number, slots in verdict.numbers.items():
+            for slot in slots:
+                labels = _labels_of(found, space, number)[:, : slot.index.shape[1]]
+                found.context.numbered[slot.tensor] = labels.reshape(-1)
+        if verdict.failed or verdict.numbers:
             space = template.fill(found)
     return space
 
@@ -131,12 +226,12 @@ def trace(
 class _Template:
     """Everything about a space but its labels, which change when groups are frozen later."""
 
-    model: nn.Module
+    subject: _Subject
     program: Program
     state: dict[str, torch.Tensor]
-    inputs: tuple[Any, ...]
     as_graph: bool
     allow: tuple[str, ...]
+    outputs: tuple[int, ...] | None
 
     def fill(self, found: Propagation) -> Space:
         """The space of these labels."""
@@ -146,20 +241,17 @@ class _Template:
             frozen=(*frozen_channels(found), *self._unseen(found)),
             costs=build_costs(found, grouping, self._parameters()),
             as_graph=self.as_graph,
-            model=type(self.model).__name__,
-            inputs=tuple(
-                (tuple(x.shape), str(x.dtype).removeprefix("torch."))
-                for x in tree_leaves(self.inputs)
-                if isinstance(x, torch.Tensor)
-            ),
+            model=type(self.subject.model).__name__,
+            inputs=_shapes(self.subject.inputs),
             allow=self.allow,
             inexact=tuple(dict.fromkeys(found.context.inexact)),
+            outputs=self.outputs,
         )
 
     def _unseen(self, found: Propagation) -> Iterator[FrozenChannels]:
         """Weights that no forward pass reads: they are never cut."""
         seen = {axis.tensor for axis in found.axes} | set(self.program.tensors.values())
-        for name, weight in self.model.named_parameters():
+        for name, weight in self.subject.network.named_parameters():
             if name not in seen and weight.ndim > 1:
                 yield FrozenChannels(
                     name.rpartition(".")[0] or name,
@@ -173,7 +265,7 @@ class _Template:
     def _parameters(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the parameters that the cut network will have."""
         if not self.as_graph:
-            return {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+            return {name: tuple(p.shape) for name, p in self.subject.network.named_parameters()}
         used = {
             self.program.tensors[node.name]
             for node in self.program.graph.nodes
@@ -221,6 +313,15 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
+def _shapes(inputs: tuple[Any, ...]) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Shape and dtype of every tensor among the inputs."""
+    return tuple(
+        (tuple(x.shape), str(x.dtype).removeprefix("torch."))
+        for x in tree_leaves(inputs)
+        if isinstance(x, torch.Tensor)
+    )
+
+
 def _names(given: Iterable[str], parameter: str) -> tuple[str, ...]:
     """One name or several as a tuple."""
     found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
@@ -249,8 +350,16 @@ def _freeze_by_name(found: Propagation, model: nn.Module, patterns: Iterable[str
                 found.labels.freeze(vector, f"named in freeze ({pattern})")
 
 
-def _freeze_group(found: Propagation, space: Space, number: int, reason: str) -> None:
+def _freeze_held(found: Propagation, held: Mapping[str, str]) -> None:
+    """Freeze the tensors that something outside of what is traced has too."""
+    for axis in found.axes:
+        if axis.tensor in held:
+            vector = np.arange(axis.start, axis.start + axis.size, dtype=np.int64)
+            found.labels.freeze(vector, held[axis.tensor])
+
+
+def _labels_of(found: Propagation, space: Space, number: int) -> IntArray:
+    """The labels of a group's channels, (width, multiplicity), on the axis where most lie."""
     starts = {(axis.tensor, axis.dim): axis.start for axis in found.axes}
-    slot = space.groups[number].slots[0]
-    labels = starts[(slot.tensor, slot.dim)] + slot.index.reshape(-1)
-    found.labels.freeze(labels, reason)
+    slot = max(space.groups[number].slots, key=lambda slot: slot.index.shape[1])
+    return starts[(slot.tensor, slot.dim)] + slot.index

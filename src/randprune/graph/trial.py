@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from randprune.graph.emit import Emission
+from randprune.graph.exits import counted
+from randprune.graph.numbers import candidate_numbers
 from randprune.graph.oracle import (
     mask_consumers,
     random_like,
@@ -31,12 +34,14 @@ from randprune.graph.oracle import (
 )
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import remove_channels
-from randprune.space import ChannelGroup, Selection, Space
+from randprune.space import ChannelGroup, Selection, Slot, Space
 
 # In float64; `verify` allows 1e-4, of other channels, for which a wrong cut may show much more.
 _TOLERANCE = 1e-7
 # Where the forward does not run in float64: what `verify` allows, which rounding may come near.
 _ROUNDED_TOLERANCE = 1e-4
+# Groups of so few channels are tried more than once.
+_NARROW = 8
 _LIBRARIES = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 
 
@@ -60,22 +65,32 @@ class Failure:
 class Trial:
     """What is cut and compared.
 
-    `cutter(selection)` gives a private network: the cut one, or the dense one where all is kept.
+    `cutter(space, selection)` gives a private network: the cut one, or the dense one where all is
+    kept. `model`: the dense module, whose attributes may be set; None for emitted graphs.
     `numbers`: also compare outputs with the oracle's (not where the space is inexact).
     `exact`: networks and inputs are run in float64.
     """
 
-    cutter: Callable[[Selection], nn.Module]
+    cutter: Callable[[Space, Selection], nn.Module]
+    model: nn.Module | None
     space: Space
     calls: list[Call]
     numbers: bool
     exact: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What a trial found: groups that cannot be cut, and why; attributes that count a group."""
+
+    failed: dict[int, str] = field(default_factory=dict)
+    numbers: dict[int, tuple[Slot, ...]] = field(default_factory=dict)
+
+
 def failing_groups(
     model: nn.Module, space: Space, inputs: tuple[Any, ...], numbers: bool = True
-) -> dict[int, str]:
-    """Group number -> reason, for every group that cannot be cut in this module.
+) -> Verdict:
+    """What cannot be cut in this module, and which of its numbers have to be set with a cut.
 
     Args:
         model: the dense network, left untouched.
@@ -83,39 +98,66 @@ def failing_groups(
     """
     calls = [Call(draw) for draw in _draws(model, inputs)]
     exact = _runs_exactly(private_copy(model), calls[0])
-    trial = Trial(_module_cutter(model, space), space, calls, numbers, exact)
+    trial = Trial(_module_cutter(model), model, space, calls, numbers, exact)
     active = {g for g, group in enumerate(space.groups) if group.width > 1}
     if not active or _attempt(trial, active) is None:
-        return {}
-    failed = _inside_modules(model, trial, active)
-    return failed | _search(trial, active - failed.keys())
+        return Verdict()
+    # Where some outputs do not count, what a submodule returns may not count either.
+    inside = _inside_modules(model, trial, active) if space.outputs is None else Verdict()
+    trial = replace(trial, space=_numbered(space, inside.numbers))
+    rest = _search(trial, active - inside.failed.keys())
+    return Verdict(inside.failed | rest.failed, inside.numbers | rest.numbers)
 
 
-def failing_in_graph(emission: Emission, space: Space, numbers: bool = True) -> dict[int, str]:
-    """Group number -> reason, for every group whose emitted network is wrong."""
+def failing_in_graph(emission: Emission, space: Space, numbers: bool = True) -> Verdict:
+    """Every group whose emitted network is wrong, and why."""
     calls = [Call(random_like(emission.inputs, seed=1))]
     exact = _runs_exactly(emission.network(space, space.dense), calls[0])
-    trial = Trial(
-        lambda selection: emission.network(space, selection), space, calls, numbers, exact
-    )
+    trial = Trial(emission.network, None, space, calls, numbers, exact)
     return _search(trial, {g for g, group in enumerate(space.groups) if group.width > 1})
 
 
-def _module_cutter(model: nn.Module, space: Space) -> Callable[[Selection], nn.Module]:
-    return lambda selection: remove_channels(private_copy(model), space, selection)
+def _module_cutter(model: nn.Module) -> Callable[[Space, Selection], nn.Module]:
+    return lambda space, selection: remove_channels(private_copy(model), space, selection)
 
 
-def _search(trial: Trial, active: set[int]) -> dict[int, str]:
+def _search(trial: Trial, active: set[int]) -> Verdict:
     """Cut everything that is left, and give up one culprit after another until it works."""
-    failed: dict[int, str] = {}
+    verdict = Verdict()
     while active:
         failure = _attempt(trial, active)
         if failure is None:
             break
         culprits = _culprits(trial, active, failure)
-        failed.update(culprits)
-        active = active - culprits.keys()
-    return failed
+        for number, found in culprits.items():
+            slots = _counted_by(trial, number, found) if number not in verdict.numbers else ()
+            if slots:
+                verdict.numbers[number] = slots
+                trial = replace(trial, space=_numbered(trial.space, {number: slots}))
+            else:
+                verdict.failed[number] = found.reason
+        active = active - verdict.failed.keys()
+    return verdict
+
+
+def _counted_by(trial: Trial, number: int, failure: Failure) -> tuple[Slot, ...]:
+    """Attributes with which the group can be cut after all; empty where there are none."""
+    if trial.model is None:
+        return ()
+    for slots in candidate_numbers(trial.model, trial.space.groups[number], failure.module):
+        attempt = replace(trial, space=_numbered(trial.space, {number: slots}))
+        if _attempt(attempt, {number}) is None:
+            return slots
+    return ()
+
+
+def _numbered(space: Space, numbers: Mapping[int, tuple[Slot, ...]]) -> Space:
+    """The space whose groups also count in these attributes."""
+    groups = tuple(
+        replace(group, numbers=(*group.numbers, *numbers.get(g, ())))
+        for g, group in enumerate(space.groups)
+    )
+    return replace(space, groups=groups)
 
 
 def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -131,7 +173,7 @@ def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
 
 
-def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> dict[int, str]:
+def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> Verdict:
     """Failures of groups that live inside one submodule, found by running that submodule alone.
 
     Together this costs about one forward pass, however many blocks fail.
@@ -148,14 +190,20 @@ def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> dict[in
         if home:
             homes[home].add(number)
     recorded = _record(dense, trial.calls[0], set(homes))
-    failed: dict[int, str] = {}
+    verdict = Verdict()
     for home, inside in homes.items():
         part, order = _subspace(space, inside, home)
-        cutter = _module_cutter(dense.get_submodule(home), part)
-        within = Trial(cutter, part, [recorded[home]], trial.numbers, trial.exact)
+        module = dense.get_submodule(home)
+        within = Trial(
+            _module_cutter(module), module, part, [recorded[home]], trial.numbers, trial.exact
+        )
         found = _search(within, set(range(len(order))))
-        failed.update({order[g]: reason for g, reason in found.items()})
-    return failed
+        verdict.failed.update({order[g]: reason for g, reason in found.failed.items()})
+        for g, slots in found.numbers.items():
+            verdict.numbers[order[g]] = tuple(
+                replace(slot, tensor=f"{home}.{slot.tensor}") for slot in slots
+            )
+    return verdict
 
 
 def _record(model: nn.Module, call: Call, names: set[str] | None) -> dict[str, Call]:
@@ -217,10 +265,22 @@ def _subspace(space: Space, numbers: set[int], home: str) -> tuple[Space, list[i
 
 
 def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
+    """Cut the groups to some of their channels; why that is wrong, None where it is right."""
+    widths = trial.space.widths
+    tried = [random_selection(widths, seed=7, groups=groups)]
+    # Few channels may be, by chance, those that a wrong forward reads: mostly the first ones.
+    if narrow := {g for g in groups if widths[g] <= _NARROW}:
+        few = random_selection(widths, seed=8, low=0.2, high=0.4, groups=narrow)
+        last = tuple(np.arange(n - len(kept), n) for n, kept in zip(widths, few, strict=True))
+        tried += [last, few, random_selection(widths, seed=9, groups=narrow)]
+    failures = (_compare(trial, Selection(kept)) for kept in tried)
+    return next((failure for failure in failures if failure is not None), None)
+
+
+def _compare(trial: Trial, selection: Selection) -> Failure | None:
     space = trial.space
-    selection = Selection(random_selection(space.widths, seed=7, groups=groups))
-    small = in_mode(trial.cutter(selection))
-    dense = in_mode(trial.cutter(space.dense))
+    small = in_mode(trial.cutter(space, selection))
+    dense = in_mode(trial.cutter(space, space.dense))
     randomise_scales(dense, small, space, selection)
     mask_consumers(dense, space, selection)
     if trial.exact:
@@ -232,7 +292,7 @@ def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     ] + [module.register_forward_hook(_leaving(path)) for module in small.modules()]
     try:
         with torch.no_grad():
-            got = [small(*call.args, **call.kwargs) for call in _copies(trial)]
+            got = [counted(small(*c.args, **c.kwargs), space.outputs) for c in _copies(trial)]
     except Exception as error:
         where = _source_line(error)
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
@@ -243,7 +303,7 @@ def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     if not trial.numbers:
         return None
     with torch.no_grad():
-        expected = [dense(*call.args, **call.kwargs) for call in _copies(trial)]
+        expected = [counted(dense(*c.args, **c.kwargs), space.outputs) for c in _copies(trial)]
     if not relative_error(expected, got) <= (_TOLERANCE if trial.exact else _ROUNDED_TOLERANCE):
         return Failure("cutting it changes what the forward computes (a constant slice or view)")
     return None
@@ -276,7 +336,7 @@ def _runs_exactly(network: nn.Module, call: Call) -> bool:
     return True
 
 
-def _culprits(trial: Trial, active: set[int], failure: Failure) -> dict[int, str]:
+def _culprits(trial: Trial, active: set[int], failure: Failure) -> dict[int, Failure]:
     """One or more groups of `active` that fail, found by where it stopped, else by halving."""
     suspects = _near(trial.space, active, failure.module) if failure.module else set()
     pool = sorted(active)
@@ -296,9 +356,9 @@ def _culprits(trial: Trial, active: set[int], failure: Failure) -> dict[int, str
         if second is None:
             # Only their combination fails: giving up the smaller half settles it.
             fewer = min((half, rest), key=len)
-            return dict.fromkeys(fewer, failure.reason)
+            return dict.fromkeys(fewer, failure)
         pool, failure = sorted(rest), second
-    return dict.fromkeys(pool, failure.reason)
+    return dict.fromkeys(pool, failure)
 
 
 def _near(space: Space, active: set[int], module: str) -> set[int]:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from torch import nn
 
@@ -89,7 +89,7 @@ def prune(
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: int | Literal["auto"] = "auto",
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
@@ -120,7 +120,7 @@ def prune(
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: int | Literal["auto"] = "auto",
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
@@ -150,7 +150,7 @@ def prune(
     preset: str = DEFAULT,
     strategy: str | Strategy | None = None,
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: int | Literal["auto"] = "auto",
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
@@ -201,7 +201,8 @@ def prune(
         strategy: what proposes configurations, by name or as an object; default: the preset's,
             "lagrangian".
         min_keep: least share of a group's channels that stays.
-        round_to: widths are multiples of this number.
+        round_to: widths are multiples of this number; "auto": of 16 or 8, which runtimes reward,
+            where the network is wide enough, else of 1.
         out: the folder for records, recipe and the pruned network; None keeps nothing.
         progress: is told how far the job is.
         device: where networks are evaluated and trained; default: the GPU if there is one.
@@ -271,7 +272,7 @@ def prune_from_scratch(
     example_inputs: Inputs | None = None,
     strategy: str | Strategy = "random",
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: int | Literal["auto"] = "auto",
     out: Folder | None = None,
     progress: Progress | None = None,
     device: str | None = None,
@@ -302,7 +303,8 @@ def prune_from_scratch(
         example_inputs: what the network is traced with; default: one image of the data.
         strategy: what proposes configurations, by name or as an object.
         min_keep: least share of a group's largest width.
-        round_to: widths are multiples of this number.
+        round_to: widths are multiples of this number; "auto": of 16 or 8, which runtimes reward,
+            where the network is wide enough, else of 1.
         out: the folder for records, recipe and the network; None keeps nothing.
         progress: is told how far the job is.
         device: where networks are evaluated and trained; default: the GPU if there is one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ def search_document(
     candidates: int | None,
     recovery: str | None,
     min_keep: float,
-    round_to: int,
+    round_to: int | Literal["auto"],
     task: str | Task | None,
     settings: Mapping[str, Any] | None,
     finetune: Mapping[str, Any] | None = None,

@@ -17,7 +17,7 @@ from torch import nn
 from randprune.criteria import Criterion
 from randprune.jobs.curve import PruneCurve
 from randprune.jobs.identity import numbered, run_key
-from randprune.jobs.job import NOT_DECISIVE, Given, at_work, finished_network, result_of
+from randprune.jobs.job import NOT_DECISIVE, Given, as_decided, at_work, finished_network, result_of
 from randprune.jobs.progress import Renamed, phase
 from randprune.jobs.pruning import Found, finish, found_network, traced_session
 from randprune.jobs.result import PruneResult
@@ -62,6 +62,8 @@ def prune_to_budgets(
     with Store.open(given.folder) as store:
         with phase(given.progress, "trace", "Tracing the network"):
             session = traced_session(asked[0], given)
+        recipe = as_decided(recipe, session)
+        asked = recipe.for_each_budget()
         for one in asked:
             session.aim(one.budget.budget())
             session.check_reachable()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from randprune.evaluate.engine import Choice, Precision
 from randprune.jobs.quality import RankBy
@@ -15,7 +15,7 @@ class CandidateRules(Protocol):
     def min_keep(self) -> float: ...
 
     @property
-    def round_to(self) -> int: ...
+    def round_to(self) -> int | Literal["auto"]: ...
 
     @property
     def rank_by(self) -> RankBy: ...

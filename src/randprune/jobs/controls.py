@@ -96,7 +96,7 @@ def uniform_widths(session: Session) -> IntArray:
     """
     original, rng = session.original, session.seeds.rng(UNIFORM)
     # Uniform widths have no lower bound: the budget gives the one ratio that they can have.
-    strategy = UniformSearch(round_to=session.rules.round_to)
+    strategy = UniformSearch(round_to=session.step)
     widths: IntArray = strategy.ask(original.space, original.budget, 1, rng)[0]
     return widths
 

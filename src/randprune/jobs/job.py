@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from randprune.jobs.session import Session
 from randprune.jobs.trainer import Trainer
 from randprune.jobs.work_folder import WorkFolder
 from randprune.lineage import selection_of
+from randprune.recipe import PruneRecipe, ScratchRecipe
 from randprune.store import ArtifactInfo, Notes, Run, Store, Verification, Winner
 from randprune.tasks import Classification, Task
 from randprune.zoo.data import Data
@@ -59,6 +60,14 @@ class Given:
     def place(self) -> torch.device:
         """Where the network is, and where the one that comes out goes."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+
+J = TypeVar("J", PruneRecipe, ScratchRecipe)
+
+
+def as_decided(recipe: J, session: Session) -> J:
+    """The recipe with what the network has decided: the step of widths."""
+    return recipe.model_copy(update={"search": session.rules})
 
 
 def begun(recipe: JobRecipes, session: Session, store: Store, given: Given) -> Run:

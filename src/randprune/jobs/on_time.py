@@ -59,7 +59,13 @@ class OnTime:
         measured: list[Candidate] = []
         for candidate in ranked:
             measured.append(self._measured(candidate, network))
-            if measured[-1].costs[MEASURED] <= allowed * (1.0 + _OVER):
+            found = measured[-1].costs[MEASURED]
+            if found <= allowed * (1.0 + _OVER):
+                self.notes.append(
+                    f"Latency in {self._cost.setting.runtime}: {found:.3g} ms measured, "
+                    f"{candidate.costs[LATENCY]:.3g} ms predicted, {allowed:.3g} ms asked, "
+                    f"{self._cost.dense:.3g} ms dense."
+                )
                 break
             self.notes.append(
                 f"Candidate {candidate.index} was passed over: measured "

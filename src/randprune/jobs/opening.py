@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from randprune.jobs.pricing import priced
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session, Subject
 from randprune.jobs.work_folder import WorkFolder
-from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, WidenSection
+from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, Section, WidenSection
+from randprune.search.steps import AUTO, step_for
 from randprune.space import Space
 from randprune.tasks import Classification, Outputs, Task, task_of, tasks
 from randprune.tasks.classification import logits_of
@@ -31,6 +32,8 @@ from randprune.zoo.models import build_model
 from randprune.zoo.sources import FOLDER_ORDER
 from randprune.zoo.splits import Samples
 from randprune.zoo.weights import load_weights
+
+R = TypeVar("R", bound=CandidateRules)
 
 
 def open_trained(
@@ -62,7 +65,8 @@ def open_trained(
     """
     example = example_of(data, network) if example is None else on_cpu(example)
     space = traced(recipe.model, network, example)
-    space, budget = priced(recipe.budget, network, space, rules.round_to, work.parent)
+    rules = decided(rules, space)
+    space, budget = priced(recipe.budget, network, space, step_of(rules), work.parent)
     subject = Subject(network, space, budget)
     session = Session(
         subject, subject, example, data, rules, seeds, WorkFolder(work), task or Classification()
@@ -103,9 +107,9 @@ def open_widened(
     example = example_of(data, original) if example is None else on_cpu(example)
     space = traced(recipe.model, original, example)
     wide = widened(original, space, widening, wide_seed)
-    step, kept = widening_of(wide), work.parent
-    space, budget = priced(recipe.budget, original, space, rules.round_to, kept)
-    wide_space, _ = priced(recipe.budget, wide, step.wide, rules.round_to, kept)
+    step, kept, rules = widening_of(wide), work.parent, decided(rules, space)
+    space, budget = priced(recipe.budget, original, space, step_of(rules), kept)
+    wide_space, _ = priced(recipe.budget, wide, step.wide, step_of(rules), kept)
     session = Session(
         Subject(wide, wide_space, wide_budget(space, wide_space, budget)),
         Subject(original, space, budget),
@@ -118,6 +122,20 @@ def open_widened(
     )
     session.check_reachable()
     return session
+
+
+def decided(rules: R, space: Space) -> R:
+    """The same rules with the step of widths as a number: see `randprune.search.steps`."""
+    if rules.round_to != AUTO:
+        return rules
+    assert isinstance(rules, Section)
+    return rules.model_copy(update={"round_to": step_for(space)})
+
+
+def step_of(rules: CandidateRules) -> int:
+    """The step of decided rules."""
+    assert isinstance(rules.round_to, int)
+    return rules.round_to
 
 
 def network_of(asked: ModelSection, seed: int | None = None) -> nn.Module:

@@ -18,7 +18,15 @@ from randprune.jobs.controls import random_control, uniform_controls
 from randprune.jobs.doubts import beaten, chance, near_chance
 from randprune.jobs.finalists import Finalist, choose_winner, verify_cut
 from randprune.jobs.fine_tune import fine_tune
-from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
+from randprune.jobs.job import (
+    Given,
+    as_decided,
+    at_work,
+    begun,
+    finished_network,
+    result_of,
+    save_network,
+)
 from randprune.jobs.measure import Entrant, entrant, measure
 from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
 from randprune.jobs.progress import phase
@@ -65,6 +73,7 @@ def prune_network(
         # Trace the network into channel groups.
         with phase(given.progress, "trace", "Tracing the network"):
             session = traced_session(recipe, given)
+        recipe = as_decided(recipe, session)
         run = begun(recipe, session, store, given)
         if (known := finished_network(run, session.network)) is not None:
             return result_of(recipe, session, run, known, given)

@@ -21,7 +21,15 @@ from randprune.jobs.controls import scratch_controls
 from randprune.jobs.doubts import beaten
 from randprune.jobs.final_trainings import train_all
 from randprune.jobs.finalists import verify_cut
-from randprune.jobs.job import Given, at_work, begun, finished_network, result_of, save_network
+from randprune.jobs.job import (
+    Given,
+    as_decided,
+    at_work,
+    begun,
+    finished_network,
+    result_of,
+    save_network,
+)
 from randprune.jobs.measure import measure
 from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.opening import open_widened
@@ -82,6 +90,7 @@ def scratch_network(
                 work=given.folder / "work",
                 example=given.example,
             )
+        recipe = as_decided(recipe, session)
         run = begun(recipe, session, store, given)
         if (known := finished_network(run, original)) is not None:
             return result_of(recipe, session, run, known, given)

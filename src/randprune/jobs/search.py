@@ -155,6 +155,7 @@ def create_strategy(section: SearchSection, tables: Callable[[], Any]) -> Strate
     that `tables()` makes; one that takes a `base` improves on random search.
     """
     min_keep, round_to = section.min_keep, section.round_to
+    assert isinstance(round_to, int)  # decided when the session was opened
     check_grid("the [search] section", min_keep, round_to)
     takes = inspect.signature(strategies.constructor(section.strategy)).parameters
     given: dict[str, Any] = {"round_to": round_to}

@@ -196,7 +196,14 @@ class Session:
     @property
     def limits(self) -> tuple[float, int]:
         """On widths: the least share of a group, and what they are multiples of."""
-        return self.rules.min_keep, self.rules.round_to
+        return self.rules.min_keep, self.step
+
+    @property
+    def step(self) -> int:
+        """What widths are multiples of; decided when the session was opened."""
+        step = self.rules.round_to
+        assert isinstance(step, int)
+        return step
 
     def check_reachable(self) -> None:
         """Raise an InfeasibleBudgetError where no configuration meets the budget."""

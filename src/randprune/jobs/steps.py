@@ -31,7 +31,7 @@ from randprune.jobs.arguments import (
 )
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
-from randprune.jobs.job import Given, begun
+from randprune.jobs.job import Given, as_decided, begun
 from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, Silent
 from randprune.jobs.pruning import prepared_scores, repairing, traced_session
@@ -284,6 +284,7 @@ def search(
     ):
         given = Given(network, samples, Path(folder), shown, example_inputs, device, chosen)
         session = traced_session(recipe, given)
+        recipe = as_decided(recipe, session)
         run = begun(recipe, session, store, given)
         with run:
             scores = prepared_scores(

@@ -51,6 +51,7 @@ _PASSES = 3
 _RATES = {"pointwise": 4e-7, "activation": 2e-6, "movement": 6e-7}
 _OVERHEAD = 0.002
 # How firmly weights are held to their first guess: kinds of layers, single operators, the rest.
+_DENSE = 3.0
 _KIND, _SINGLE, _REST, _CONSTANT = 0.01, 0.01, 1e-3, 1e-4
 
 Tell = Callable[[int, int], None]
@@ -166,8 +167,9 @@ def configurations(space: Space, step: int, count: int = NETWORKS) -> IntArray:
     """The dense configuration and others that spread over all costs, int64 (count, G)."""
     rng = np.random.default_rng(0)
     grid = WidthGrid.of(space, 0.0, step)
-    centres = np.linspace(0.2, 0.9, count - 1)[:, None]
-    keep_ratios = np.clip(centres + rng.uniform(-0.35, 0.35, (count - 1, len(space))), 0.1, 1.0)
+    # Wide layers beside narrow ones, as searches propose them, around a small or a great mean.
+    powers = np.geomspace(2.0, 0.2, count - 1)[:, None]
+    keep_ratios = 0.1 + 0.9 * rng.random((count - 1, len(space))) ** powers
     drawn = grid.snap(keep_ratios * grid.full).astype(np.int64)
     return np.concatenate([space.widths[None], drawn])
 
@@ -318,8 +320,10 @@ def _fit(columns: FloatArray, times: FloatArray, kinds: Sequence[tuple[str, floa
     """The weights (W,) that explain the times best, near to their first guesses."""
     guess = np.array([float(name.startswith(("kind", "rest"))) for name, _ in kinds])
     firm = np.sqrt(np.array([f for _, f in kinds]))
-    matrix = np.concatenate([columns / times[:, None], np.diag(firm)])
-    wanted_values = np.concatenate([np.ones(len(times)), firm * guess])
+    # Every budget is a share of the greatest time, the dense network's.
+    trust = np.where(times == times.max(), _DENSE, 1.0)
+    matrix = np.concatenate([columns * (trust / times)[:, None], np.diag(firm)])
+    wanted_values = np.concatenate([trust, firm * guess])
     weights: FloatArray = np.linalg.lstsq(matrix, wanted_values, rcond=None)[0]
     # A rate below nothing would make wider networks faster.
     rest = np.array([name.startswith("rest") for name, _ in kinds])

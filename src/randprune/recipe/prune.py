@@ -27,6 +27,13 @@ MinKeep = Annotated[
     Field(ge=0, le=1, description="the smallest share of its channels that a group may keep."),
 ]
 RoundTo = Annotated[int, Field(ge=1, description="widths are multiples of this number.")]
+StepOrAuto = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"],
+    Field(
+        description="a number of which widths are multiples; auto: 16 or 8, which runtimes "
+        "reward, where the network is wide enough, else 1."
+    ),
+]
 RankingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(
@@ -111,7 +118,7 @@ class SearchSection(Section):
     )
     candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
     min_keep: MinKeep = 0.1
-    round_to: RoundTo = 1
+    round_to: StepOrAuto = "auto"
     rank_by: Rank = Field(
         default="kl",
         description="what ranks candidates on the search images: the divergence from the dense "

@@ -197,6 +197,7 @@ class _Pass:
         self.small = small
         self.kept = kept
         self.module_tensors = named_tensors(small)
+        self.constants = _constants(small)
         self.tensors = detached_tensors(small)
         self.replay = repair.graph_of(small)
         self.dense_replay = repair.replay
@@ -238,7 +239,7 @@ class _Pass:
     def _fit(self, node: Node, run: Execution) -> None:
         """Called just before a layer of the cut network is computed: replace its weights."""
         layer = self.replay.layers[node]
-        if node not in self.changed:
+        if node not in self.changed or layer.weight in self.constants:
             return
         if not self._inputs_cut(layer) and self._is_last(node):
             return
@@ -403,6 +404,14 @@ class _Pass:
                 seen.add(current)
                 stack.extend(self.steps.at[current].sources)
         return False
+
+
+def _constants(model: nn.Module) -> frozenset[str]:
+    """Parameters that do not train beside others that do: a fixed projection is what it is."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        return frozenset()
+    return frozenset(name for name, p in parameters.items() if not p.requires_grad)
 
 
 def clamped_target(goal: Tensor, predicted: Tensor, low: float, high: float) -> Tensor:

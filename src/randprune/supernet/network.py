@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from randprune.graph.numbers import change_numbers
 from randprune.graph.program import private_copy
 from randprune.graph.slicing import (
     parametrized_owner,
@@ -154,6 +155,10 @@ class _View:
             (layer, {name: vars(layer)[name] for name in _NUMBERS if name in vars(layer)})
             for layer in numbered
         ]
+        for place in (place for group in space.groups for place in group.numbers):
+            path, _, attribute = place.tensor.rpartition(".")
+            reader = self.network.get_submodule(path)
+            self.numbers.append((reader, {attribute: vars(reader)[attribute]}))
         self.pairs = list(zip(shared.modules(), self.network.modules(), strict=True))
 
     def narrow(self, widths: IntArray) -> None:
@@ -183,6 +188,7 @@ class _View:
             selection = first_channels(self.space, widths)
             for name, lost in removed_places(self.space, selection, "sizes").items():
                 shrink_bare_norm(self.bare[name], lost[0])
+        change_numbers(self.network, self.space, widths)
         return self.network
 
 

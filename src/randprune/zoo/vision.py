@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from randprune.errors import InvalidInputError
@@ -21,6 +23,8 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+_BLOCK = 256
+FloatArray = npt.NDArray[np.float64]
 # A library's declarations disappear with the object, so it lives as long as the process.
 _declarations: list[Any] = []
 
@@ -43,9 +47,13 @@ def torchvision() -> ModuleType:
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     try:
-        return importlib.import_module("torchvision")
+        package = importlib.import_module("torchvision")
     except RuntimeError as error:
         raise _unavailable("torchvision", error) from error
+    # It refuses to call an operator of which its own library did not load.
+    boxes: Any = importlib.import_module("torchvision.ops.boxes")
+    boxes._assert_has_ops = lambda: None
+    return package
 
 
 def timm() -> ModuleType:
@@ -69,7 +77,43 @@ def _declare_missing_operators() -> None:
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
+        library.impl("nms", suppress_overlaps, "CPU")
     _declarations.append(library)
+
+
+def suppress_overlaps(boxes: torch.Tensor, scores: torch.Tensor, limit: float) -> torch.Tensor:
+    """Indices of the boxes that non-maximum suppression keeps, int64, by falling score.
+
+    Args:
+        boxes: (N, 4) as x1, y1, x2, y2.
+        scores: (N,); of equal scores the first box wins.
+        limit: a box that overlaps a kept one by more (intersection over union) is dropped.
+    """
+    order = np.argsort(-scores.detach().double().numpy(), kind="stable")
+    corners = boxes.detach().double().numpy()[order]
+    kept = np.empty(0, dtype=np.int64)
+    for start in range(0, len(order), _BLOCK):  # in blocks: no matrix of N times N
+        block = np.arange(start, min(start + _BLOCK, len(order)))
+        apart = _overlaps(corners[block], corners[kept]) <= limit
+        alive: npt.NDArray[np.bool_] = np.logical_and.reduce(apart, axis=1)
+        clash = _overlaps(corners[block], corners[block]) > limit
+        for row in range(len(block)):
+            if alive[row]:
+                alive[row + 1 :] &= ~clash[row, row + 1 :]
+        kept = np.concatenate([kept, block[alive]])
+    return torch.from_numpy(order[kept].astype(np.int64))
+
+
+def _overlaps(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Intersection over union of every box of `first` with every one of `second`."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    ratios: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratios
 
 
 def _unavailable(package: str, error: Exception) -> InvalidInputError:

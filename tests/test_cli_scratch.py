@@ -46,5 +46,5 @@ def test_a_plan_refuses_a_budget_out_of_reach_in_shares_of_the_original(
 ) -> None:
     assert main([*DIGITS, "--budget", "0.02", "--set", "budget.tolerance=0.001"]) == 4
     error = capsys.readouterr().err
-    assert "MACs 0.02±0.001 asked, 0.03-2.25 reachable" in error
+    assert "MACs 0.02±0.001 was asked for, but 0.03-2.25 can be reached" in error
     assert "Lower min_keep" in error

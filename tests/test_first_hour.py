@@ -190,6 +190,28 @@ def test_the_newcomers_hour_in_the_documents(tmp_path: Path) -> None:
     assert (tmp_path / "small.onnx").stat().st_size > 1000
 
 
+def test_what_a_newcomer_types_instead_is_answered_with_what_works(
+    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "mine.py"):
+        code, _, err = run("inspect", name)
+        assert code == 2
+        assert "The file 'mine.py' is there; what makes the network in it may be: mine:Block" in err
+        assert "mine:Net." in err
+    code, _, err = run("prune", "mine:Net", "--data", "photos")
+    assert code == 2
+    assert "name how it is read, as in imagefolder:photos" in err
+    code, _, err = run("inspect", "mine:Net", "--input", "3x32x32")
+    assert code == 2
+    assert "e.g. (1, 3, 32, 32)" in err
+    code, _, err = run("prune", "torchvision:resnet18", "--data", "imagefolder:photos", "--dry-run")
+    assert code == 2
+    assert "(--num-classes 2)" in err
+
+
 def test_all_names_are_listed(run: Any) -> None:
     code, out, err = run("list", "--json")
     assert (code, err) == (0, "")

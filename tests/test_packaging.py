@@ -156,6 +156,13 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, target
 
 
+def test_the_readme_says_what_each_extra_brings() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = set(re.findall(r"^\| `(\w+)` \| ", text, re.M))
+    # The site's own packages are for those who work on it: `dev` holds them.
+    assert shown == set(project()["optional-dependencies"]) - {"docs"}
+
+
 def test_the_figure_of_the_readme_shows_the_committed_tables() -> None:
     script = ROOT / "docs" / "figures" / "make.py"
     figure: Any = runpy.run_path(str(script))["result_svg"]()

@@ -528,7 +528,9 @@ def test_a_whole_recipe_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_budget_out_of_reach_gives_the_reachable_range(tmp_path: Path) -> None:
-    with pytest.raises(InfeasibleBudgetError, match=r"MACs 0\.01±0\.03 asked, 0\.\d+-1\.00 reach"):
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"MACs 0\.01±0\.03 was asked for, but 0\.\d+-1\.00 can"
+    ):
         job(tmp_path, budget=0.01, min_keep=0.5)
 
 

@@ -213,8 +213,9 @@ def test_out_of_reach_says_the_range_and_what_helps():
     assert 0.25 < low < 0.27
     with pytest.raises(
         InfeasibleBudgetError,
-        match=r"No feasible widths: MACs 0\.20±0\.005 asked, 0\.26-1\.00 reachable with "
-        r"min_keep 0\.5 and round_to 1\. Lower min_keep \(now 0\.5\) to 0\.44 or less\.",
+        match=r"No feasible widths: MACs 0\.20±0\.005 was asked for, but 0\.26-1\.00 can be "
+        r"reached with min_keep 0\.5 and round_to 1\. "
+        r"Lower min_keep \(now 0\.5\) to 0\.44 or less\.",
     ):
         RandomSearch(min_keep=0.5).ask(space, budget, 1, generator())
     RandomSearch(min_keep=0.44).ask(space, budget, 1, generator())
@@ -246,8 +247,9 @@ def test_starved_is_told_apart_from_out_of_reach():
     strategy = RandomSearch(law="rejection", max_draws=3000)
     with pytest.raises(
         InfeasibleBudgetError,
-        match=r"No feasible widths: MACs 0\.90±0\.005 asked, 3,000 draws spanned 0\.\d\d-0\.\d\d\. "
-        r'Within reach are 0\.01-1\.00 \(min_keep 0\.1\): use law="shifted", or raise '
+        match=r"No feasible widths: MACs 0\.90±0\.005 was asked for, 3,000 draws spanned "
+        r'0\.\d\d-0\.\d\d\. Within reach are 0\.01-1\.00 \(min_keep 0\.1\): use law="shifted", '
+        r"or raise "
         r"max_draws \(now 3,000\)\.",
     ):
         strategy.ask(resnet50(), Budget("macs", 0.9), 1, generator())

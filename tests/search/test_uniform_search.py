@@ -47,7 +47,7 @@ def test_too_narrow():
     space = make_space([2, 3], [(0, 1, 1.0)])
     with pytest.raises(
         InfeasibleBudgetError,
-        match=r"MACs 0\.60±0\.01 asked, uniform widths come as near as .* Raise the tolerance",
+        match=r"MACs 0\.60±0\.01 was asked for, uniform widths come as near as .* Raise the tol",
     ):
         UniformSearch().ask(space, Budget("macs", 0.6, 0.01), 1, RNG)
 

@@ -90,7 +90,7 @@ class Protocol(Milestone):
         weights_hash: of the checkpoint that all methods begin with; from scratch, of the shared
             weights.
         methods: in the order of the recipe; from scratch also the dense network, the last one.
-        reference: the row that differences are taken to.
+        reference: the row to which differences are taken.
         draw_seeds: one per draw; all rows of a draw see the same configurations.
         training_seeds: one per training, of the first draw; the other draws have their own, which
             `Training.seed` gives.

@@ -67,13 +67,13 @@ class DesignSection(Section):
     )
     reference: str = Field(
         default="",
-        description="the row that differences are taken to, as method/criterion; default: the "
+        description="the row to which differences are taken, as method/criterion; default: the "
         "first row of random_search.",
     )
     margin: float = Field(
         default=0.005, gt=0, lt=1, description="smaller differences of accuracy are equivalent."
     )
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of the intervals.")
 
 
 class ProposalSection(Section):

@@ -290,8 +290,8 @@ def _groups_table(groups: Sequence[dict[str, Any]], limit: int | None) -> Any:
             ]
             for position, group in enumerate(groups[:limit])
         ],
-        title=f"{len(groups)} channel groups (saves: share of the MACs, this group cut alone"
-        + ("; ms: of the latency)" if timed else ")"),
+        title=f"{len(groups)} channel groups. Saves up to: the share of the MACs that goes when "
+        "only this group is cut" + ("; ms: the time that goes." if timed else "."),
     )
 
 

@@ -160,6 +160,8 @@ class JobPlan:
 
     def lines(self) -> list[Line]:
         """The plan in words."""
+        from randprune.jobs.progress import epochs_in_words
+
         recipe = self.recipe
         weights = recipe.network.weights
         search, tuning = recipe.search, recipe.finetune
@@ -176,8 +178,9 @@ class JobPlan:
             ("finalists", f"{recipe.finalists.count}, repaired by "
                           f"{recipe.finalists.recovery or recipe.recovery}"),
             ("training", "none" if tuning is None or tuning.epochs == 0 else
-                         f"{tuning.epochs} epochs on {number(len(self.data.full_train))} images, "
-                         f"{tuning.optimizer}, learning rate {tuning.lr:g}"),
+                         f"{epochs_in_words(tuning.epochs)} on "
+                         f"{number(len(self.data.full_train))} images, {tuning.optimizer}, "
+                         f"learning rate {tuning.lr:g}"),
             ("time", self._time()),
             ("output", recipe.output.folder),
         ]  # fmt: skip
@@ -186,8 +189,8 @@ class JobPlan:
         took = self.seconds
         parts = ", ".join(f"{phase} {seconds(found)}" for phase, found in took.items() if found)
         return (
-            f"about {seconds(sum(took.values()))} and the equations of the repair ({parts}; "
-            f"judged by {_TIMED} images)"
+            f"about {seconds(sum(took.values()))}, and the equations of the repair ({parts}; "
+            f"estimated from {_TIMED} images)"
         )
 
 

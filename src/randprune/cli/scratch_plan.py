@@ -118,10 +118,12 @@ class ScratchPlan:
 
     def lines(self) -> list[Line]:
         """The plan in words."""
+        from randprune.jobs.progress import epochs_in_words
+
         recipe = self.recipe
         shared, training, search = recipe.supernet, recipe.training, recipe.search
         took = {phase: seconds(value) for phase, value in self.seconds.items()}
-        ways = [f"{shared.per_step} random a step"]
+        ways = [f"{shared.per_step} random per step"]
         ways += ["widest and narrowest"] if shared.sandwich else []
         wide = sizes(self.wide)
         stay = f"; {len(self.stayed)} groups keep their widths" if self.stayed else ""
@@ -133,13 +135,15 @@ class ScratchPlan:
             images_line(self.data),
             preprocessing_line(self.data),
             budget_line(recipe, self.space, self.reachable[0]),
-            ("shared", f"weights: {shared.epochs} epochs on {number(len(self.data.fit))} images, "
-                       f"{' + '.join(ways)}: about {took['shared weights']}"),
+            ("shared", f"weights: {epochs_in_words(shared.epochs)} on "
+                       f"{number(len(self.data.fit))} images, {' + '.join(ways)}: "
+                       f"about {took['shared weights']}"),
             ("search", f"{search.candidates} configurations, {search.strategy}, ranked by "
                        f"{search.rank_by}: about {took['search']}"),
             ("trainings", f"{sum(self.trainings.values())} from random weights ({rows}), "
-                          f"{training.epochs} epochs on {number(len(self.data.full_train))} "
-                          f"images each: about {took['trainings']}"),
+                          f"{epochs_in_words(training.epochs)} on "
+                          f"{number(len(self.data.full_train))} images each: "
+                          f"about {took['trainings']}"),
         ]  # fmt: skip
         if recipe.controls.pretrained:
             text = f"{percent(recipe.pretrained.share, 0)} of its compute fine-tunes"

@@ -119,9 +119,12 @@ def export_program(
             _make_known(frozen_copy(*inputs))
         except Exception as error:
             shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else shown(x) for x in inputs]
+            # An image without the axis of the batch is the commonest mistake.
+            single = isinstance(inputs[0], torch.Tensor) and inputs[0].ndim == 3
+            example = (1, *inputs[0].shape) if single else (1, 3, 224, 224)
             raise InvalidInputError(
                 f"{name} does not run on the example inputs {shapes}: {_first_line(error)}. "
-                "Give one batch of the shape that the network expects, e.g. (1, 3, 224, 224)."
+                f"Give one batch of the shape that the network expects, e.g. {example}."
             ) from error
     shapes_arg: Any = None
     if dynamic_batch:

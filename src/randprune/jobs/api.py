@@ -182,7 +182,7 @@ def prune(
             trainer of your own: a callable that gets a module and returns it trained, or None where
             it trained in place. It is called once for each network that is compared, with the same
             random state.
-        seed: decides everything random.
+        seed: random seed; the same seed gives the same result.
         task: "classification", "multi_label", "regression", "segmentation", or "outputs", which
             matches the given network's outputs and needs no labels; or an object. Default:
             classification of labelled images, "outputs" for all other data.
@@ -193,7 +193,7 @@ def prune(
         weights: the file with the weights of a network that was given by its name.
         calibration_data: other images for repair and criteria than training images, which the
             network has seen: whatever `data` may be, all of its training images.
-        search_data: other images that candidates are compared on, likewise.
+        search_data: other images on which candidates are compared, new to the network too.
         example_inputs: what the network is traced with; default: one sample of the data.
         preset: what stands in for parameters that are not given: "default", what was best on
             measured networks; "thorough", which repairs every candidate layer after layer; or
@@ -211,7 +211,7 @@ def prune(
             ``{"finalists": {"count": 3}, "search": {"rank_by": "accuracy"}}``.
 
     Raises:
-        InvalidInputError: parameters that cannot mean anything.
+        InvalidInputError: invalid parameters; the message says what to give instead.
         InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
         WeightsError: weights that are NaN or infinite.
         DataError: images or labels that cannot be used.
@@ -297,7 +297,7 @@ def prune_from_scratch(
         candidates: how many configurations are evaluated with shared weights.
         supernet: how the shared weights are trained: epochs, a `TrainRecipe`, or its fields.
         training: how the found network and the controls are trained; the same kinds.
-        seed: decides everything random.
+        seed: random seed; the same seed gives the same result.
         seeds: how often each network is trained.
         standalone: how many more candidates are trained alone, for the rank correlation.
         example_inputs: what the network is traced with; default: one image of the data.
@@ -312,7 +312,7 @@ def prune_from_scratch(
             ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.
 
     Raises:
-        InvalidInputError: parameters that cannot mean anything.
+        InvalidInputError: invalid parameters; the message says what to give instead.
         InfeasibleBudgetError: the budget is out of reach; gives the reachable range.
         DataError: images or labels that cannot be used, or a training that diverges.
         UnsupportedModelError: the network cannot be traced or widened.

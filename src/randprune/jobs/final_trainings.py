@@ -10,6 +10,7 @@ from torch import nn
 
 from randprune.graph.program import private_copy
 from randprune.jobs.measure import Entrant, entrant
+from randprune.jobs.progress import epochs_in_words
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.recipe import ScratchRecipe
@@ -85,7 +86,7 @@ def _trained(
     training = NamedTraining(
         name=f"trained-{name}-{k}",
         label=f"{row.label}, seed {k}",
-        text=f"Training {row.label}, seed {k}, for {how.epochs} epochs",
+        text=f"Training {row.label}, seed {k}, for {epochs_in_words(how.epochs)}",
         phase="training",
         key=f"training/{name}/{k}",
         recipe=how,

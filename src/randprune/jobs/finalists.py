@@ -70,7 +70,9 @@ def choose_winner(
     every = [*chosen, *sound]
     done = sum(FINALIST_TOP1 in c.scores for c in every)
     judged: list[Candidate] = []
-    with session.phase("finalists", "Repairing finalists", total=len(every), done=done) as running:
+    with session.phase(
+        "finalists", "Repairing finalists and controls", total=len(every), done=done
+    ) as running:
         for candidate in every:
             if FINALIST_TOP1 in candidate.scores:
                 judged.append(candidate)

@@ -9,6 +9,7 @@ from torch import nn
 
 from randprune.errors import InvalidInputError
 from randprune.jobs.finalists import Finalist
+from randprune.jobs.progress import epochs_in_words
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
 from randprune.jobs.trainer import Trainer, trained_by
@@ -95,7 +96,7 @@ def _named(
     return NamedTraining(
         name=f"finetuned-{method}",
         label=label,
-        text=f"Fine-tuning {label} for {recipe.epochs} epochs",
+        text=f"Fine-tuning {label} for {epochs_in_words(recipe.epochs)}",
         phase="finetune",
         key=f"finetune/{method}",
         recipe=recipe,

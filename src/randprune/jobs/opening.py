@@ -288,5 +288,5 @@ def check_outputs(model: nn.Module, data: Data, example: Inputs) -> None:
             "folders. If they are some of its classes, say which: a JSON file with the names of "
             f"all {outputs} folders in the order of the network's outputs, as data.options.classes "
             "(--set data.options.classes=FILE). Otherwise use a network with "
-            f"{data.num_classes} outputs."
+            f"{data.num_classes} outputs (--num-classes {data.num_classes})."
         )

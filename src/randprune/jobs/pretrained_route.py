@@ -8,7 +8,7 @@ from torch import nn
 
 from randprune.graph.program import private_copy
 from randprune.jobs.measure import Entrant, entrant
-from randprune.jobs.progress import Renamed
+from randprune.jobs.progress import Renamed, epochs_in_words
 from randprune.jobs.pruning import found_network
 from randprune.jobs.session import Session, Subject
 from randprune.jobs.train import NamedTraining, trained
@@ -53,7 +53,7 @@ def pretrained_route(session: Session, run: Run, recipe: ScratchRecipe) -> list[
     training = NamedTraining(
         name="trained-original",
         label="original for the pre-trained route",
-        text=f"Training the original network for {epochs} epochs",
+        text=f"Training the original network for {epochs_in_words(epochs)}",
         phase="pretrained",
         key="pretrained/training",
         recipe=section.train_recipe(seed).replace(

@@ -111,3 +111,8 @@ def phase(
     running = Phase(progress, name, total, done)
     yield running
     progress.finish(name)
+
+
+def epochs_in_words(count: int) -> str:
+    """ "1 epoch", "3 epochs"."""
+    return f"{count} {'epoch' if count == 1 else 'epochs'}"

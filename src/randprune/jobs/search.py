@@ -73,7 +73,7 @@ def search(
         strategy: proposes; not modified.
         space, budget: what it proposes for.
         count: how many configurations.
-        rng: decides everything random.
+        rng: the source of all randomness.
         evaluate: what they are worth, a whole generation at a time.
         first: configurations (K, G) that come before the strategy's, whatever it is.
     """

@@ -10,6 +10,7 @@ from torch import nn
 from randprune.cost import Budget
 from randprune.graph.program import private_copy
 from randprune.jobs.candidates import Slices
+from randprune.jobs.progress import epochs_in_words
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained, training_cost
@@ -115,7 +116,7 @@ def train_shared(session: Session, section: SupernetSection) -> Slices:
     training = NamedTraining(
         name=SHARED,
         label="shared weights",
-        text=f"Training shared weights for {epochs} epochs",
+        text=f"Training shared weights for {epochs_in_words(epochs)}",
         phase=SUPERNET,
         key=SUPERNET,
         recipe=asked.recipe,

@@ -31,15 +31,18 @@ class ModelSection(Section):
     )
     num_classes: int | None = Field(default=None, ge=1, description="the number of outputs.")
     in_channels: int | None = Field(default=None, ge=1, description="the number of input channels.")
-    options: Options = Field(default={}, description="what the network's constructor gets besides.")
+    options: Options = Field(
+        default={}, description="further arguments of the network's constructor."
+    )
     freeze: Names = Field(
         default=(), description="the layers whose outputs stay, names or patterns."
     )
     allow: Names = Field(
-        default=(), description="the operations that may be cut although not exactly."
+        default=(), description="operations across which channels may be cut, although not exactly."
     )
     as_graph: bool = Field(
-        default=False, description="whether groups count that can be cut in an emitted graph only."
+        default=False,
+        description="whether groups are cut, too, that can be cut only in an emitted graph.",
     )
 
 
@@ -48,7 +51,7 @@ class DataSection(Section):
 
     spec: str = Field(description="digits, npz:DIR, imagefolder:DIR, cifar10:DIR or cifar100:DIR.")
     calibration: int | None = Field(
-        default=None, ge=1, description="how many training images feed recovery and criteria."
+        default=None, ge=1, description="how many training images repair and criteria use."
     )
     search: int | None = Field(
         default=None, ge=1, description="how many training images rank the candidates."
@@ -56,16 +59,18 @@ class DataSection(Section):
     calibration_data: str = Field(
         default="",
         exclude_if=lambda spec: not spec,
-        description="another source, whose training images feed recovery and criteria instead.",
+        description="another source, whose training images repair and criteria use instead.",
     )
     search_data: str = Field(
         default="",
         exclude_if=lambda spec: not spec,
         description="another source, whose training images rank the candidates instead.",
     )
-    seed: int = Field(default=0, ge=0, description="what draws the parts of the training images.")
+    seed: int = Field(
+        default=0, ge=0, description="random seed of how the training images are divided."
+    )
     options: Options = Field(
-        default={}, description="what the data source gets besides, such as mean."
+        default={}, description="further options of the data source, such as mean."
     )
 
 
@@ -79,7 +84,7 @@ class BudgetSection(Section):
         default=0.5, gt=0, le=1, description="the share of the dense cost that remains."
     )
     tolerance: float = Field(
-        default=0.005, gt=0, lt=1, description="how far from the ratio is accepted."
+        default=0.005, gt=0, lt=1, description="how far the cost may be from the ratio."
     )
 
     runtime: str | None = Field(
@@ -91,7 +96,7 @@ class BudgetSection(Section):
         default=None, ge=1, description="of latency, threads of the CPU; 1 where it is unset."
     )
     batch: int | None = Field(
-        default=None, ge=1, description="of latency, images a batch; 1 where it is unset."
+        default=None, ge=1, description="of latency, images per batch; 1 where it is unset."
     )
     ms: float | None = Field(
         default=None,

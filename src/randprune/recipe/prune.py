@@ -22,27 +22,30 @@ from randprune.training.recipe import TrainRecipe
 
 Rank = Literal["kl", "accuracy", "loss"]
 # Keys of [search] and, in benchmarks, of [proposals].
-MinKeep = Annotated[float, Field(ge=0, le=1, description="the least share of a group that stays.")]
-RoundTo = Annotated[int, Field(ge=1, description="what widths are multiples of.")]
+MinKeep = Annotated[
+    float,
+    Field(ge=0, le=1, description="the smallest share of its channels that a group may keep."),
+]
+RoundTo = Annotated[int, Field(ge=1, description="widths are multiples of this number.")]
 StepOrAuto = Annotated[
     Annotated[int, Field(ge=1)] | Literal["auto"],
     Field(
-        description="what widths are multiples of; auto: 16 or 8, which runtimes reward, where the "
-        "network is wide enough, else 1."
+        description="widths are multiples of this number; auto: 16 or 8, which runtimes reward, "
+        "where the network is wide enough, else 1."
     ),
 ]
 RankingPrecision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(
-        description="what candidates are ranked in; auto: bfloat16 where the hardware has units "
-        "for it."
+        description="the number format in which candidates are ranked; auto: bfloat16 where "
+        "the hardware has units for it."
     ),
 ]
 BatchSize = Annotated[
     int | None,
     Field(
         ge=1,
-        description="images a batch while networks are evaluated, and at most for calibration; "
+        description="images per batch while networks are evaluated, and at most for calibration; "
         "unset: see engine.",
     ),
 ]
@@ -125,9 +128,7 @@ class SearchSection(Section):
     precision: RankingPrecision = "auto"
     batch_size: BatchSize = None
     engine: EngineChoice = "rules"
-    options: Options = Field(
-        default={}, description="what the strategy's constructor gets besides."
-    )
+    options: Options = Field(default={}, description="further arguments of the strategy.")
 
 
 class FinalistsSection(Section):
@@ -193,7 +194,7 @@ class PruneRecipe(JobRecipe):
         default="least_squares", description="how candidates are repaired without training."
     )
     preset: str = Field(
-        default=DEFAULT, description="the named settings that keys left out take: see presets."
+        default=DEFAULT, description="named settings for the keys that are left out: see presets."
     )
     task: TaskSection | None = None
     budget: BudgetsSection = BudgetsSection()

@@ -16,12 +16,16 @@ class WidenSection(Section):
     """How much wider than the original a configuration may be."""
 
     factor: float = Field(
-        default=1.5, ge=1, description="the largest width of a group over its original one."
+        default=1.5,
+        ge=1,
+        description="the largest width of a group, relative to its original width.",
     )
     factors: dict[str, float] = Field(
         default={}, description="the same for single groups, by name; they win over factor."
     )
-    round_to: int = Field(default=1, ge=1, description="what the largest widths are multiples of.")
+    round_to: int = Field(
+        default=1, ge=1, description="the largest widths are multiples of this number."
+    )
 
 
 class SupernetSection(TrainSection):
@@ -64,7 +68,9 @@ class TrainingSection(TrainSection):
 
     epochs: int = Field(20, ge=1, description="passes over the training images")
     lr: float = Field(0.1, gt=0.0, description="peak learning rate")
-    seeds: int = Field(default=1, ge=1, description="how often each network is trained.")
+    seeds: int = Field(
+        default=1, ge=1, description="how many times each network is trained, with other seeds."
+    )
     standalone: int = Field(
         default=0,
         ge=0,

@@ -2,7 +2,7 @@
 
 A recipe that is passed on tells where files lie, and not whose they are. Absolute names become
 relative to the working folder, where the same command then works again. Of what lies outside of it,
-the last part stays; the text says what has to be given anew.
+the last part stays; the text says what has to be given again.
 """
 
 from __future__ import annotations
@@ -67,6 +67,6 @@ def shareable_toml(document: Mapping[str, Any], command: str) -> str:
     if command:
         lines += ["There, this does the same again:", f"  {command}"]
     if outside:
-        lines.append("What lay outside of that folder has to be given anew, as in:")
+        lines.append("What lay outside of that folder has to be given again, as in:")
         lines += [f"  --set {key}={name}" for key, name in outside.items()]
     return "".join(f"# {line}\n" for line in lines) + "\n" + dump_toml(found)

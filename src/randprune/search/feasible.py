@@ -169,8 +169,9 @@ def require_reachable(
         )
     asked = replace(budget, ratio=budget.ratio / whole, tolerance=budget.tolerance / whole)
     raise InfeasibleBudgetError(
-        f"No feasible widths: {describe(asked)} asked, {_span(low / whole, high / whole)} "
-        f"reachable with min_keep {min_keep:g} and round_to {round_to}"
+        f"No feasible widths: {describe(asked)} was asked for, but "
+        f"{_span(low / whole, high / whole)} can be reached with "
+        f"min_keep {min_keep:g} and round_to {round_to}"
         f"{_in_milliseconds(space, budget.metric, (low, high))}. {advice}"
     )
 
@@ -190,7 +191,8 @@ def starved(
     """The error for a budget that is within reach but that too few of the draws met."""
     start = "No feasible widths" if found == 0 else f"Only {found} of {asked} feasible widths"
     return InfeasibleBudgetError(
-        f"{start}: {describe(budget)} asked, {draws:,} draws spanned {_span(*spanned)}. {advice}"
+        f"{start}: {describe(budget)} was asked for, {draws:,} draws spanned "
+        f"{_span(*spanned)}. {advice}"
     )
 
 

@@ -75,8 +75,8 @@ class UniformSearch:
             nearest = target.ratios(grid.snap(wanted))
             lower = f" or lower round_to (now {self.round_to})" if self.round_to > 1 else ""
             raise InfeasibleBudgetError(
-                f"No feasible widths: {describe(budget)} asked, uniform widths come as near as "
-                f"{nearest[0]:.4g} and {nearest[1]:.4g}. "
+                f"No feasible widths: {describe(budget)} was asked for, uniform widths come as "
+                f"near as {nearest[0]:.4g} and {nearest[1]:.4g}. "
                 f"Raise the tolerance (now {budget.tolerance:g}){lower}."
             )
         return np.repeat(as_widths(widths[best : best + 1]), n, axis=0)

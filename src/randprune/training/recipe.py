@@ -31,7 +31,7 @@ class TrainRecipe(BaseModel):
     batch_size: int = Field(
         128,
         ge=1,
-        description="images a step, over all processes (a smaller last batch is left out)",
+        description="images per step, over all processes (a smaller last batch is left out)",
     )
     optimizer: Optimizer = Field("sgd", description="sgd or adamw")
     lr: float = Field(0.01, gt=0.0, description="peak learning rate")
@@ -45,7 +45,10 @@ class TrainRecipe(BaseModel):
     schedule: Schedule = Field("cosine", description="cosine to 0, or constant, after the warm-up")
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of the uniform label")
     distill_weight: float = Field(
-        0.0, ge=0.0, le=1.0, description="share of the loss that is KL to the teacher"
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="weight in the loss of the divergence (KL) from the teacher's outputs",
     )
     distill_temperature: float = Field(2.0, gt=0.0, description="softens both distributions")
     precision: TrainPrecision = Field(
@@ -54,7 +57,10 @@ class TrainRecipe(BaseModel):
     channels_last: bool = Field(True, description="memory order of images and weights")
     augment: bool = Field(True, description="random crops and flips, as the split defines them")
     ema_decay: float | None = Field(
-        None, gt=0.0, lt=1.0, description="return the running average of the weights"
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="decay of a running average of the weights, which is then the result",
     )
     grad_clip: float | None = Field(None, gt=0.0, description="largest norm of the gradient")
     seed: int = Field(0, ge=0, description="order, augmentation and dropout")

@@ -78,6 +78,8 @@ def load_data(
     if kind not in SOURCES:
         close = difflib.get_close_matches(kind, SOURCES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
+        if Path(spec).is_dir():
+            hint = f" The folder {spec!r} is there: name how it is read, as in imagefolder:{spec}."
         raise InvalidInputError(
             f"Unknown data source {spec!r}; the sources are digits, npz:DIR, imagefolder:DIR, "
             "cifar10:DIR, cifar100:DIR, segmentation:DIR, csv:FILE and package.module:callable."

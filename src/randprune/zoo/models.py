@@ -8,6 +8,7 @@ Nothing is downloaded: weights come from files (`randprune.zoo.weights`).
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 from collections.abc import Callable, Iterable
@@ -58,7 +59,7 @@ def build_model(
     source, separator, name = spec.partition(":")
     if not separator or not source or not name:
         matches = difflib.get_close_matches(spec, OWN_MODELS, n=1)
-        hint = f" Did you mean 'randprune:{matches[0]}'?" if matches else ""
+        hint = f" Did you mean 'randprune:{matches[0]}'?" if matches else _in_file(spec)
         raise InvalidInputError(
             f"A model is named randprune:NAME, torchvision:NAME, timm:NAME or "
             f"package.module:callable. Got {spec!r} instead.{hint}"
@@ -126,6 +127,23 @@ def _timm_constructor(spec: str, name: str) -> Callable[..., nn.Module]:
     if not package.is_model(architecture):
         raise _unknown(spec, package.list_models())
     return partial(package.create_model, name, pretrained=False)
+
+
+def _in_file(name: str) -> str:
+    """A hint at what makes networks in the file that a user named in place of a callable."""
+    try:
+        parts = [name] if name.endswith(".py") else name.split(".")
+        path = Path(*parts).with_suffix(".py")
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    found = [node.name for node in body if isinstance(node, kinds) and node.name[0] != "_"]
+    if not found:
+        return ""
+    module = ".".join(path.with_suffix("").parts)
+    names = ", ".join(f"{module}:{each}" for each in found[:5])
+    return f" The file {str(path)!r} is there; what makes the network in it may be: {names}."
 
 
 def _import_callable(spec: str, module_name: str, name: str) -> Callable[..., nn.Module]:

@@ -357,7 +357,7 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: i
     """Raises `DataError` unless there are `channels` means and positive deviations."""
     if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
         raise DataError(
-            f"Normalisation needs {channels} means and {channels} positive deviations, one a "
+            f"Normalisation needs {channels} means and {channels} positive deviations, one per "
             f"channel. Got mean={tuple(mean)}, std={tuple(std)} instead."
         )
 

@@ -110,8 +110,8 @@ def ranked_widths(
     widths, ratios = step_onto_budget(grid.snap(wanted.copy()), wanted, grid, target)
     if not target.fits(ratios)[0]:
         raise InfeasibleBudgetError(
-            f"No feasible widths: {describe(budget)} asked, global ranking comes as near as "
-            f"{float(ratios[0]):.4g}. Raise the tolerance (now {budget.tolerance:g})."
+            f"No feasible widths: {describe(budget)} was asked for, global ranking comes as near "
+            f"as {float(ratios[0]):.4g}. Raise the tolerance (now {budget.tolerance:g})."
         )
     found: IntArray = as_widths(widths)[0]
     return found

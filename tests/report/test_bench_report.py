@@ -91,7 +91,7 @@ def test_findings_speak_of_what_was_planted(planted: BenchRun) -> None:
     f1 = answers["F1"]
     assert f1.startswith("Of 2 other criteria under the same draws, against l1: 2 equivalent: ")
     assert "Jointly, with 95 % confidence, none of them differs from l1 by more than 0." in f1
-    assert "There is no clear winner, and that is shown" in f1
+    assert "There is no clear winner, and the data show it" in f1
     assert planted_is(planted, Row("random_search", "random"), -0.03)
     control = difference(planted, Row("random_search", "random"))
     assert f"Control: ranking channels at random is worse ({points(control, 2)}, ".replace(

@@ -30,8 +30,8 @@ RoundTo = Annotated[int, Field(ge=1, description="widths are multiples of this n
 StepOrAuto = Annotated[
     Annotated[int, Field(ge=1)] | Literal["auto"],
     Field(
-        description="a number of which widths are multiples; auto: 16 or 8, which runtimes "
-        "reward, where the network is wide enough, else 1."
+        description="widths are multiples of this number; auto: 16 or 8, which runtimes reward, "
+        "where the network is wide enough, else 1."
     ),
 ]
 RankingPrecision = Annotated[

@@ -148,7 +148,7 @@ def test_the_default_folder_is_the_same_for_the_same_settings(run: Any) -> None:
         ([DIGITS, "--data", "digitz"], 2, "Did you mean 'digits'?"),
         ([DIGITS, "--data", "npz:nowhere"], 6, "'nowhere' does not exist"),
         ([DIGITS, "--data", "digits", "--budget", "1.5"], 2, "'budget.ratio'"),
-        ([DIGITS, "--data", "digits", "--budget", "0.001"], 4, "reachable with min_keep 0.1"),
+        ([DIGITS, "--data", "digits", "--budget", "0.001"], 4, "reached with min_keep 0.1"),
         ([DIGITS, "--data", "digits", "--criterion", "l3"], 2, "'l3'"),
         ([DIGITS, "--data", "digits", "--set", "serch.n=3"], 2, "Did you mean 'search'?"),
         ([DIGITS, "--data", "digits", "--weights", "none.pth"], 7, "none.pth does not exist"),

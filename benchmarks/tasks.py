@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import randprune as rp
 from randprune.tasks import Regression, Segmentation
+from randprune.zoo import sources
 
 FOLDER = Path("docs/results/tasks")
 SETTINGS: dict[str, Any] = {"output": {"latency_seconds": 0.0}, "finalists": {"count": 3}}
@@ -159,10 +160,9 @@ def fsdd(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
 
 
 def angle(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """Digits of scikit-learn at 16 x 16 pixels, turned by -60 to 60 degrees: which angle?"""
-    from sklearn.datasets import load_digits
-
-    images = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    """The package's digits at 16 x 16 pixels, turned by -60 to 60 degrees: which angle?"""
+    with np.load(Path(sources.__file__).with_name("digits.npz")) as file:
+        images = torch.from_numpy(file["images"]).float()[:, None] / 16
     generator = torch.Generator().manual_seed(0)
     images = images.repeat(3, 1, 1, 1)[torch.randperm(3 * len(images), generator=generator)]
     degrees = 120 * torch.rand(len(images), generator=generator) - 60

@@ -12,12 +12,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from randprune.cost import Budget
+from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
 from randprune.registry import Registry
 from randprune.space import IntArray, Space
 
-__all__ = ["AdaptiveStrategy", "Strategy", "check_request", "strategies"]
+__all__ = ["AdaptiveStrategy", "Strategy", "check_request", "check_told", "strategies"]
 
 
 @runtime_checkable
@@ -69,6 +69,28 @@ def check_request(n: int, rng: np.random.Generator) -> int:
             f"numpy.random.default_rng(0). Got {rng!r} instead."
         )
     return int(n)
+
+
+def check_told(
+    name: str, widths: npt.ArrayLike, values: npt.ArrayLike
+) -> tuple[IntArray, FloatArray]:
+    """What `tell` of the strategy `name` was given: configurations (N, G), int64, and values (N,).
+
+    Raises:
+        InvalidInputError: other shapes, or values that are not finite.
+    """
+    rows = np.asarray(widths)
+    worth = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2 or worth.shape != rows.shape[:1]:
+        raise InvalidInputError(
+            "tell needs widths of shape (N, G) and values of shape (N,). "
+            f"Got {rows.shape} and {worth.shape} instead."
+        )
+    if not np.isfinite(worth).all():
+        raise InvalidInputError(
+            f"The values told to {name} must be finite: leave failed candidates out."
+        )
+    return rows.astype(np.int64), worth
 
 
 strategies: Registry[Strategy] = Registry("search strategy", "randprune.strategies")

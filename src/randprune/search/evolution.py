@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
-from randprune.search.base import check_request, strategies
+from randprune.search.base import check_request, check_told, strategies
 from randprune.search.feasible import WidthGrid, as_widths, check_grid, require_reachable
 from randprune.search.random import RandomSearch
 from randprune.search.shift import Start, Target, odds, onto_budget, width_odds
@@ -105,19 +105,9 @@ class EvolutionSearch:
 
     def tell(self, widths: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take note that configurations `widths` (N, G) have the `values` (N,): higher = better."""
-        rows = np.asarray(widths)
-        worth = np.asarray(values, dtype=np.float64)
-        if rows.ndim != 2 or worth.shape != rows.shape[:1]:
-            raise InvalidInputError(
-                "tell needs widths of shape (N, G) and values of shape (N,). "
-                f"Got {rows.shape} and {worth.shape} instead."
-            )
-        if not np.isfinite(worth).all():
-            raise InvalidInputError(
-                "The values told to EvolutionSearch must be finite: leave failed candidates out."
-            )
+        rows, worth = check_told("EvolutionSearch", widths, values)
         self._check_groups(rows.shape[1])
-        for row, value in zip(rows.astype(np.int64), worth.tolist(), strict=True):
+        for row, value in zip(rows, worth.tolist(), strict=True):
             self._members.append((row, value))
             self._seen.add(row.tobytes())
 

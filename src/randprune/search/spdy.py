@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError
-from randprune.search.base import check_request, strategies
+from randprune.search.base import check_request, check_told, strategies
 from randprune.search.feasible import check_grid
 from randprune.search.lagrangian import LagrangianSearch
 from randprune.search.proxy import Tables
@@ -117,17 +117,7 @@ class SpdySearch:
 
     def tell(self, widths: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Take note that configurations `widths` (N, G) have the `values` (N,): higher = better."""
-        rows = np.asarray(widths, dtype=np.int64)
-        worth = np.asarray(values, dtype=np.float64)
-        if rows.ndim != 2 or worth.shape != rows.shape[:1]:
-            raise InvalidInputError(
-                "tell needs widths of shape (N, G) and values of shape (N,). "
-                f"Got {rows.shape} and {worth.shape} instead."
-            )
-        if not np.isfinite(worth).all():
-            raise InvalidInputError(
-                "The values told to SpdySearch must be finite: leave failed candidates out."
-            )
+        rows, worth = check_told("SpdySearch", widths, values)
         known = [
             (value, self._drawn[row.tobytes()])
             for row, value in zip(rows, worth.tolist(), strict=True)

@@ -516,23 +516,29 @@ class TestTrainingOnly:
         assert space.cost("macs").dense == 36 * 27 * 6 + 16 * 54 * 5 + 15
 
 
-class HalfOfItsOwnWidth(nn.Module):
-    """Clamps as many channels as half of its own width: a cut network would clamp others."""
+class PartOfItsOwnWidth(nn.Module):
+    """Clamps a part of its channels, worked out from its width: a cut network clamps others."""
 
-    def __init__(self) -> None:
+    def __init__(self, part):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 2, 1)
+        self.part = part
 
     def forward(self, x):
         x = self.a(x).clone()
-        x[:, : (x.shape[1] + 1) // 2].clamp_(min=0)
+        x[:, : self.part(x.shape[1])].clamp_(min=0)
         return self.b(x)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_bound_computed_from_the_own_width_is_seen_in_narrow_groups(seed):
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "part",
+    [lambda n: (n + 1) // 2, lambda n: n - 1, lambda n: 2 * n // 3],
+    ids=["half", "all but one", "two thirds"],
+)
+def test_a_bound_computed_from_the_own_width_is_seen_in_narrow_groups(part, seed):
     torch.manual_seed(seed)
-    network = HalfOfItsOwnWidth()
+    network = PartOfItsOwnWidth(part)
     space = rp.trace(network, torch.randn(2, 3, 8, 8))
     assert len(space) == 0
     assert any("changes what the forward computes" in f.reason for f in space.frozen)

@@ -14,6 +14,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ _TOLERANCE = 1e-7
 _ROUNDED_TOLERANCE = 1e-4
 # Groups of so few channels are tried more than once.
 _NARROW = 8
+# Of these, all cuts are tried.
+_LISTED = 3
 _LIBRARIES = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 
 
@@ -269,12 +272,38 @@ def _attempt(trial: Trial, groups: set[int]) -> Failure | None:
     widths = trial.space.widths
     tried = [random_selection(widths, seed=7, groups=groups)]
     # Few channels may be, by chance, those that a wrong forward reads: mostly the first ones.
-    if narrow := {g for g in groups if widths[g] <= _NARROW}:
-        few = random_selection(widths, seed=8, low=0.2, high=0.4, groups=narrow)
-        last = tuple(np.arange(n - len(kept), n) for n, kept in zip(widths, few, strict=True))
-        tried += [last, few, random_selection(widths, seed=9, groups=narrow)]
+    tried += _narrow_cuts(widths, {g for g in groups if widths[g] <= _NARROW})
     failures = (_compare(trial, Selection(kept)) for kept in tried)
     return next((failure for failure in failures if failure is not None), None)
+
+
+def _narrow_cuts(widths: np.ndarray, groups: set[int]) -> list[tuple[np.ndarray, ...]]:
+    """Kept channels of cuts that together leave narrow groups few of them to hide behind.
+
+    Groups of up to `_LISTED` channels go through everything that can be kept of them, others
+    through their last channels and two draws.
+    """
+    few = random_selection(widths, seed=8, low=0.2, high=0.4, groups=groups)
+    more = random_selection(widths, seed=9, groups=groups)
+    choices = {
+        g: _proper_subsets(widths[g])
+        if widths[g] <= _LISTED
+        else [np.arange(widths[g] - len(few[g]), widths[g]), few[g], more[g]]
+        for g in groups
+    }
+    rounds = max(map(len, choices.values()), default=0)
+    return [
+        tuple(
+            choices[g][turn % len(choices[g])] if g in choices else np.arange(width)
+            for g, width in enumerate(widths)
+        )
+        for turn in range(rounds)
+    ]
+
+
+def _proper_subsets(width: int) -> list[np.ndarray]:
+    sizes = range(1, width)
+    return [np.array(kept) for size in sizes for kept in combinations(range(width), size)]
 
 
 def _compare(trial: Trial, selection: Selection) -> Failure | None:

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from randprune.errors import InvalidInputError, StorageError
+from randprune.errors import InvalidInputError, StorageError, quoted
 
 
 def checked_path(path: object, parameter: str) -> Path:
@@ -24,7 +24,7 @@ def checked_path(path: object, parameter: str) -> Path:
     if not isinstance(found, str):
         raise InvalidInputError(
             f"The {parameter!r} parameter must be a file name: a text or a pathlib.Path. "
-            f"Got {path!r} instead."
+            f"Got {quoted(path)} instead."
         )
     if "\0" in found:
         raise InvalidInputError(
@@ -46,7 +46,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
     path = checked_path(path, "path")
     if not path.name:
         raise InvalidInputError(
-            f"The 'path' parameter must name a file. Got {str(path)!r} instead."
+            f"The 'path' parameter must name a file. Got {quoted(str(path))} instead."
         )
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 
 __all__ = ["Budget", "Cost", "FloatArray", "QuadraticCost"]
 
@@ -246,21 +246,23 @@ class Budget:
         if not isinstance(self.metric, str):
             raise InvalidInputError(
                 "The 'metric' parameter of Budget must be the name of a cost, such as 'macs'. "
-                f"Got {self.metric!r} instead."
+                f"Got {quoted(self.metric)} instead."
             )
         for name, value in (("ratio", self.ratio), ("tolerance", self.tolerance)):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise InvalidInputError(
-                    f"The {name!r} parameter of Budget must be a number. Got {value!r} instead."
+                    f"The {name!r} parameter of Budget must be a number. "
+                    f"Got {quoted(value)} instead."
                 )
         if not 0.0 < self.ratio <= 1.0:
             raise InvalidInputError(
                 "The 'ratio' parameter of Budget must be the share that remains, in (0, 1]. "
-                f"Got {self.ratio!r} instead."
+                f"Got {quoted(self.ratio)} instead."
             )
         if not 0.0 < self.tolerance < 1.0:
             raise InvalidInputError(
-                f"The 'tolerance' parameter of Budget must be in (0, 1). Got {self.tolerance!r}."
+                f"The 'tolerance' parameter of Budget must be in (0, 1). "
+                f"Got {quoted(self.tolerance)}."
             )
 
         for name in ("threads", "batch"):
@@ -268,7 +270,7 @@ class Budget:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidInputError(
                     f"The {name!r} parameter of Budget must be an integer of at least 1. "
-                    f"Got {value!r} instead."
+                    f"Got {quoted(value)} instead."
                 )
         if (self.runtime, self.threads, self.batch) != ("", 1, 1) and self.metric != LATENCY:
             raise InvalidInputError(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_LONGEST = 120  # characters of a value in a message
+
 __all__ = [
     "ArtifactError",
     "DataError",
@@ -93,3 +95,20 @@ class StorageError(RandpruneError, OSError):
     """An output folder or a record file that cannot be written."""
 
     exit_code = 9
+
+
+def quoted(value: object) -> str:
+    """How a message names a value that was given: one line, of moderate length, without addresses.
+
+    An array is named by its shape, an object without a text of its own by its type.
+    """
+    kind = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{kind} of shape {tuple(value.shape)}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever a stranger's __repr__ raises
+        return f"an object of type {kind}"
+    if " at 0x" in text:
+        text = f"an object of type {kind}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Registry(Generic[T]):
         if not isinstance(value, kind):
             raise InvalidInputError(
                 f"The {parameter!r} parameter must be the name of a {self.noun}, or such an "
-                f"object. Got {value!r} instead. Known: {', '.join(self.names())}."
+                f"object. Got {quoted(value)} instead. Known: {', '.join(self.names())}."
             )
         return cast("T", value)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Cost, QuadraticCost
-from randprune.errors import ArtifactError, InvalidInputError
+from randprune.errors import ArtifactError, InvalidInputError, quoted
 
 __all__ = ["ChannelGroup", "FrozenChannels", "IntArray", "Role", "Selection", "Slot", "Space"]
 
@@ -211,7 +211,8 @@ class Space:
         except KeyError:
             known = ", ".join(sorted(self.costs))
             raise InvalidInputError(
-                f"The 'name' parameter of Space.cost must be one of {known}. Got {name!r} instead."
+                f"The 'name' parameter of Space.cost must be one of {known}. "
+                f"Got {quoted(name)} instead."
             ) from None
 
     def group(self, name: str) -> ChannelGroup:

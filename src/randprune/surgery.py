@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from randprune.cost import FloatArray
-from randprune.errors import InvalidInputError, VerificationError
+from randprune.errors import InvalidInputError, VerificationError, quoted
 from randprune.graph.entrance import check_space, plain_module
 from randprune.graph.exits import counted
 from randprune.graph.oracle import (
@@ -171,7 +171,7 @@ def verify(
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise InvalidInputError(
             "The 'tolerance' parameter of verify must be a number of at least 0. "
-            f"Got {tolerance!r} instead."
+            f"Got {quoted(tolerance)} instead."
         )
     space.check_selection(selection)
     inputs = as_inputs(example_inputs)

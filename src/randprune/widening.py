@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from randprune.cost import Budget
-from randprune.errors import InvalidInputError, RandpruneError, UnsupportedModelError
+from randprune.errors import InvalidInputError, RandpruneError, UnsupportedModelError, quoted
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.slicing import grow_channels, kept_positions
 from randprune.graph.trace import trace
@@ -128,12 +128,12 @@ def _wide_widths(space: Space, factor: Factor, round_to: int) -> IntArray:
     bad = [f for f in factors if isinstance(f, bool) or not math.isfinite(f) or f < 1.0]
     if bad:
         raise InvalidInputError(
-            f"The 'factor' parameter of widen must be at least 1. Got {bad[0]!r} instead."
+            f"The 'factor' parameter of widen must be at least 1. Got {quoted(bad[0])} instead."
         )
     if isinstance(round_to, bool) or round_to < 1:
         raise InvalidInputError(
             "The 'round_to' parameter of widen must be an integer of at least 1. "
-            f"Got {round_to!r} instead."
+            f"Got {quoted(round_to)} instead."
         )
     grown = [
         width if f == 1.0 else max(width, round_to * math.floor(f * width / round_to + 0.5))

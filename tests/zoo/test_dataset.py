@@ -84,9 +84,16 @@ def test_default_sizes(count, calibration, search):
     assert [len(part) for part in parts[1:]] == [calibration, search]
 
 
-@pytest.mark.parametrize("sizes", [(0, 10), (10, -1), (300, 100)])
-def test_impossible_sizes_are_a_data_error(sizes):
+def test_more_than_there_is_is_a_data_error():
     with pytest.raises(DataError, match="400 training images cannot give"):
+        make_data("made", split(400), split(50), sizes=(300, 100))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"), [((0, 10), "calibration"), ((10, -1), "search"), ((2.5, 1), "calibration")]
+)
+def test_sizes_are_numbers_of_samples(sizes, name):
+    with pytest.raises(InvalidInputError, match=f"'{name}' parameter must be a number of samples"):
         make_data("made", split(400), split(50), sizes=sizes)
 
 

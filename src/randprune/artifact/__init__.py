@@ -25,7 +25,7 @@ from randprune.artifact.header import ArtifactHeader
 from randprune.artifact.proof import Check, Difference, check
 from randprune.artifact.rebuild import ModelSource, rebuild
 from randprune.atomic import checked_path, write_file
-from randprune.errors import ArtifactError, InvalidInputError
+from randprune.errors import ArtifactError, InvalidInputError, quoted
 from randprune.graph.entrance import plain_module
 from randprune.graph.program import in_mode
 from randprune.lineage import Shapes, named_tensors, plan_of, tensor_shapes
@@ -123,7 +123,7 @@ def _file(path: object) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InvalidInputError(
             "The 'path' parameter of load must be a file name: a text or a pathlib.Path. "
-            f"Got {path!r} instead."
+            f"Got {quoted(path)} instead."
         )
     return Path(path)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from randprune.criteria.base import Batch, Criterion, ScoringContext, criteria
-from randprune.errors import DataError, InvalidInputError, RandpruneError
+from randprune.errors import DataError, InvalidInputError, RandpruneError, quoted
 from randprune.graph.entrance import check_space, plain_module
 from randprune.memory import is_about_memory
 from randprune.recovery.dense import DenseStatistics, statistics_of
@@ -114,7 +114,8 @@ def _scores(
         if not whole or not least <= number < 2**63:
             raise InvalidInputError(
                 f"The {name!r} parameter of score must be a whole number"
-                f"{' of at least 1' if least == 1 else ' of 64 bits'}. Got {number!r} instead."
+                f"{' of at least 1' if least == 1 else ' of 64 bits'}. "
+                f"Got {quoted(number)} instead."
             )
     shared = statistics_of(model, space, shared)
     batches, images = _batches(data, batch_size, shared.device)

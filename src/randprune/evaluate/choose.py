@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, quoted
 from randprune.evaluate.engine import DTYPES, Choice, Engine, Precision, pick_device
 from randprune.evaluate.measured import measured_engine
 from randprune.evaluate.rules import ruled_engine
@@ -59,7 +59,7 @@ def choose_engine(
         if value not in known:
             raise InvalidInputError(
                 f"The {name!r} parameter of choose_engine must be "
-                f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}. Got {value!r} instead."
+                f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}. Got {quoted(value)} instead."
             )
     place = str(pick_device(device))
     if batch_size is not None and precision == "float32":

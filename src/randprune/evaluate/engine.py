@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -49,7 +49,7 @@ class Engine:
         if self.dtype not in DTYPES:
             raise InvalidInputError(
                 "The 'dtype' parameter of Engine must be 'float32' or 'bfloat16'. "
-                f"Got {self.dtype!r} instead."
+                f"Got {quoted(self.dtype)} instead."
             )
         if self.batch_size < 1:
             raise InvalidInputError(
@@ -89,10 +89,10 @@ def pick_device(device: torch.device | str | None) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInputError(
-            f"The device {device!r} cannot be used: {reason}. Use 'cpu'."
+            f"The device {quoted(device)} cannot be used: {reason}. Use 'cpu'."
         ) from error
     return found
 

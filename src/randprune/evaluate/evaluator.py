@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, quoted
 from randprune.evaluate.allocator import keep_freed_memory
 from randprune.evaluate.choose import choose_engine
 from randprune.evaluate.engine import Choice, Engine, Precision, pick_device, synchronize
@@ -103,7 +103,7 @@ class Evaluator:
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise InvalidInputError(
                 "The 'precision' parameter of Evaluator must be 'auto', 'float32' or 'bfloat16'. "
-                f"Got {self.precision!r} instead."
+                f"Got {quoted(self.precision)} instead."
             )
         if self.engine is not None:
             pick_device(self.engine.device)

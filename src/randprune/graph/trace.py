@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError
+from randprune.errors import InvalidInputError, UnsupportedModelError, WeightsError, quoted
 from randprune.graph.emit import doubled, export_for_emission
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.exits import OutputChoice, chosen_outputs, reasons_for
@@ -94,7 +94,7 @@ def trace(
     if unknown_kinds:
         raise InvalidInputError(
             f"The 'allow' parameter of trace must be among {', '.join(ALLOWED)}. "
-            f"Got {unknown_kinds[0]!r} instead."
+            f"Got {quoted(unknown_kinds[0])} instead."
         )
     check_finite(model)
     if within:
@@ -327,7 +327,7 @@ def _names(given: Iterable[str], parameter: str) -> tuple[str, ...]:
     found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     if not all(isinstance(name, str) for name in found):
         raise InvalidInputError(
-            f"The {parameter!r} parameter of trace must be names. Got {given!r} instead."
+            f"The {parameter!r} parameter of trace must be names. Got {quoted(given)} instead."
         )
     return found
 

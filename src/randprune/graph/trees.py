@@ -99,6 +99,16 @@ def shown(value: Any) -> str:
     return type(value).__name__
 
 
+def check_plain(value: Tensor, where: str) -> None:
+    """Raise a `DataError` for a tensor that is no plain array of values."""
+    if value.is_meta or value.layout != torch.strided:
+        kind = "is on the device 'meta', without values" if value.is_meta else "is sparse"
+        raise DataError(
+            f"The {where} must be ordinary tensors. Got {shown(value)}, which {kind}; "
+            "give tensors as .to_dense() or .cpu() makes them."
+        )
+
+
 def _cat(column: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(column)) if column[0].ndim else column[0]
 

@@ -41,6 +41,8 @@ from randprune.space import ChannelGroup, Selection, Slot, Space
 _TOLERANCE = 1e-7
 # Where the forward does not run in float64: what `verify` allows, which rounding may come near.
 _ROUNDED_TOLERANCE = 1e-4
+# Inputs of so many values show what a forward does in one draw.
+_MANY = 4096
 # Groups of so few channels are tried more than once.
 _NARROW = 8
 # Of these, all cuts are tried.
@@ -164,7 +166,10 @@ def _numbered(space: Space, numbers: Mapping[int, tuple[Slot, ...]]) -> Space:
 
 
 def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Random inputs for the comparison: one example of the batch, several draws of small ones."""
+    """Random inputs for the comparison: one example of the batch, several draws of small ones.
+
+    Half of several draws are larger than the others.
+    """
     single = random_like(inputs, seed=1, batch=1)
     batch: int | None = 1
     try:
@@ -173,7 +178,15 @@ def _draws(model: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     except Exception:
         batch = None  # the first axis is no batch, or its size is a constant of the forward
     elements = sum(x.numel() for x in tree_leaves(single) if isinstance(x, torch.Tensor))
-    return [random_like(inputs, seed, batch) for seed in range(1 if elements > 4096 else 4)]
+    if elements > _MANY:
+        return [random_like(inputs, 0, batch)]
+    few = [random_like(inputs, seed, batch) for seed in range(8)]
+    # Of few and small values, none may reach what bounds them, such as a clamp.
+    return few[:4] + [tree_map_only(torch.Tensor, _larger, draw) for draw in few[4:]]
+
+
+def _larger(value: torch.Tensor) -> torch.Tensor:
+    return value * 4 if value.is_floating_point() else value
 
 
 def _inside_modules(model: nn.Module, trial: Trial, active: set[int]) -> Verdict:

@@ -36,7 +36,13 @@ from torch import Tensor, nn
 
 from randprune.artifact import load as load_network, read_header, save as save_network
 from randprune.cost import Budget
-from randprune.errors import ArtifactError, DataError, InvalidInputError, UnsupportedModelError
+from randprune.errors import (
+    ArtifactError,
+    DataError,
+    InvalidInputError,
+    UnsupportedModelError,
+    quoted,
+)
 from randprune.graph.program import in_mode, private_copy
 from randprune.graph.trace import trace
 from randprune.jobs.steps import FoundNetwork, SearchResult, search as search_widths
@@ -322,7 +328,7 @@ def _training(finetune: int | Mapping[str, Any] | None, data: Any) -> dict[str, 
     else:
         raise InvalidInputError(
             "The 'finetune' parameter of prune must be epochs or a mapping of what YOLO.train "
-            f"takes. Got {finetune!r} instead."
+            f"takes. Got {quoted(finetune)} instead."
         )
     if isinstance(data, Tensor) and "data" not in given:
         raise InvalidInputError(

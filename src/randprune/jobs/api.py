@@ -42,7 +42,7 @@ from randprune.jobs.opening import (
     network_of,
     task_of_recipe,
 )
-from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.progress import Progress, checked
 from randprune.jobs.pruning import prune_network
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.jobs.scratch import scratch_network
@@ -460,7 +460,7 @@ def _given(
     Without `out` the folder goes away after the block.
     """
     check_batches(model, example_of(data, model) if example is None else example)
-    shown = progress or Silent()
+    shown = checked(progress)
     task = task_of_recipe(recipe, data) if task is None else task
     with using(decide().count), memory_errors(*_BATCHES[recipe.job]):
         if out is not None:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from randprune.cost import LATENCY, Budget
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.graph.entrance import check_network, check_values, plain_module
 from randprune.graph.program import Inputs, as_inputs, in_mode, private_copy
-from randprune.graph.trees import joined, map_tensors, part_of
+from randprune.graph.trees import check_plain, joined, map_tensors, named_leaves, part_of
 from randprune.recipe import CUSTOM
 from randprune.tasks import Task
 from randprune.tasks.given import function_name
@@ -70,12 +70,12 @@ def budget_section(budget: Any) -> dict[str, Any]:
     Raises:
         InvalidInputError: neither numbers nor `Budget`s, or several that do not go together.
     """
-    several = isinstance(budget, list | tuple | np.ndarray)
+    several = isinstance(budget, list | tuple) or (isinstance(budget, np.ndarray) and budget.ndim)
     found = tuple(map(as_budget, budget)) if several else (as_budget(budget),)
     if len({replace(one, ratio=1.0) for one in found}) != 1:
         raise InvalidInputError(
             "The 'budget' parameter must be one budget or several of the same cost and tolerance. "
-            f"Got {budget!r} instead."
+            f"Got {quoted(budget)} instead."
         )
     first = found[0]
     section: dict[str, Any] = {"metric": first.metric, "tolerance": first.tolerance}
@@ -96,7 +96,7 @@ def as_budget(budget: Any) -> Budget:
     if not _is_number(budget):
         raise InvalidInputError(
             "The 'budget' parameter must be the share of the MACs that remains, in (0, 1], or a "
-            f"Budget. Got {budget!r} instead."
+            f"Budget. Got {quoted(budget)} instead."
         )
     return Budget("macs", float(budget))
 
@@ -122,7 +122,7 @@ def search_document(
     document: dict[str, Any] = {
         "seed": seed,
         "preset": preset,
-        "plugins": list(plugins),
+        "plugins": list(plugins) if isinstance(plugins, list | tuple) else plugins,
         "model": dict(model),
         "budget": budget_section(budget),
         "search": {
@@ -177,7 +177,8 @@ def as_training(training: Any, parameter: str, function: str) -> dict[str, Any] 
         return {"epochs": training} if training else None
     raise InvalidInputError(
         f"The {parameter!r} parameter of {function} must be a number of epochs, a TrainRecipe, a "
-        f"mapping of its fields, a trainer that can be called, or None. Got {training!r} instead."
+        f"mapping of its fields, a trainer that can be called, or None. "
+        f"Got {quoted(training)} instead."
     )
 
 
@@ -191,7 +192,7 @@ def as_epochs(training: Any, parameter: str, function: str) -> dict[str, Any]:
     if found is None:
         raise InvalidInputError(
             f"The {parameter!r} parameter of {function} must be at least one epoch. "
-            f"Got {training!r} instead."
+            f"Got {quoted(training)} instead."
         )
     return found
 
@@ -210,7 +211,7 @@ def as_widening(factor: Any) -> dict[str, Any]:
         return {"factor": float(factor)}
     raise InvalidInputError(
         "The 'factor' parameter of prune_from_scratch must be how much wider layers may become, at "
-        f"least 1, as a number or as numbers by channel group. Got {factor!r} instead."
+        f"least 1, as a number or as numbers by channel group. Got {quoted(factor)} instead."
     )
 
 
@@ -223,14 +224,15 @@ def check_settings(settings: Any) -> None:
     if settings is not None and not isinstance(settings, Mapping):
         raise InvalidInputError(
             "The 'settings' parameter must be a mapping of recipe keys, such as "
-            f'{{"finalists": {{"count": 3}}}}. Got {settings!r} instead.'
+            f'{{"finalists": {{"count": 3}}}}. Got {quoted(settings)} instead.'
         )
 
 
 def check_example(example: Any) -> None:
-    """Refuse example inputs that are no tensors."""
+    """Refuse example inputs that are no tensors, or tensors without values."""
     if example is not None:
-        as_inputs(example)
+        for _, tensor in named_leaves(as_inputs(example)):
+            check_plain(tensor, "example inputs")
 
 
 def check_batches(model: nn.Module, example: Inputs) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+from randprune.errors import InvalidInputError, quoted
+
 __all__ = ["Progress", "Silent"]
 
 
@@ -54,6 +56,22 @@ class Silent:
 
     def finish(self, phase: str) -> None:
         """Nothing."""
+
+
+def checked(progress: Progress | None) -> Progress:
+    """The caller's progress; `Silent` where there is none.
+
+    Raises:
+        InvalidInputError: an object without its methods.
+    """
+    if progress is None:
+        return Silent()
+    if isinstance(progress, type) or not isinstance(progress, Progress):
+        raise InvalidInputError(
+            "The 'progress' parameter must have the methods start, advance and finish, as "
+            f"randprune.jobs.progress.Silent has. Got {quoted(progress)} instead."
+        )
+    return progress
 
 
 class Renamed:

@@ -33,7 +33,7 @@ from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
 from randprune.jobs.job import Given, as_decided, begun
 from randprune.jobs.opening import network_of
-from randprune.jobs.progress import Progress, Silent
+from randprune.jobs.progress import Progress, checked
 from randprune.jobs.pruning import prepared_scores, repairing, traced_session
 from randprune.jobs.ranking import best_first, value_of
 from randprune.jobs.search import create_strategy, search_candidates
@@ -275,7 +275,7 @@ def search(
     recipe = PruneRecipe.parse(document, "the parameters of search")
     network = network or in_mode(network_of(recipe.network))
     samples = as_any_data(data, calibration=calibration, seed=seed, parts=())
-    shown = progress or Silent()
+    shown = checked(progress)
     with (
         using(decide().count),
         memory_errors("search.batch_size"),

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from randprune.cost import FloatArray
-from randprune.errors import InvalidInputError, UnsupportedModelError
+from randprune.errors import InvalidInputError, UnsupportedModelError, quoted
 from randprune.latency.cost import LatencyCost, Part, Setting
 from randprune.latency.operators import FAMILIES, Layer, Width, Work, work_of
 from randprune.latency.runtime import Runner, Runtime
@@ -113,7 +113,7 @@ def _check(setting: Setting) -> None:
         value = getattr(setting, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidInputError(
-                f"The {name!r} of a latency must be an integer of at least 1. Got {value!r}."
+                f"The {name!r} of a latency must be an integer of at least 1. Got {quoted(value)}."
             )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from randprune.atomic import checked_path, write_file
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.recipe.toml import dump_toml
 from randprune.store.codec import content_hash
 
@@ -128,7 +128,7 @@ def _explain(recipe: type[BaseModel], error: ErrorDetails, where: str) -> str:
     wanted = error["msg"].replace("Input should be", "must be").rstrip(".")
     wanted = _KINDS.get(error["type"], wanted)
     description = _describe(recipe, path)
-    got = f"Got {error['input']!r} instead. {description}"
+    got = f"Got {quoted(error['input'])} instead. {description}"
     return f"The key {key!r} in {where} {wanted}. {got}".rstrip()
 
 

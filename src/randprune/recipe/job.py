@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from randprune.cost import LATENCY, Budget
-from randprune.errors import InfeasibleBudgetError, InvalidInputError
+from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
 from randprune.imports import import_named
 from randprune.recipe.base import RecipeBase, Section
 from randprune.recipe.names import PLUGINS_TO_COME
@@ -18,6 +18,7 @@ from randprune.recipe.names import PLUGINS_TO_COME
 Options = dict[str, Any]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 S = TypeVar("S")
+MOST = 2**63 - 1  # what torch takes as a seed
 
 
 class ModelSection(Section):
@@ -67,7 +68,7 @@ class DataSection(Section):
         description="another source, whose training images rank the candidates instead.",
     )
     seed: int = Field(
-        default=0, ge=0, description="random seed of how the training images are divided."
+        default=0, ge=0, le=MOST, description="random seed of how the training images are divided."
     )
     options: Options = Field(
         default={}, description="further options of the data source, such as mean."
@@ -116,7 +117,7 @@ class BudgetSection(Section):
         given = [name for name in ("runtime", "threads", "batch", "ms") if getattr(self, name)]
         if given and self.metric != LATENCY:
             raise ValueError(
-                f"budget.{given[0]} goes with budget.metric = 'latency'. Got {self.metric!r}."
+                f"budget.{given[0]} goes with budget.metric = 'latency'. Got {quoted(self.metric)}."
             )
         return self
 
@@ -168,7 +169,7 @@ class JobRecipe(RecipeBase):
     NOT_HASHED: ClassVar[frozenset[str]] = frozenset({"output"})
 
     job: Literal["prune", "scratch", "bench"]
-    seed: int = Field(default=0, ge=0, description="random seed.")
+    seed: int = Field(default=0, ge=0, le=MOST, description="random seed.")
     plugins: Names = Field(
         default=(),
         exclude_if=lambda names: not names,

@@ -116,7 +116,9 @@ class SearchSection(Section):
     strategy: StrategyOrObject = Field(
         default="lagrangian", description="the name of a search strategy."
     )
-    candidates: int = Field(default=100, ge=1, description="how many configurations are evaluated.")
+    candidates: int = Field(
+        default=100, ge=1, le=1_000_000, description="how many configurations are evaluated."
+    )
     min_keep: MinKeep = 0.1
     round_to: StepOrAuto = "auto"
     rank_by: Rank = Field(

@@ -18,6 +18,7 @@ class WidenSection(Section):
     factor: float = Field(
         default=1.5,
         ge=1,
+        le=1000,
         description="the largest width of a group, relative to its original width.",
     )
     factors: dict[str, float] = Field(
@@ -69,7 +70,10 @@ class TrainingSection(TrainSection):
     epochs: int = Field(20, ge=1, description="passes over the training images")
     lr: float = Field(0.1, gt=0.0, description="peak learning rate")
     seeds: int = Field(
-        default=1, ge=1, description="how many times each network is trained, with other seeds."
+        default=1,
+        ge=1,
+        le=10_000,
+        description="how many times each network is trained, with other seeds.",
     )
     standalone: int = Field(
         default=0,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, quoted
 from randprune.recovery.base import Recovery, RecoveryContext, recoveries
 from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Selection, Space
@@ -33,7 +33,7 @@ def names_of(name: str) -> list[str]:
     if len(set(names)) < len(names):
         raise InvalidInputError(
             f"A recovery is a chain of different steps joined by '+', such as 'least_squares+bn'. "
-            f"Got {name!r} instead."
+            f"Got {quoted(name)} instead."
         )
     return names
 
@@ -90,12 +90,15 @@ def recover(
             its moments: one `DenseStatistics(model, space)` for all of them.
 
     Raises:
-        InvalidInputError: unknown recovery, a selection of another space, or `shared` of another
-            network.
+        InvalidInputError: unknown recovery, an object that is none, a selection of another space,
+            or `shared` of another network.
         DataError: the recovery needs data and none was given.
     """
     space.check_selection(selection)
-    steps = parse(recovery) if isinstance(recovery, str) else (recovery,)
+    if isinstance(recovery, str):
+        steps = parse(recovery)
+    else:
+        steps = (recoveries.named_or_given(recovery, Recovery, "recovery"),)
     shared = statistics_of(model, space, shared)
     context = RecoveryContext(shared, selection, _batches(data, batch_size))
     for step in steps:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 
 
 class Regression:
@@ -129,7 +129,7 @@ def check_ridge(ridge: float) -> None:
     """Raise `InvalidInputError` unless the ridge is a number of at least 0."""
     if not 0.0 <= ridge < float("inf"):
         raise InvalidInputError(
-            f"The 'ridge' parameter must be a number of at least 0. Got {ridge!r} instead."
+            f"The 'ridge' parameter must be a number of at least 0. Got {quoted(ridge)} instead."
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.registry import Registry
 from randprune.space import IntArray, Space
 
@@ -61,12 +61,12 @@ def check_request(n: int, rng: np.random.Generator) -> int:
     """`n` as an int, or an error where `ask` was not given a count and a generator."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise InvalidInputError(
-            f"The 'n' parameter of ask must be an integer of at least 1. Got {n!r} instead."
+            f"The 'n' parameter of ask must be an integer of at least 1. Got {quoted(n)} instead."
         )
     if not isinstance(rng, np.random.Generator):
         raise InvalidInputError(
             "The 'rng' parameter of ask must be a numpy Generator, such as "
-            f"numpy.random.default_rng(0). Got {rng!r} instead."
+            f"numpy.random.default_rng(0). Got {quoted(rng)} instead."
         )
     return int(n)
 

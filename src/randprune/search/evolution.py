@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search.base import check_request, check_told, strategies
 from randprune.search.feasible import WidthGrid, as_widths, check_grid, require_reachable
 from randprune.search.random import RandomSearch
@@ -68,14 +68,14 @@ class EvolutionSearch:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidInputError(
                     f"The {name!r} parameter of EvolutionSearch must be an integer of at least 1. "
-                    f"Got {value!r} instead."
+                    f"Got {quoted(value)} instead."
                 )
         for name in ("mutation", "crossover"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise InvalidInputError(
                     f"The {name!r} parameter of EvolutionSearch must be a probability in [0, 1]. "
-                    f"Got {value!r} instead."
+                    f"Got {quoted(value)} instead."
                 )
         self._members = deque(maxlen=self.population)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from randprune.cost import LATENCY, Budget, Cost, FloatArray, QuadraticCost, StructuredCost
-from randprune.errors import InfeasibleBudgetError, InvalidInputError
+from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
 from randprune.space import IntArray, Space
 
 # 0.07 * 100 is 7.000000000000001: products this close to an integer are that integer.
@@ -107,12 +107,12 @@ def check_grid(owner: str, min_keep: float, round_to: int) -> None:
     if not 0.0 <= min_keep <= 1.0:
         raise InvalidInputError(
             f"The 'min_keep' parameter of {owner} must be the least share of a group's channels "
-            f"that remains, in [0, 1]. Got {min_keep!r} instead."
+            f"that remains, in [0, 1]. Got {quoted(min_keep)} instead."
         )
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise InvalidInputError(
             f"The 'round_to' parameter of {owner} must be an integer of at least 1. "
-            f"Got {round_to!r} instead."
+            f"Got {quoted(round_to)} instead."
         )
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from randprune.cost import Budget, Cost, FloatArray, StructuredCost
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search.base import check_request, strategies
 from randprune.search.feasible import (
     WidthGrid,
@@ -72,7 +72,7 @@ class LagrangianSearch:
         if not 0.0 <= self.spread < math.inf:
             raise InvalidInputError(
                 "The 'spread' parameter of LagrangianSearch must be at least 0. "
-                f"Got {self.spread!r} instead."
+                f"Got {quoted(self.spread)} instead."
             )
 
     def __repr__(self) -> str:

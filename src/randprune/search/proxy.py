@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search.base import Strategy, check_request, strategies
 from randprune.search.random import RandomSearch
 from randprune.space import IntArray, Space
@@ -84,7 +84,7 @@ class ProxySearch:
         if isinstance(self.draws, bool) or self.draws < 1:
             raise InvalidInputError(
                 "The 'draws' parameter of ProxySearch must be an integer of at least 1. "
-                f"Got {self.draws!r} instead."
+                f"Got {quoted(self.draws)} instead."
             )
 
     def __repr__(self) -> str:

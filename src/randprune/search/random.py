@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search.base import check_request, strategies
 from randprune.search.feasible import (
     WidthGrid,
@@ -112,12 +112,12 @@ class RandomSearch:
         if self.law not in ("auto", "rejection", "shifted"):
             raise InvalidInputError(
                 "The 'law' parameter of RandomSearch must be 'auto', 'rejection' or 'shifted'. "
-                f"Got {self.law!r} instead."
+                f"Got {quoted(self.law)} instead."
             )
         if isinstance(self.max_draws, bool) or self.max_draws < 1:
             raise InvalidInputError(
                 "The 'max_draws' parameter of RandomSearch must be an integer of at least 1. "
-                f"Got {self.max_draws!r} instead."
+                f"Got {quoted(self.max_draws)} instead."
             )
 
     def ask(self, space: Space, budget: Budget, n: int, rng: np.random.Generator) -> IntArray:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search.base import check_request, check_told, strategies
 from randprune.search.feasible import check_grid
 from randprune.search.lagrangian import LagrangianSearch
@@ -69,12 +69,12 @@ class SpdySearch:
             if not 0.0 < value <= most or value == math.inf:
                 raise InvalidInputError(
                     f"The {name!r} parameter of SpdySearch must be above 0 and at most {most:g}. "
-                    f"Got {value!r} instead."
+                    f"Got {quoted(value)} instead."
                 )
         if isinstance(self.elites, bool) or not isinstance(self.elites, int) or self.elites < 1:
             raise InvalidInputError(
                 "The 'elites' parameter of SpdySearch must be an integer of at least 1. "
-                f"Got {self.elites!r} instead."
+                f"Got {quoted(self.elites)} instead."
             )
 
     def __repr__(self) -> str:

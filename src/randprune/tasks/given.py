@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, RandpruneError, quoted
+from randprune.graph.trees import shown
+from randprune.memory import memory_errors
 from randprune.tasks.base import Averages, Meter, Metric, Task, as_loss
 from randprune.tasks.outputs import Outputs
 from randprune.tasks.targets import prediction_of, target_of
@@ -73,11 +75,12 @@ class Given:
         """What the function gives.
 
         Raises:
-            DataError: no scalar.
+            DataError: no scalar, or an error of the function's own.
         """
         if self.function is None:
             return self.base.loss(outputs, batch)
-        return as_loss(self.function(outputs, batch), f"{function_name(self.function)!r}")
+        value = _called(self.function, "loss", outputs, batch)
+        return as_loss(value, f"{function_name(self.function)!r}")
 
     def distance(self, outputs: Any, dense: Any) -> Tensor:
         """That of the base."""
@@ -89,10 +92,13 @@ class Given:
             return self.base.meter()
         if hasattr(self.measure, "update") and hasattr(self.measure, "compute"):
             return self._accumulated(copy.deepcopy(self.measure))
-        function = self.loss if self.measure is None else self.measure
+        if self.measure is None:
+            return Averages(self, lambda outputs, batch, dense: float(self.loss(outputs, batch)))
+        function = self.measure
 
         def measure(outputs: Any, batch: Any, dense: Any) -> float:
-            return _number(function(outputs, batch), function_name(function))
+            value = _called(function, "metric", outputs, batch)
+            return _number(value, function_name(function))
 
         return Averages(self, measure)
 
@@ -107,6 +113,20 @@ class Given:
         return Averages(self, update, lambda: _number(metric.compute(), function_name(metric)))
 
 
+def _called(function: Function, what: str, outputs: Any, batch: Any) -> Any:
+    """What the caller's function gives; an error of its own says with which values."""
+    try:
+        with memory_errors():
+            return function(outputs, batch)
+    except RandpruneError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"The {what} {function_name(function)!r} failed with {type(error).__name__}: {error}. "
+            f"It got outputs {shown(outputs)} and the batch {shown(batch)}."
+        ) from error
+
+
 def task_of(task: Task, loss: Function | None, metric: Any, higher_is_better: bool | None) -> Task:
     """`task` with the caller's functions in place of its own.
 
@@ -119,12 +139,14 @@ def task_of(task: Task, loss: Function | None, metric: Any, higher_is_better: bo
             raise InvalidInputError("higher_is_better says the direction of a metric. Give metric.")
         return task
     if loss is not None and not callable(loss):
-        raise InvalidInputError(f"The 'loss' parameter must be callable. Got {loss!r} instead.")
+        raise InvalidInputError(
+            f"The 'loss' parameter must be callable. Got {quoted(loss)} instead."
+        )
     accumulates = hasattr(metric, "update") and hasattr(metric, "compute")
     if metric is not None and not callable(metric) and not accumulates:
         raise InvalidInputError(
-            f"The 'metric' parameter must be callable, or have update and compute. Got {metric!r} "
-            "instead."
+            f"The 'metric' parameter must be callable, or have update and compute. "
+            f"Got {quoted(metric)} instead."
         )
     # Without a name, a task knows how to match outputs and nothing else.
     given = Given(task if task is not None else Outputs(), loss, metric, higher_is_better)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant"]
@@ -27,7 +27,7 @@ class TrainRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(3, ge=0, description="passes over the training images")
+    epochs: int = Field(3, ge=0, le=1_000_000, description="passes over the training images")
     batch_size: int = Field(
         128,
         ge=1,
@@ -112,7 +112,7 @@ def _message(error: ValidationError) -> str:
             reason = reason.removeprefix("Input should be ")
             lines.append(
                 f"The {field!r} parameter of TrainRecipe must be {reason}. "
-                f"Got {problem['input']!r} instead."
+                f"Got {quoted(problem['input'])} instead."
             )
         else:
             lines.append(f"TrainRecipe: {reason}.")

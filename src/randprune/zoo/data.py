@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from randprune.errors import DataError, InvalidInputError
+from randprune.graph.trees import check_plain
 from randprune.zoo import task_sources
 from randprune.zoo.dataset import Data, count_classes, holdout, make_data, printable
 from randprune.zoo.folder import FolderSplit, ImageCache
@@ -304,6 +305,7 @@ def _normalisation(
 def _as_images(obj: Any, part: str) -> Tensor:
     """Images as uint8 or float32 (N, C, H, W), contiguous."""
     images = obj.detach() if isinstance(obj, Tensor) else torch.tensor(obj)
+    check_plain(images, f"{part} images")
     if images.ndim == 3:
         images = images[:, None]
     channels = (1, 3)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, quoted
 from randprune.zoo.splits import Samples, is_split
 
 IntArray = npt.NDArray[np.int64]
@@ -222,8 +222,12 @@ def make_data(
 
 
 def count_classes(highest: int, where: str) -> int:
-    """How many classes labels up to `highest` mean, or a `DataError` for what is no class index."""
-    if highest >= MOST_CLASSES:
+    """How many classes labels up to `highest` mean (-1: there is no label).
+
+    Raises:
+        DataError: it is no class index.
+    """
+    if not -1 <= highest < MOST_CLASSES:
         raise DataError(
             f"The highest label of {where} is {highest}; labels are class indices from 0, below "
             f"{MOST_CLASSES:,}. Number the classes from 0."
@@ -236,6 +240,17 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def check_sizes(**sizes: int | None) -> None:
+    """Raise an `InvalidInputError` for a size of a part that is no number of samples."""
+    for name, size in sizes.items():
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if size is not None and not (whole and size >= 1):
+            raise InvalidInputError(
+                f"The {name!r} parameter must be a number of samples of at least 1, or None. "
+                f"Got {quoted(size)} instead."
+            )
+
+
 def partition(
     labels: Tensor, calibration: int | None = None, search: int | None = None, *, seed: int = 0
 ) -> tuple[IntArray, IntArray, IntArray]:
@@ -246,7 +261,9 @@ def partition(
 
     Raises:
         DataError: a part would be empty.
+        InvalidInputError: a size is no number of samples.
     """
+    check_sizes(calibration=calibration, search=search)
     targets, count = labels.numpy(), len(labels)
     calibration = min(CALIBRATION_LIMIT, count // 10) if calibration is None else calibration
     search = min(SEARCH_LIMIT, count // 5) if search is None else search

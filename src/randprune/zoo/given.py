@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from randprune.errors import DataError, InvalidInputError
-from randprune.graph.trees import joined, map_tensors, named_leaves, shown
+from randprune.graph.trees import check_plain, joined, map_tensors, named_leaves, shown
 from randprune.zoo.dataset import (
     CALIBRATION_LIMIT,
     SEARCH_LIMIT,
     Data,
+    check_sizes,
     holdout,
     make_data,
 )
@@ -91,6 +92,7 @@ def as_any_data(
         parts: what is needed beside calibration and search: without "fit" these two share all
             samples, without "test" nothing is held out.
     """
+    check_sizes(calibration=calibration, search=search)
     if isinstance(obj, Data):
         return obj
     test: Any = None
@@ -172,7 +174,12 @@ def _arrays(value: Any) -> Any:
 
 
 def _image(value: Tensor) -> Tensor:
-    """Bytes of at least three axes are pixels; float64 becomes float32."""
+    """Bytes of at least three axes are pixels; float64 becomes float32.
+
+    Raises:
+        DataError: a tensor without values at hand.
+    """
+    check_plain(value, "data")
     if value.dtype == torch.uint8 and value.ndim >= 3:
         return value.float() / _BYTE
     return value.float() if value.dtype == torch.float64 else value

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.imports import import_named
 from randprune.zoo.cifar import CifarMobileNetV2, CifarResNet, CifarVGG, digits_cnn
 from randprune.zoo.vision import timm, torchvision
@@ -62,7 +62,7 @@ def build_model(
         hint = f" Did you mean 'randprune:{matches[0]}'?" if matches else _in_file(spec)
         raise InvalidInputError(
             f"A model is named randprune:NAME, torchvision:NAME, timm:NAME or "
-            f"package.module:callable. Got {spec!r} instead.{hint}"
+            f"package.module:callable. Got {quoted(spec)} instead.{hint}"
         )
     for asked in ("pretrained", "weights"):
         if options.get(asked):
@@ -101,7 +101,7 @@ def list_models(source: str) -> list[str]:
         return sorted(timm().list_models())
     raise InvalidInputError(
         "The 'source' parameter of list_models must be randprune, torchvision or timm. "
-        f"Got {source!r} instead."
+        f"Got {quoted(source)} instead."
     )
 
 

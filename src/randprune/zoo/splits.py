@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from randprune.errors import DataError, InvalidInputError
+from randprune.errors import DataError, InvalidInputError, quoted
 
 ImageShape = tuple[int, int, int]
 Batch = tuple[Tensor, Tensor]
@@ -173,7 +173,7 @@ class TensorSplit:
         if self.padding not in ("zero", "reflect"):
             raise InvalidInputError(
                 "The 'padding' parameter of TensorSplit must be 'zero' or 'reflect'. "
-                f"Got {self.padding!r} instead."
+                f"Got {quoted(self.padding)} instead."
             )
         limit = min(self.images.shape[2:]) - 1
         if self.pad < 0 or (self.padding == "reflect" and self.pad > limit):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from randprune.bench.methods.base import Limits, Task, methods
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InfeasibleBudgetError, InvalidInputError
+from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
 from randprune.search.feasible import WidthGrid, as_widths, describe, require_reachable
 from randprune.search.shift import Target, step_onto_budget
 from randprune.space import IntArray, Selection, Space
@@ -56,7 +56,7 @@ class GlobalRanking:
         if self.norm not in _NORMS:
             raise InvalidInputError(
                 f"The 'norm' parameter of global_ranking must be one of {', '.join(_NORMS)}. "
-                f"Got {self.norm!r} instead."
+                f"Got {quoted(self.norm)} instead."
             )
 
     @property

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from randprune.bench.methods.base import Task, methods
 from randprune.bench.methods.global_ranking import ranked_widths
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.space import IntArray, Selection
 
 
@@ -46,12 +46,12 @@ class Iterative:
         if isinstance(self.steps, bool) or self.steps < 1:
             raise InvalidInputError(
                 "The 'steps' parameter of iterative must be an integer of at least 1. "
-                f"Got {self.steps!r} instead."
+                f"Got {quoted(self.steps)} instead."
             )
         if self.widths not in ("uniform", "global"):
             raise InvalidInputError(
                 "The 'widths' parameter of iterative must be 'uniform' or 'global'. "
-                f"Got {self.widths!r} instead."
+                f"Got {quoted(self.widths)} instead."
             )
 
     @property

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.space import Selection
 
 
@@ -37,7 +37,7 @@ class BestByProxy:
         if isinstance(self.draws, bool) or self.draws < 1:
             raise InvalidInputError(
                 "The 'draws' parameter of best_by_proxy must be an integer of at least 1. "
-                f"Got {self.draws!r} instead."
+                f"Got {quoted(self.draws)} instead."
             )
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.space import Selection
 
 
@@ -30,7 +30,7 @@ class RandomChannels:
         if self.widths not in ("uniform", "random"):
             raise InvalidInputError(
                 "The 'widths' parameter of random_channels must be 'uniform' or 'random'. "
-                f"Got {self.widths!r} instead."
+                f"Got {quoted(self.widths)} instead."
             )
 
     @property

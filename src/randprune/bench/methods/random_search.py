@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError
+from randprune.errors import InvalidInputError, quoted
 from randprune.search import RandomSearch
 from randprune.space import Selection
 
@@ -39,7 +39,7 @@ class RandomSearchMethod:
         if isinstance(self.candidates, bool) or self.candidates < 1:
             raise InvalidInputError(
                 "The 'candidates' parameter of random_search must be an integer of at least 1. "
-                f"Got {self.candidates!r} instead."
+                f"Got {quoted(self.candidates)} instead."
             )
 
     @property

@@ -168,7 +168,7 @@ def _check(name: str, model: Any, space: Any, example: Any, low: Any, seeds: int
 def configuration(space: Any, low: Any, rng: Any) -> Any:
     """A random configuration at 50 % of the MACs; the lowest reachable one above that."""
     import randprune as rp
-    from randprune.search.random import RandomSearch
+    from randprune.strategies.random import RandomSearch
 
     macs = space.cost("macs")
     if not len(space.groups) or float(macs(low)) / macs.dense > RATIO:

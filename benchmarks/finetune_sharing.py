@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import randprune as rp
-from randprune.search import RandomSearch
+from randprune.strategies import RandomSearch
 from randprune.training import TrainRecipe, train
 from randprune.zoo.models import build_model
 from randprune.zoo.splits import TensorSplit

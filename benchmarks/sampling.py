@@ -24,9 +24,9 @@ import torch
 
 import randprune as rp
 from randprune.cost import QuadraticCost
-from randprune.search import LagrangianSearch, ProxySearch, RandomSearch, UniformSearch
-from randprune.search.feasible import WidthGrid
-from randprune.search.random import draw_uniform
+from randprune.strategies import LagrangianSearch, ProxySearch, RandomSearch, UniformSearch
+from randprune.strategies.feasible import WidthGrid
+from randprune.strategies.random import draw_uniform
 from randprune.zoo.models import build_model
 
 DRAWS = 1_000_000

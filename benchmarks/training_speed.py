@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import randprune as rp
-from randprune.search import RandomSearch
+from randprune.strategies import RandomSearch
 from randprune.training import TrainRecipe, fast_norm
 from randprune.training.loop import _Run
 from randprune.training.steps import SupervisedStep

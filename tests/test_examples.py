@@ -11,7 +11,7 @@ MODULES = (
     "randprune.cost",
     "randprune.criteria.scoring",
     "randprune.graph.trace",
-    "randprune.search.random",
+    "randprune.strategies.random",
     "randprune.space",
     "randprune.surgery",
 )

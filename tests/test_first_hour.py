@@ -23,8 +23,8 @@ from randprune.cli.recipes import with_network_defaults
 from randprune.criteria import criteria
 from randprune.jobs.doubts import beaten
 from randprune.recovery import recoveries
-from randprune.search import strategies
 from randprune.store import DENSE, SEARCHED, UNIFORM, Accuracy, NetworkRow
+from randprune.strategies import strategies
 from randprune.zoo.models import OWN_MODELS, build_model
 
 OWN = """

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("space",),
     ("lineage",),
     ("graph",),
-    ("search", "criteria", "surgery", "widening", "recovery"),
+    ("strategies", "criteria", "surgery", "widening", "recovery"),
     ("tasks",),
     ("evaluate", "latency", "training", "zoo", "supernet", "export"),
     ("store", "artifact"),
@@ -94,8 +94,8 @@ def imports_point_upwards_only(path: Path) -> Iterator[str]:
             yield f"line {line}: import {name} from the module that defines it"
 
 
-def search_space_and_cost_know_numpy_only(path: Path) -> Iterator[str]:
-    if unit(module_name(path)) in ("search", "space", "cost", "errors", "registry"):
+def strategies_and_costs_know_numpy_only(path: Path) -> Iterator[str]:
+    if unit(module_name(path)) in ("strategies", "space", "cost", "errors", "registry"):
         allowed = {*sys.stdlib_module_names, "numpy", "scipy", "randprune"}
         for line, name in imported(path):
             if name.partition(".")[0] not in allowed:
@@ -197,7 +197,7 @@ def circles(edges: Mapping[str, set[str]]) -> set[frozenset[str]]:
 Rule = Callable[[Path], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     imports_point_upwards_only,
-    search_space_and_cost_know_numpy_only,
+    strategies_and_costs_know_numpy_only,
     only_zoo_vision_imports_torchvision_and_timm,
     nothing_is_unpickled,
     modules_stay_readable,
@@ -232,10 +232,14 @@ def test_architecture(rule: Rule) -> None:
 @pytest.mark.parametrize(
     ("rule", "where", "source"),
     [
-        (imports_point_upwards_only, "search/bad.py", "import randprune.zoo.models"),
+        (imports_point_upwards_only, "strategies/bad.py", "import randprune.zoo.models"),
         (imports_point_upwards_only, "graph/bad.py", "from randprune import trace"),
         (imports_point_upwards_only, "graph/bad.py", "from ..zoo import models"),
-        (search_space_and_cost_know_numpy_only, "search/bad.py", "def f():\n    import torch"),
+        (
+            strategies_and_costs_know_numpy_only,
+            "strategies/bad.py",
+            "def f():\n    import torch",
+        ),
         (only_zoo_vision_imports_torchvision_and_timm, "zoo/bad.py", "from timm.layers import x"),
         (nothing_is_unpickled, "cost.py", "torch.load(path)"),
         (nothing_is_unpickled, "cost.py", "torch.load(path, weights_only=False)"),

@@ -6,9 +6,7 @@ docs/python-api.md lists. Every other module is private and may change with any 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
         WeightsError as WeightsError,
     )
     from randprune.graph.trace import trace as trace
-    from randprune.jobs import (  # type: ignore[no-redef]
+    from randprune.jobs import (
         PruneCurve as PruneCurve,
         PruneResult as PruneResult,
         SearchResult as SearchResult,
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
         search as search,
     )
     from randprune.recipe import PruneRecipe as PruneRecipe, ScratchRecipe as ScratchRecipe
-    from randprune.search import RandomSearch as RandomSearch, UniformSearch as UniformSearch
     from randprune.space import (
         ChannelGroup as ChannelGroup,
         FrozenChannels as FrozenChannels,
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
         Slot as Slot,
         Space as Space,
     )
+    from randprune.strategies import RandomSearch as RandomSearch, UniformSearch as UniformSearch
     from randprune.surgery import cut as cut, select as select, verify as verify
     from randprune.widening import widen as widen, widening_of as widening_of
 
@@ -87,7 +85,7 @@ _HOMES = {
         "PruneRecipe",
         "ScratchRecipe",
     ),
-    "randprune.search": ("RandomSearch", "UniformSearch"),
+    "randprune.strategies": ("RandomSearch", "UniformSearch"),
     "randprune.space": ("ChannelGroup", "FrozenChannels", "Selection", "Slot", "Space"),
     "randprune.surgery": ("cut", "select", "verify"),
     "randprune.widening": ("widen", "widening_of"),
@@ -95,21 +93,6 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [*_MODULE_OF, "__version__"]  # noqa: PLE0604
-
-
-class _Package(ModuleType):
-    """The package's own type: `randprune.search` is the function, also once its folder is loaded.
-
-    The import of a submodule sets an attribute of that name; `from randprune.search import ...`
-    does not need it.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "search" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,6 @@ from randprune.jobs import PruneResult, prune, run_recipe
 from randprune.lineage import named_tensors
 from randprune.recipe import PruneRecipe
 from randprune.recovery import recoveries
-from randprune.search import EvolutionSearch, RandomSearch, UniformSearch
 from randprune.space import IntArray, Space
 from randprune.store import (
     DENSE,
@@ -47,6 +46,7 @@ from randprune.store import (
     Store,
     UseOfTestSet,
 )
+from randprune.strategies import EvolutionSearch, RandomSearch, UniformSearch
 from randprune.surgery import verify
 from randprune.zoo.models import build_model
 

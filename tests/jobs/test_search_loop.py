@@ -10,9 +10,9 @@ import pytest
 from randprune.bench.methods import RandomSearchMethod, base as methods_module
 from randprune.cost import Budget
 from randprune.errors import DataError
-from randprune.jobs.search import search
-from randprune.search import EvolutionSearch, RandomSearch
+from randprune.jobs.search_loop import search
 from randprune.space import IntArray, Space
+from randprune.strategies import EvolutionSearch, RandomSearch
 from randprune.testing.methods import TaskWatch
 
 BUDGET = Budget("macs", 0.6, 0.1)

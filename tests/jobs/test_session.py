@@ -24,8 +24,8 @@ from randprune.jobs.progress import Silent
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.recipe import PruneRecipe
-from randprune.search import RandomSearch
 from randprune.store import SEARCHED, Candidate
+from randprune.strategies import RandomSearch
 from randprune.surgery import cut
 from randprune.tensor_file import read_with_head
 
@@ -40,7 +40,7 @@ ONE_PLACE = {
     "recover": {"jobs/session.py", "jobs/steps.py"},
     "train": {"jobs/train.py", "bench/plan.py"},
     "Checkpoint": {"jobs/train.py"},
-    "tell": {"jobs/search.py"},
+    "tell": {"jobs/search_loop.py"},
     "RunKey": {"jobs/identity.py", "jobs/pretrained_route.py"},
     "ModelInfo": {"jobs/identity.py"},
     "open_test": {"jobs/session.py"},

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from randprune.cost import Budget
-from randprune.search import (
+from randprune.space import IntArray, Space
+from randprune.strategies import (
     EvolutionSearch,
     LagrangianSearch,
     ProxySearch,
@@ -18,8 +19,7 @@ from randprune.search import (
     Strategy,
     UniformSearch,
 )
-from randprune.search.base import check_request
-from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request
 from randprune.testing import check_strategy
 
 

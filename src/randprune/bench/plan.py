@@ -19,7 +19,7 @@ from randprune.bench.units import Propose, Train, evaluations, proposals, traini
 from randprune.evaluate import Evaluator
 from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import SharedTraining
-from randprune.search import RandomSearch
+from randprune.strategies import RandomSearch
 from randprune.supernet import first_channels
 from randprune.surgery import cut
 from randprune.training import train

@@ -20,7 +20,7 @@ from randprune.recipe import (
     WidenSection,
 )
 from randprune.recipe.names import plugins_to_come
-from randprune.search.feasible import check_grid
+from randprune.strategies.feasible import check_grid
 
 S = TypeVar("S")
 

@@ -140,7 +140,7 @@ def describe(model: str, space: Space, min_keep: float, round_to: int) -> dict[s
     """Everything that `inspect` tells, JSON-ready; shares are parts of the dense cost."""
     import numpy as np
 
-    from randprune.search.feasible import reachable
+    from randprune.strategies.feasible import reachable
 
     macs = space.cost("macs")
     timed = "latency" in space.costs
@@ -215,7 +215,7 @@ def _milliseconds(space: Space, round_to: int) -> list[float]:
     import numpy as np
 
     from randprune.cost import StructuredCost
-    from randprune.search.feasible import WidthGrid
+    from randprune.strategies.feasible import WidthGrid
 
     cost = space.costs.get("latency")
     if not isinstance(cost, StructuredCost):

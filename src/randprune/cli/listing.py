@@ -62,7 +62,7 @@ def names(kind: str) -> list[str]:
     from randprune.bench.methods import methods
     from randprune.criteria import criteria
     from randprune.recovery import recoveries
-    from randprune.search import strategies
+    from randprune.strategies import strategies
 
     registries: dict[str, Registry[Any]] = {
         "criteria": criteria,

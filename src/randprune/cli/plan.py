@@ -87,9 +87,9 @@ class JobPlan:
         """
         from randprune.jobs.opening import check_outputs, decided, example_of, step_of
         from randprune.jobs.pricing import priced
-        from randprune.jobs.search import create_strategy
-        from randprune.search import RandomSearch, reachable
-        from randprune.search.feasible import require_reachable
+        from randprune.jobs.search_loop import create_strategy
+        from randprune.strategies import RandomSearch, reachable
+        from randprune.strategies.feasible import require_reachable
 
         network, data = network_and_images(recipe)
         space = traced(recipe, network, data)
@@ -115,7 +115,7 @@ class JobPlan:
         from randprune.jobs.session import TABLE_IMAGES
         from randprune.recovery import images_forward, quick_form
         from randprune.recovery.sensitivity import KEEPS
-        from randprune.search.base import strategies
+        from randprune.strategies.base import strategies
 
         recipe, data = self.recipe, self.data
         dense = self.space.cost("macs").dense

@@ -67,8 +67,8 @@ class ScratchPlan:
         """
         from randprune.jobs.opening import decided, step_of, widened
         from randprune.jobs.pricing import priced
-        from randprune.search import reachable
-        from randprune.search.feasible import require_reachable
+        from randprune.strategies import reachable
+        from randprune.strategies.feasible import require_reachable
         from randprune.widening import wide_budget, widening_of
 
         network, data = network_and_images(recipe)

@@ -50,7 +50,7 @@ from randprune.jobs.trainer import Trainer
 from randprune.memory import memory_errors
 from randprune.recipe import CUSTOM, PruneRecipe, ScratchRecipe
 from randprune.recipe.presets import DEFAULT
-from randprune.search import Strategy, strategies
+from randprune.strategies import Strategy, strategies
 from randprune.tasks import Task
 from randprune.tasks.given import Function
 from randprune.training import TrainRecipe

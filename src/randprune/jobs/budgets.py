@@ -24,8 +24,8 @@ from randprune.jobs.result import PruneResult
 from randprune.jobs.session import Session
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import PruneRecipe
-from randprune.search import Strategy
 from randprune.store import BudgetSeries, Run, Store
+from randprune.strategies import Strategy
 
 
 @dataclass(slots=True, eq=False)

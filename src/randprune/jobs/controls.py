@@ -13,7 +13,6 @@ from randprune.jobs.candidates import Evaluations, Maker, Slices
 from randprune.jobs.ranking import best_first
 from randprune.jobs.session import Session
 from randprune.recipe import ScratchRecipe
-from randprune.search import RandomSearch, UniformSearch
 from randprune.space import IntArray
 from randprune.store import (
     RANDOM_CHANNELS,
@@ -24,6 +23,7 @@ from randprune.store import (
     Candidate,
     Run,
 )
+from randprune.strategies import RandomSearch, UniformSearch
 
 
 def uniform_controls(

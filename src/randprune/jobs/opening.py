@@ -19,8 +19,8 @@ from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session, Subject
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import JobRecipe, ModelSection, PruneRecipe, Section, WidenSection
-from randprune.search.steps import AUTO, step_for
 from randprune.space import Space
+from randprune.strategies.steps import AUTO, step_for
 from randprune.tasks import Classification, Outputs, Task, task_of, tasks
 from randprune.tasks.classification import logits_of
 from randprune.tasks.given import Function
@@ -125,7 +125,7 @@ def open_widened(
 
 
 def decided(rules: R, space: Space) -> R:
-    """The same rules with the step of widths as a number: see `randprune.search.steps`."""
+    """The same rules with the step of widths as a number: see `randprune.strategies.steps`."""
     if rules.round_to != AUTO:
         return rules
     assert isinstance(rules, Section)

@@ -31,14 +31,13 @@ from randprune.jobs.measure import Entrant, entrant, measure
 from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
 from randprune.jobs.progress import phase
 from randprune.jobs.result import PruneResult
-from randprune.jobs.search import create_strategy, search_candidates
+from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.trainer import Trainer
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
 from randprune.recovery import needs_moments, quick_form
-from randprune.search import Strategy
 from randprune.store import (
     DENSE,
     RANDOM_CHANNELS,
@@ -51,6 +50,7 @@ from randprune.store import (
     SearchInfo,
     Store,
 )
+from randprune.strategies import Strategy
 from randprune.tasks import ACCURACY
 from randprune.zoo.splits import is_split
 

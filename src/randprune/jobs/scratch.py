@@ -37,13 +37,12 @@ from randprune.jobs.pretrained_route import pretrained_route
 from randprune.jobs.progress import phase
 from randprune.jobs.ranking import best_first
 from randprune.jobs.result import PruneResult
-from randprune.jobs.search import create_strategy, search_candidates
+from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.shared_weights import train_shared
 from randprune.provenance import portable
 from randprune.recipe import ScratchRecipe
-from randprune.search import Strategy
 from randprune.store import (
     RANDOM_CONFIGURATION,
     SEARCH_TOP1,
@@ -58,6 +57,7 @@ from randprune.store import (
     Store,
     Winner,
 )
+from randprune.strategies import Strategy
 from randprune.supernet import first_channels, initialise
 from randprune.widening import widening_of
 

@@ -43,11 +43,11 @@ from randprune.recovery import (
     recover,
 )
 from randprune.recovery.sensitivity import KEEPS, measured_tables, measurements
-from randprune.search import reachable
-from randprune.search.feasible import require_reachable
-from randprune.search.proxy import check_tables, predicted
 from randprune.space import IntArray, Selection, Space
 from randprune.store import Accuracy, Measured, Result
+from randprune.strategies import reachable
+from randprune.strategies.feasible import require_reachable
+from randprune.strategies.proxy import check_tables, predicted
 from randprune.tasks import ACCURACY, Classification, Task
 from randprune.zoo.data import Data, in_memory
 from randprune.zoo.splits import Samples

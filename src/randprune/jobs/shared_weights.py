@@ -15,10 +15,10 @@ from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained, training_cost
 from randprune.recipe import SupernetSection
-from randprune.search import RandomSearch
-from randprune.search.feasible import WidthGrid, as_widths
 from randprune.space import IntArray, Space
 from randprune.store import CostEntry
+from randprune.strategies import RandomSearch
+from randprune.strategies.feasible import WidthGrid, as_widths
 from randprune.supernet import SharedStep, Supernet, initialise
 from randprune.training import TrainRecipe
 

@@ -36,16 +36,16 @@ from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, checked
 from randprune.jobs.pruning import prepared_scores, repairing, traced_session
 from randprune.jobs.ranking import best_first, value_of
-from randprune.jobs.search import create_strategy, search_candidates
+from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.session import Session
 from randprune.lineage import CutStep, plan_of, tensor_shapes
 from randprune.memory import memory_errors
 from randprune.recipe import FinalistsSection, PruneRecipe
 from randprune.recipe.presets import DEFAULT
 from randprune.recovery import quick_form, recover
-from randprune.search import Strategy, strategies
 from randprune.space import IntArray, Selection, Space
 from randprune.store import RANDOM_CHANNELS, SEARCHED, UNIFORM, Candidate, SearchInfo, Store
+from randprune.strategies import Strategy, strategies
 from randprune.surgery import cut
 from randprune.tasks import Outputs, Task, tasks
 from randprune.zoo.dataset import CALIBRATION_LIMIT, Data

@@ -34,8 +34,8 @@ from randprune.latency.operators import FAMILIES, Layer, Width, Work, work_of
 from randprune.latency.runtime import Runner, Runtime
 from randprune.latency.table import Axis, Times, keep, kept_in, read_kept, surface, wanted
 from randprune.latency.timing import named_runtime
-from randprune.search.feasible import WidthGrid
 from randprune.space import IntArray, Selection, Space
+from randprune.strategies.feasible import WidthGrid
 from randprune.surgery import cut
 
 NETWORKS = 12

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from randprune.criteria import criteria
 from randprune.recovery import names_of, recoveries
-from randprune.search import strategies
+from randprune.strategies import strategies
 from randprune.tasks import tasks
 
 # Stands before the repr of a criterion or strategy that was given as an object.

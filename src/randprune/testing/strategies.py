@@ -9,15 +9,15 @@ import numpy as np
 
 from randprune.cost import Budget, QuadraticCost
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search.base import AdaptiveStrategy, Strategy
 from randprune.space import ChannelGroup, IntArray, Space
+from randprune.strategies.base import AdaptiveStrategy, Strategy
 
 _BUDGETS = (Budget("macs", 0.5, 0.02), Budget("macs", 0.25, 0.02), Budget("params", 0.6, 0.02))
 _COUNT = 7
 
 
 def check_strategy(make: Callable[[Space], Strategy]) -> None:
-    """Check a strategy against its contract (`randprune.search.base.Strategy`).
+    """Check a strategy against its contract (`randprune.strategies.base.Strategy`).
 
         check_strategy(lambda space: MyStrategy())
 
@@ -103,7 +103,7 @@ def check_refusals(strategy: Strategy, space: Space) -> None:
             continue
         raise AssertionError(
             f"{strategy!r} accepted n={count}, rng={rng!r}. Begin `ask` with "
-            "randprune.search.base.check_request(n, rng)."
+            "randprune.strategies.base.check_request(n, rng)."
         )
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import DataError
-from randprune.jobs.search import search
+from randprune.jobs.search_loop import search
 from randprune.registry import Registry
-from randprune.search import RandomSearch, Strategy, UniformSearch
 from randprune.space import IntArray, Selection, Space
+from randprune.strategies import RandomSearch, Strategy, UniformSearch
 from randprune.surgery import select
 from randprune.zoo.splits import Split
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from randprune.bench.methods.base import Limits, Task, methods
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
-from randprune.search.feasible import WidthGrid, as_widths, describe, require_reachable
-from randprune.search.shift import Target, step_onto_budget
 from randprune.space import IntArray, Selection, Space
+from randprune.strategies.feasible import WidthGrid, as_widths, describe, require_reachable
+from randprune.strategies.shift import Target, step_onto_budget
 
 _NORMS: dict[str, Callable[[FloatArray], float]] = {
     "none": lambda scores: 1.0,

@@ -5,7 +5,7 @@ Method. Each group has a table of what keeping k of its channels costs at the ne
 `draws` random configurations the one with the best prediction is proposed.
 
 Known shortcomings. Groups interact, the prediction adds up; the best of many draws exploits its
-flaws (`randprune.search.proxy`).
+flaws (`randprune.strategies.proxy`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ candidate it is a random configuration without any search.
 
 Li et al., "Revisiting Random Channel Pruning for Neural Network Compression", CVPR 2022. Differs
 from the paper: sampling law, number of candidates and evaluation are ours, see
-`randprune.search.random`.
+`randprune.strategies.random`.
 
 Known shortcomings. Candidates are compared after a quick repair, not after training.
 """
@@ -19,8 +19,8 @@ from typing import ClassVar
 
 from randprune.bench.methods.base import Task, methods
 from randprune.errors import InvalidInputError, quoted
-from randprune.search import RandomSearch
 from randprune.space import Selection
+from randprune.strategies import RandomSearch
 
 
 @methods.register("random_search")

@@ -1,13 +1,13 @@
 """Random search over channel configurations: the paper's baseline.
 
 Method. Every group's keep ratio is uniform in [min_keep, 1], independently; its width is the
-nearest allowed one (see `randprune.search.feasible`). Two laws put such draws on the budget:
+nearest allowed one (see `randprune.strategies.feasible`). Two laws put such draws on the budget:
 
 - ``rejection``: draw until the cost is within the tolerance. The law is exactly "uniform ratios,
   given that the budget is met". At 50 % of the MACs one ResNet-50 draw in 2,000 is accepted, beyond
   60 % practically none.
 - ``shifted``: multiply the odds of all keep ratios of a draw by one scalar so that it meets the
-  budget (see `randprune.search.shift`). Nearly every draw is accepted, at every reachable budget.
+  budget (`randprune.strategies.shift`). Nearly every draw is accepted, at every reachable budget.
 
 Li et al., "Revisiting Random Channel Pruning for Neural Network Compression", CVPR 2022. Differs
 from the paper: neither its law, nor min_keep, nor its tolerance could be read; these are ours.
@@ -31,8 +31,9 @@ import numpy as np
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError, quoted
-from randprune.search.base import check_request, strategies
-from randprune.search.feasible import (
+from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request, strategies
+from randprune.strategies.feasible import (
     WidthGrid,
     as_widths,
     check_grid,
@@ -40,8 +41,7 @@ from randprune.search.feasible import (
     require_reachable,
     starved,
 )
-from randprune.search.shift import Target, odds, onto_budget, typical_start
-from randprune.space import IntArray, Space
+from randprune.strategies.shift import Target, odds, onto_budget, typical_start
 
 Law = Literal["auto", "rejection", "shifted"]
 

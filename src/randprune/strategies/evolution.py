@@ -4,8 +4,8 @@ Method. The first `population` configurations are random. Each later one is a ch
 `tournament` random members of the population is its parent; with probability `crossover` every
 group takes its width from this parent or from a second one, at random; every group (at least one)
 mutates with probability `mutation` to a new uniform keep ratio; the child is moved onto the budget
-by multiplying the odds of all its keep ratios by one scalar (`randprune.search.shift`). The oldest
-members die, not the worst, so that a lucky evaluation cannot stay for ever.
+by multiplying the odds of all its keep ratios by one scalar (`randprune.strategies.shift`). The
+oldest members die, not the worst, so that a lucky evaluation cannot stay for ever.
 
 Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019. Differs
 from the paper: crossover, several mutated groups at once, children projected onto a budget.
@@ -25,11 +25,11 @@ import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError, quoted
-from randprune.search.base import check_request, check_told, strategies
-from randprune.search.feasible import WidthGrid, as_widths, check_grid, require_reachable
-from randprune.search.random import RandomSearch
-from randprune.search.shift import Start, Target, odds, onto_budget, width_odds
 from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request, check_told, strategies
+from randprune.strategies.feasible import WidthGrid, as_widths, check_grid, require_reachable
+from randprune.strategies.random import RandomSearch
+from randprune.strategies.shift import Start, Target, odds, onto_budget, width_odds
 
 # Children that repeat a configuration are bred anew this often; then random ones fill up.
 _BREEDING_ROUNDS = 8

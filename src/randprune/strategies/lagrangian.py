@@ -27,18 +27,18 @@ import numpy as np
 
 from randprune.cost import Budget, Cost, FloatArray, StructuredCost
 from randprune.errors import InvalidInputError, quoted
-from randprune.search.base import check_request, strategies
-from randprune.search.feasible import (
+from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request, strategies
+from randprune.strategies.feasible import (
     WidthGrid,
     as_widths,
     check_grid,
     require_reachable,
 )
-from randprune.search.polish import polish
-from randprune.search.proxy import Tables, check_tables, proxy_errors
-from randprune.search.random import RandomSearch, draw_uniform
-from randprune.search.shift import Target, step_onto_budget
-from randprune.space import IntArray, Space
+from randprune.strategies.polish import polish
+from randprune.strategies.proxy import Tables, check_tables, proxy_errors
+from randprune.strategies.random import RandomSearch, draw_uniform
+from randprune.strategies.shift import Target, step_onto_budget
 
 _ENUMERATED = 1 << 16
 _STARTS = 8

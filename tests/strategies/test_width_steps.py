@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from quadratic_spaces import make_space, resnet50
 
-from randprune.search.steps import step_for
+from randprune.strategies.steps import step_for
 
 
 @pytest.mark.parametrize(

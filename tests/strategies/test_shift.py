@@ -5,8 +5,8 @@ import pytest
 from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50
 
 from randprune.cost import Budget
-from randprune.search.feasible import WidthGrid
-from randprune.search.shift import (
+from randprune.strategies.feasible import WidthGrid
+from randprune.strategies.shift import (
     Start,
     Target,
     moved_widths,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from randprune.errors import InvalidInputError
-from randprune.search import (
+from randprune.strategies import (
     EvolutionSearch,
     LagrangianSearch,
     RandomSearch,

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from randprune.cost import FloatArray, QuadraticCost
-from randprune.search.shift import Target
 from randprune.space import IntArray
+from randprune.strategies.shift import Target
 
 _ROUNDS = 200
 _CHECKED = 32

@@ -6,7 +6,7 @@ least sum are returned.
 
 Known shortcomings. The proxy adds up errors as if groups did not interact; the best of many draws
 exploits its flaws, so let real evaluations decide among the proposals. Sampling improves slowly
-with the number of draws: see `randprune.search.lagrangian` for the minimum itself.
+with the number of draws: see `randprune.strategies.lagrangian` for the minimum itself.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError, quoted
-from randprune.search.base import Strategy, check_request, strategies
-from randprune.search.random import RandomSearch
 from randprune.space import IntArray, Space
+from randprune.strategies.base import Strategy, check_request, strategies
+from randprune.strategies.random import RandomSearch
 
 Tables = Sequence[npt.ArrayLike]
 

@@ -9,7 +9,7 @@ from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spac
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import (
+from randprune.strategies import (
     LagrangianSearch,
     ProxySearch,
     RandomSearch,
@@ -18,7 +18,7 @@ from randprune.search import (
     proxy as proxy_module,
     proxy_errors,
 )
-from randprune.search.feasible import WidthGrid
+from randprune.strategies.feasible import WidthGrid
 
 
 def falling_tables(space, rng) -> list[np.ndarray]:

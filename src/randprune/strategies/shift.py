@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from randprune.cost import Budget, Cost, FloatArray, StructuredCost
-from randprune.search.feasible import WidthGrid, cheapest
+from randprune.strategies.feasible import WidthGrid, cheapest
 
 _SOLVE_STEPS = 16
 _REPAIR_STEPS = 24

@@ -6,8 +6,8 @@ from hypothesis import given, strategies as st
 from quadratic_spaces import chain, make_space
 
 from randprune.errors import InvalidInputError
-from randprune.search import reachable
-from randprune.search.feasible import WidthGrid
+from randprune.strategies import reachable
+from randprune.strategies.feasible import WidthGrid
 
 
 def allowed(full: int, min_keep: float, round_to: int) -> list[int]:

@@ -7,8 +7,8 @@ from quadratic_spaces import chain, make_space, resnet50, spaces
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError
-from randprune.search import Strategy, UniformSearch
-from randprune.search.feasible import WidthGrid, as_widths
+from randprune.strategies import Strategy, UniformSearch
+from randprune.strategies.feasible import WidthGrid, as_widths
 
 RNG = np.random.default_rng(0)
 

@@ -21,12 +21,12 @@ from randprune.jobs.candidates import Evaluations, Maker
 from randprune.jobs.controls import uniform_widths
 from randprune.jobs.session import Session
 from randprune.recipe import SearchSection
-from randprune.search import AdaptiveStrategy, RandomSearch, Strategy, strategies
-from randprune.search.feasible import WidthGrid, check_grid
-from randprune.search.proxy import check_tables, predicted
-from randprune.search.random import Draws
 from randprune.space import IntArray, Space
 from randprune.store import SEARCHED, Candidate, Run, SearchInfo
+from randprune.strategies import AdaptiveStrategy, RandomSearch, Strategy, strategies
+from randprune.strategies.feasible import WidthGrid, check_grid
+from randprune.strategies.proxy import check_tables, predicted
+from randprune.strategies.random import Draws
 
 # An adaptive strategy learns this often in the course of a search.
 _GENERATIONS = 20

@@ -14,8 +14,8 @@ from quadratic_spaces import StaircaseLatency, chain, make_space, resnet50, spac
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import RandomSearch, Strategy, random as random_module, reachable
-from randprune.search.feasible import WidthGrid
+from randprune.strategies import RandomSearch, Strategy, random as random_module, reachable
+from randprune.strategies.feasible import WidthGrid
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -182,7 +182,7 @@ def test_same_seed_in_another_process_and_with_two_threads():
         "import hashlib, numpy as np\n"
         "from quadratic_spaces import resnet50\n"
         "from randprune.cost import Budget\n"
-        "from randprune.search import RandomSearch\n"
+        "from randprune.strategies import RandomSearch\n"
         "digest = hashlib.sha256()\n"
         "for law in ('rejection', 'shifted'):\n"
         "    strategy = RandomSearch(law=law, round_to=4)\n"

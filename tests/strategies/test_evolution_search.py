@@ -7,7 +7,7 @@ from quadratic_spaces import chain, resnet50, spaces
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError
-from randprune.search import AdaptiveStrategy, EvolutionSearch, RandomSearch, Strategy
+from randprune.strategies import AdaptiveStrategy, EvolutionSearch, RandomSearch, Strategy
 
 
 def objective(space):

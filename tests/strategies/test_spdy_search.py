@@ -6,7 +6,7 @@ from quadratic_spaces import chain, resnet50
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
-from randprune.search import AdaptiveStrategy, LagrangianSearch, SpdySearch, proxy_errors
+from randprune.strategies import AdaptiveStrategy, LagrangianSearch, SpdySearch, proxy_errors
 
 BUDGET = Budget("macs", 0.5)
 

@@ -16,16 +16,16 @@ import numpy as np
 
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError
-from randprune.search.base import check_request, strategies
-from randprune.search.feasible import (
+from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request, strategies
+from randprune.strategies.feasible import (
     WidthGrid,
     as_widths,
     check_grid,
     describe,
     require_reachable,
 )
-from randprune.search.shift import Target, step_onto_budget
-from randprune.space import IntArray, Space
+from randprune.strategies.shift import Target, step_onto_budget
 
 _BISECTIONS = 50
 

@@ -27,11 +27,11 @@ import numpy.typing as npt
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError, quoted
-from randprune.search.base import check_request, check_told, strategies
-from randprune.search.feasible import check_grid
-from randprune.search.lagrangian import LagrangianSearch
-from randprune.search.proxy import Tables
 from randprune.space import IntArray, Space
+from randprune.strategies.base import check_request, check_told, strategies
+from randprune.strategies.feasible import check_grid
+from randprune.strategies.lagrangian import LagrangianSearch
+from randprune.strategies.proxy import Tables
 
 _TRIES = 6
 _WIDER = 1.5

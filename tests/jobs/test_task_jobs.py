@@ -114,8 +114,19 @@ def test_segmentation_is_searched_fine_tuned_and_reported(tmp_path: Path) -> Non
     assert 0.0 < best <= 1.0
     page = report_of(tmp_path)
     assert "mean IoU" in page.headline
-    with pytest.raises(InvalidInputError, match="label_smoothing belongs to classification"):
+    with pytest.raises(InvalidInputError, match="label_smoothing belongs to the classification"):
         pruned(network, data, task="segmentation", finetune={"epochs": 1, "label_smoothing": 0.1})
+
+
+def test_classes_of_any_data_are_learned_from(tmp_path: Path) -> None:
+    network = nn.Sequential(built(Number).maps.a, nn.ReLU(), nn.Flatten(), nn.Linear(512, 3))
+    with torch.no_grad():
+        target = network(pixels()).argmax(1)
+    data = {"input": pixels(), "labels": target}
+    result = pruned(network, data, task="classification", finetune={"epochs": 3, "lr": 0.01})
+    assert result.metric.name == "accuracy"
+    assert result.value(DENSE) == 1.0
+    assert result.value(stage="finetuned") > 1 / 3
 
 
 def test_ones_own_loss_and_metric_take_the_place_of_a_task() -> None:

@@ -44,7 +44,7 @@ _ROUNDED_TOLERANCE = 1e-4
 # Inputs of so many values show what a forward does in one draw.
 _MANY = 4096
 # Groups of so few channels are tried more than once.
-_NARROW = 8
+_NARROW = 16
 # Of these, all cuts are tried.
 _LISTED = 3
 _LIBRARIES = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])

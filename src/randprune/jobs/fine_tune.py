@@ -47,7 +47,7 @@ def fine_tune(
     if section.epochs == 0:
         return {}
     recipe = section.train_recipe(session.seeds.seed("finetune"))
-    if not isinstance(session.task, Classification):
+    if not (isinstance(session.task, Classification) and session.data.num_classes):
         return _by_task(session, recipe, chosen, labels)
     # One teacher for all: the same augmented images come by in each run, and are asked for once.
     teacher = None
@@ -73,8 +73,8 @@ def _by_task(
     """By the loss of the task, or towards the dense network's outputs where it has none."""
     if recipe.label_smoothing:
         raise InvalidInputError(
-            f"label_smoothing belongs to classification; the task is {session.task.name!r}. Leave "
-            "it out."
+            "label_smoothing belongs to the classification of labelled images; the task is "
+            f"{session.task.name!r} of other data. Leave it out."
         )
     tuned: dict[str, nn.Module] = {}
     for method, finalist in finalists.items():

@@ -398,7 +398,7 @@ class Session:
         unseen = np.concatenate([data.fit_indices, data.search_indices])[:TABLE_IMAGES]
         batch = next(data.full_train.subset(unseen).batches(len(unseen)))
         inputs = network_inputs(self.network, batch)
-        key = {"space": self.space.fingerprint, "images": unseen.tolist()}
+        key = {"space": self.space.fingerprint, "images": unseen.tolist(), "of": "errors"}
         partial = Partial(self.work.file(_TABLES_SO_FAR), key)
         start, text = time.perf_counter() - partial.seconds, "Measuring widths of single groups"
         with self.phase("tables", text, total=measurements(self.space)) as running:

@@ -86,34 +86,40 @@ def measured_tables(
     for number, group in enumerate(space.groups):
         for slot in group.with_role("in"):
             waiting[slot.tensor].append(number)
-    outputs: dict[tuple[int, int], list[Tensor]] = {}
-    for name, kept_output in sorted(({} if partial is None else partial.read()).items()):
-        outputs.setdefault(_place(name), []).append(kept_output)
-
-    def before(node: Node, run: Execution) -> None:
-        for number in waiting.get(replay.layers[node].weight, ()):
-            group = space.groups[number]
-            for width in _widths(group, keeps):
-                if (number, width) not in outputs:
-                    kept = eliminations[number].kept(width)
-                    changed = masked(group, kept, inverses, tensors)
-                    outputs[number, width] = run.fork({**tensors, **changed}).outputs()
-                    if partial is not None:
-                        partial.save(lambda: _named(outputs))
-                    if tell is not None:
-                        tell(len(outputs))
+    errors = {_place(name): e for name, e in ({} if partial is None else partial.read()).items()}
 
     with torch.no_grad():
-        reference = replay.run(tensors, inputs, before).outputs()
+        reference = replay.run(tensors, inputs).outputs()
         spreads = [float((z - z.mean(dim=0)).square().sum()) if z.ndim else 0.0 for z in reference]
         # Outputs that are the same for all samples (anchors, sizes) say nothing.
         vary = [i for i, z in enumerate(reference) if spreads[i] > 1e-9 * float(z.square().sum())]
         if not vary:
             raise DataError("The network's outputs do not vary over the images given.")
-        found: dict[int, dict[int, float]] = defaultdict(dict)
-        for (number, width), output in outputs.items():
-            errors = [float((output[i] - reference[i]).square().sum()) / spreads[i] for i in vary]
-            found[number][width] = sum(errors) / len(errors)
+
+        def before(node: Node, run: Execution) -> None:
+            for number in waiting.get(replay.layers[node].weight, ()):
+                group = space.groups[number]
+                for width in _widths(group, keeps):
+                    if (number, width) in errors:
+                        continue
+                    kept = eliminations[number].kept(width)
+                    changed = masked(group, kept, inverses, tensors)
+                    outputs = run.fork({**tensors, **changed}).outputs()
+                    # Maps of many places are too large to keep for all widths of all groups.
+                    of_outputs = [
+                        float((outputs[i] - reference[i]).square().sum()) / spreads[i] for i in vary
+                    ]
+                    mean = sum(of_outputs) / len(of_outputs)
+                    errors[number, width] = torch.tensor(mean, dtype=torch.float64)
+                    if partial is not None:
+                        partial.save(lambda: _named(errors))
+                    if tell is not None:
+                        tell(len(errors))
+
+        replay.run(tensors, inputs, before).finish()
+    found: dict[int, dict[int, float]] = defaultdict(dict)
+    for (number, width), error in errors.items():
+        found[number][width] = float(error)
     tables = {number: table(space.groups[number].width, at) for number, at in found.items()}
     ratios = [
         error / max(float(eliminations[number].errors[width]), 1e-12)
@@ -132,17 +138,13 @@ def measurements(space: Space, keeps: Sequence[float] = KEEPS) -> int:
     return sum(len(_widths(group, keeps)) for group in space.groups)
 
 
-def _named(outputs: Mapping[tuple[int, int], Sequence[Tensor]]) -> dict[str, Tensor]:
-    """What has been measured, as it is kept; several outputs of one network in their order."""
-    return {
-        f"{number}/{width}/{i:03d}": output
-        for (number, width), found in outputs.items()
-        for i, output in enumerate(found)
-    }
+def _named(errors: Mapping[tuple[int, int], Tensor]) -> dict[str, Tensor]:
+    """What has been measured, as it is kept."""
+    return {f"{number}/{width}": error for (number, width), error in errors.items()}
 
 
 def _place(name: str) -> tuple[int, int]:
-    number, width, _ = name.split("/")
+    number, width = name.split("/")
     return int(number), int(width)
 
 

@@ -94,6 +94,7 @@ def test_the_curve_sets_uniform_widths_beside_the_search(done: PruneCurve) -> No
         assert same(loaded, result.model)
     assert "70.0%" in done.summary()
     assert done.summary() in repr(done)
+    assert done._repr_html_().count("<tr>") == 2 + len(done)
 
 
 def test_a_finished_job_is_only_read(done: PruneCurve) -> None:

@@ -262,6 +262,14 @@ def test_the_summary_names_every_network(whole: PruneResult) -> None:
     assert str(whole.artifact) in text
 
 
+def test_a_notebook_shows_a_table_of_the_same(whole: PruneResult) -> None:
+    page = whole._repr_html_()
+    assert page.count("<tr>") == 1 + len(whole.networks)
+    assert f"{100 * whole.accuracy(DENSE):.2f} %" in page
+    odd = replace(whole, notes=("a < b & c",))
+    assert "<div>a &lt; b &amp; c</div>" in odd._repr_html_()
+
+
 # -- determinism and resume -----------------------------------------------------------------------
 
 

@@ -111,6 +111,14 @@ def test_candidates_are_ranked_and_their_networks_made_on_demand(
     assert share == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_search_shows_itself(reference: rp.SearchResult) -> None:
+    text, page = repr(reference), reference._repr_html_()
+    assert f"{len(reference)} networks at 50% of the macs" in text
+    for shown in (*reference.ranked[:10], *reference.controls.values()):
+        assert f"{shown.distance:.4g}" in text
+        assert f"{shown.distance:.4g}" in page
+
+
 def test_uniform_widths_are_among_the_candidates_and_the_controls(
     reference: rp.SearchResult,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from randprune.jobs.notebook import html_table
 from randprune.jobs.result import PruneResult
 from randprune.store import DENSE, CurvePoint
 
@@ -56,24 +57,35 @@ class PruneCurve:
 
     def summary(self) -> str:
         """The curve as a table of text."""
-        dense = self.results[0].accuracy(DENSE)
         lines = [
-            f"{'budget':>7} {'MACs':>7} {'test':>8} {'stage':<11} {'beside uniform':>17}  file"
+            f"{budget:>7} {macs:>7} {test:>8} {stage:<11} {beside:>17}  {file}".rstrip()
+            for budget, macs, test, stage, beside, file in self._table()
         ]
-        lines.append(f"{'-':>7} {'100.0%':>7} {_percent(dense):>8} {'as given':<11} {'':>17}")
+        return "\n".join([*lines, *self.notes])
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """A header, and a row of text for the dense network and for each budget."""
+        dense = _percent(self.results[0].accuracy(DENSE))
+        table: list[tuple[str, ...]] = [
+            ("budget", "MACs", "test", "stage", "beside uniform", "file"),
+            ("-", "100.0%", dense, "as given", "", ""),
+        ]
         for point in self.curve:
             words = "fine-tuned" if point.stage == "finetuned" else point.stage
             beside = ""
             if point.beside is not None and point.uniform is not None:
                 beside = f"{_percent(point.beside)} / {_percent(point.uniform)}"
-            lines.append(
-                f"{point.ratio:>7.1%} {point.macs:>7.1%} {_percent(point.accuracy):>8} "
-                f"{words:<11} {beside:>17}  {point.file}".rstrip()
-            )
-        return "\n".join([*lines, *self.notes])
+            shares = (f"{point.ratio:.1%}", f"{point.macs:.1%}")
+            table.append((*shares, _percent(point.accuracy), words, beside, point.file))
+        return table
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {len(self)} budgets\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        header, *rows = self._table()
+        title = f"{type(self).__name__} of {len(self)} budgets"
+        return html_table(title, header, rows, self.notes)
 
 
 def _percent(share: float) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
+from randprune.jobs.notebook import html_table
 from randprune.recipe import PruneRecipe, ScratchRecipe
 from randprune.space import IntArray, Selection, Space
 from randprune.store import (
@@ -161,47 +162,62 @@ class PruneResult:
 
     def summary(self) -> str:
         """The outcome in a few lines of text."""
+        (network, stage, title, *_), *rows = self._table()
+        wide = max(7, len(title))
+        lines = [f"{network:<20} {stage:<11} {title:>{wide}} {'MACs':>7} {'params':>7}"]
+        for label, stage, test, macs, params, spread in rows:
+            line = f"{label:<20} {stage:<11} {test:>{wide}} {macs:>7} {params:>7}"
+            lines.append(f"{line}  {spread}" if spread else line)
+        return "\n".join([*lines, *self._remarks()])
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """A header, and a row of text for each network at each stage."""
         dense = next((row for row in self.networks if row.role == DENSE), None)
         macs, params = (dense.macs, dense.params) if dense else (None, None)
         words = _SCRATCH_WORDS if self.recipe.job == "scratch" else _STAGE_WORDS
-        shown = self.metric.shown
         title = "test" if self.metric == ACCURACY else self.metric.name
-        wide = max(7, len(title))
-        lines = [f"{'network':<20} {'stage':<11} {title:>{wide}} {'MACs':>7} {'params':>7}"]
+        table: list[tuple[str, ...]] = [("network", "stage", title, "MACs", "params", "seeds")]
         for label, stage in dict.fromkeys((row.label, row.stage) for row in self.networks):
             rows = [r for r in self.networks if (r.label, r.stage) == (label, stage)]
             shares = [row.test.share for row in rows if row.test is not None]
-            test = shown(fmean(shares)) if shares else "-"
             spread = ""
-            if shares:
+            if len(shares) > 1:
                 low, high = (
-                    shown(limit).removesuffix(" %") for limit in (min(shares), max(shares))
+                    self.metric.shown(limit).removesuffix(" %")
+                    for limit in (min(shares), max(shares))
                 )
-                spread = f"  {len(shares)} seeds, {low}-{high}"
-            lines.append(
-                f"{label:<20} {words[stage]:<11} {test:>{wide}} "
-                f"{_share(rows[0].macs, macs):>7} {_share(rows[0].params, params):>7}"
-                f"{spread if len(shares) > 1 else ''}"
-            )
+                spread = f"{len(shares)} seeds, {low}-{high}"
+            test = self.metric.shown(fmean(shares)) if shares else "-"
+            sizes = (_share(rows[0].macs, macs), _share(rows[0].params, params))
+            table.append((label, words[stage], test, *sizes, spread))
+        return table
+
+    def _remarks(self) -> list[str]:
         searched = sum(1 for c in self.candidates if c.method == SEARCHED)
-        lines.append(
-            f"Candidate {self.winner.index} of {searched}, {self.budget.ratio:.0%} of the "
-            f"{self.budget.metric} asked; {_verified(self.verification)}."
-        )
         by_phase: dict[str, float] = {}
         for entry in self.ledger:
             by_phase[entry.phase] = by_phase.get(entry.phase, 0.0) + entry.seconds
         spent = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in by_phase.items())
-        lines.append(f"Time: {spent}.")
+        lines = [
+            f"Candidate {self.winner.index} of {searched}, {self.budget.ratio:.0%} of the "
+            f"{self.budget.metric} asked; {_verified(self.verification)}.",
+            f"Time: {spent}.",
+        ]
         if self.artifact is not None:
             lines.append(f"Saved: {self.artifact}")
         lines += self.notes[:_MOST_NOTES]
         if (more := len(self.notes) - _MOST_NOTES) > 0:
             lines.append(f"... and {more} more notes, see .notes")
-        return "\n".join(lines)
+        return lines
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        header, *rows = self._table()
+        seeds = any(row[-1] for row in rows)
+        shown = [row if seeds else row[:-1] for row in (header, *rows)]
+        return html_table(type(self).__name__, shown[0], shown[1:], self._remarks())
 
 
 def _share(value: float | None, dense: float | None) -> str:

@@ -32,6 +32,7 @@ from randprune.jobs.arguments import (
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import uniform_controls
 from randprune.jobs.job import Given, as_decided, begun
+from randprune.jobs.notebook import html_table
 from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, checked
 from randprune.jobs.pruning import prepared_scores, repairing, traced_session
@@ -53,6 +54,8 @@ from randprune.zoo.given import as_any_data, as_samples
 
 BATCH = 128
 """Samples a batch."""
+
+_SHOWN = 10
 
 
 def repair(model: nn.Module, small: nn.Module, data: Any, recovery: str | None = None) -> nn.Module:
@@ -170,7 +173,7 @@ class FoundNetwork:
             return in_mode(maker.make(self.widths).network)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SearchResult:
     """What a search found: candidates, best first, and its controls.
 
@@ -203,6 +206,29 @@ class SearchResult:
 
     def __iter__(self) -> Iterator[FoundNetwork]:
         return iter(self.ranked)
+
+    def __repr__(self) -> str:
+        header, *rows = self._table()
+        lines = ["  ".join(f"{text:>12}" for text in row) for row in (header, *rows)]
+        return "\n".join([self._title(), *lines])
+
+    def _repr_html_(self) -> str:
+        header, *rows = self._table()
+        return html_table(self._title(), header, rows)
+
+    def _title(self) -> str:
+        share = f"{self.budget.ratio:.0%} of the {self.budget.metric}"
+        return f"{type(self).__name__}: {len(self)} networks at {share}, ranked by {self.rank_by}"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """A header, and a row of text for each of the first networks and of the controls."""
+        metric, cost = self._session.task.metric, self.space.cost("macs")
+        table: list[tuple[str, ...]] = [("network", "distance", metric.name, "MACs")]
+        first = [(f"no. {found.index}", found) for found in self.ranked[:_SHOWN]]
+        for name, found in (*first, *self.controls.items()):
+            share = f"{float(cost(found.widths)) / cost.dense:.1%}"
+            table.append((name, f"{found.distance:.4g}", metric.shown(found.value), share))
+        return table
 
     def distance(self, network: nn.Module) -> float:
         """How far any network's outputs are from the dense one's on the samples of the search."""

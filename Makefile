@@ -6,7 +6,8 @@
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
-# make integrations  install ultralytics (AGPL-3.0, 100 MB with what it needs) and run its tests
+# make integrations  install ultralytics (AGPL-3.0), lightning and transformers (200 MB with what
+#                they need) and run the tests of other people's trainers
 # make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
 #
 # Each of them sets up .venv the first time, which takes some minutes.
@@ -54,7 +55,12 @@ coverage: setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps ultralytics==8.4.190
 	@touch $@
 
-integrations: .venv/.ultralytics
+.venv/.trainers: .venv/.installed
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  lightning transformers
+	@touch $@
+
+integrations: .venv/.ultralytics .venv/.trainers
 	@$(BIN)/python -m pytest -n 0 tests/integrations
 
 matrix: .venv/.ultralytics

@@ -6,7 +6,8 @@
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
-# make integrations  install ultralytics (AGPL-3.0, 100 MB with what it needs) and run its tests
+# make integrations  install ultralytics (AGPL-3.0), lightning and transformers (200 MB with what
+#                they need) and run their tests
 # make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
 #
 # Each of them sets up .venv the first time, which takes some minutes.
@@ -55,6 +56,8 @@ coverage: setup
 	@touch $@
 
 integrations: .venv/.ultralytics
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  lightning==2.6.6 transformers==5.24.0
 	@$(BIN)/python -m pytest -n 0 tests/integrations
 
 matrix: .venv/.ultralytics

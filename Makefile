@@ -7,7 +7,7 @@
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
 # make integrations  install ultralytics (AGPL-3.0), lightning and transformers (200 MB with what
-#                they need) and run the tests of other people's trainers
+#                they need) and run their tests
 # make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
 #
 # Each of them sets up .venv the first time, which takes some minutes.

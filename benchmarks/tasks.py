@@ -137,12 +137,13 @@ def camvid(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     network, labels = UNet(), data["train"]["labels"]
     images = data["train"]["x"]
     train(network, images, lambda z, i: F.cross_entropy(z, labels[i], ignore_index=11), 25)
-    return network, data, {"task": Segmentation(ignore=11), "lr": 0.01}
+    return network, data, {"task": Segmentation(ignore=11), "lr": 0.003}
 
 
 def fsdd(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     """Spoken digits, half a second at 8 kHz, 1-D convolutions; indices 0-4 are the test set."""
-    held = np.load(folder / "fsdd" / "recordings.npz")
+    with np.load(folder / "fsdd" / "recordings.npz") as file:
+        held = {name: file[name] for name in file.files}  # each access reads the file anew
     ends = held["lengths"].cumsum()
     rows = np.zeros((len(ends), 4096), np.float32)
     for row, end, length in zip(rows, ends, held["lengths"], strict=True):
@@ -205,7 +206,7 @@ def unlabelled(folder: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]
         return (torch.from_numpy(pixels).movedim(3, 1).float() / 255 - mean) / std
 
     data = {"train": part("train-0", 1500), "test": part("test", 1000)}
-    return network.eval(), data, {"task": None, "lr": 0.01}
+    return network.eval(), data, {"task": None, "lr": 0.001}
 
 
 RUNS = {"camvid": camvid, "fsdd": fsdd, "angle": angle, "unlabelled": unlabelled}

@@ -1,46 +1,67 @@
-"""The examples of trainers that are not ours, each run whole and small."""
+"""The examples of trainers of one's own: each trains what it is given, and the job measures it."""
 
 from __future__ import annotations
 
-import runpy
+import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+import torch
 
 import randprune as rp
-from randprune.store import RANDOM_CHANNELS, UNIFORM
 from randprune.zoo.vision import torchvision
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NEEDS = {
-    "plain_loop": "torch",
-    "lightning_trainer": "lightning",
-    "hugging_face_trainer": "transformers",
-}
-QUICK: dict[str, Any] = {"output": {"latency_seconds": 0.0}, "finalists": {"count": 1}}
-
-# The trainers warn about what does not concern us, such as a machine without a GPU.
-pytestmark = pytest.mark.filterwarnings("ignore")
+FAST = {"output": {"latency_seconds": 0.0}, "finalists": {"count": 1}}
 
 
-def test_each_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS)
+def opened(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS))
-def test_an_example_trains_every_network_that_is_compared(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return opened("trainers")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["plain", "lightning", "transformers"])
+def test_a_trainer_of_ones_own(example: ModuleType, name: str) -> None:
+    if name != "plain":
+        torchvision()  # both import it, which fails where it does not import by itself
+        pytest.importorskip(name)
+    torch.manual_seed(0)
+    train, test = example.digits()
+    dense = example.network()
+    example.plain(train, epochs=2)(dense)
+    result = rp.prune(
+        dense,
+        {"train": train, "test": test},
+        budget=0.3,
+        candidates=2,
+        finetune=example.TRAINERS[name](train),
+        settings=FAST,
+    )
+    assert result.accuracy(stage="finetuned") > max(0.8, result.accuracy(stage="cut"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_transformers_is_pruned_and_trained_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torchvision()
-    pytest.importorskip(
-        NEEDS[name], reason=f"{NEEDS[name]} is not installed (no dependency): make integrations"
-    )
-    monkeypatch.setattr(rp, "prune", partial(rp.prune, settings=QUICK))
-    example = runpy.run_path(str(EXAMPLES / f"{name}.py"))
-    result: rp.PruneResult = example["main"](candidates=2, epochs=1)
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(rp, "prune", partial(rp.prune, settings=FAST))
+    result: rp.PruneResult = opened("hugging_face").main(candidates=2, epochs=1)
     trained = {row.role for row in result.networks if row.stage == "finetuned"}
-    assert trained == {"searched", UNIFORM, RANDOM_CHANNELS}
+    assert trained == {"searched", "uniform", "random_channels"}
     assert result.verification.passed
-    assert result.value(stage="finetuned") > 0.2  # of ten classes
+    assert type(result.model).__name__ == "ResNetForImageClassification"
+    assert result.accuracy(stage="finetuned") > 0.2  # of ten classes

@@ -39,7 +39,7 @@ from randprune.jobs.pruning import prepared_scores, repairing, traced_session
 from randprune.jobs.ranking import best_first, value_of
 from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.session import Session
-from randprune.lineage import CutStep, plan_of, tensor_shapes
+from randprune.lineage import CutPlan, CutStep, plan_of, tensor_shapes
 from randprune.memory import memory_errors
 from randprune.recipe import FinalistsSection, PruneRecipe
 from randprune.recipe.presets import DEFAULT
@@ -84,11 +84,11 @@ def repair(model: nn.Module, small: nn.Module, data: Any, recovery: str | None =
     dense, smaller = plain_module(model, "repair"), plain_module(small, "repair")
     check_network(dense)
     check_values(dense)
-    step = _last_cut(smaller)
+    plan, step = _last_cut(smaller)
     place = next((p.device for p in smaller.parameters()), torch.device("cpu"))
     if any(p.device.type != "cpu" for p in dense.parameters()):
         dense = private_copy(dense).cpu()
-    bare = _cut_again(dense, smaller, step)
+    bare = _cut_again(dense, plan, step)
     samples = data.calibration if isinstance(data, Data) else as_samples(data)
     if len(samples) > CALIBRATION_LIMIT:
         samples = samples.subset(torch.arange(CALIBRATION_LIMIT))
@@ -98,11 +98,10 @@ def repair(model: nn.Module, small: nn.Module, data: Any, recovery: str | None =
     return in_mode(bare, smaller.training).to(place)
 
 
-def _last_cut(small: nn.Module) -> CutStep:
+def _last_cut(small: nn.Module) -> tuple[CutPlan, CutStep]:
     plan = plan_of(small)
-    last = plan.steps[-1] if plan is not None else None
-    if isinstance(last, CutStep):
-        return last
+    if plan is not None and isinstance(last := plan.steps[-1], CutStep):
+        return plan, last
     raise InvalidInputError(
         f"The 'small' parameter of repair must be a network that rp.cut made. This "
         f"{type(small).__name__} does not remember a cut: give the module itself, not one built "
@@ -110,14 +109,12 @@ def _last_cut(small: nn.Module) -> CutStep:
     )
 
 
-def _cut_again(dense: nn.Module, small: nn.Module, step: CutStep) -> nn.Module:
+def _cut_again(dense: nn.Module, plan: CutPlan, step: CutStep) -> nn.Module:
     """The dense network cut in the same way.
 
     Raises:
-        InvalidInputError: `small` was cut from another network.
+        InvalidInputError: that plan belongs to another network.
     """
-    plan = plan_of(small)
-    assert plan is not None
     try:
         bare = cut(dense, step.space, step.selection, as_graph=step.as_graph)
         same = tensor_shapes(bare) == plan.cut
@@ -232,9 +229,7 @@ class SearchResult:
 
     def distance(self, network: nn.Module) -> float:
         """How far any network's outputs are from the dense one's on the samples of the search."""
-        measured = self._session.exact_judge.quality(network).measured
-        assert measured.distance is not None
-        return measured.distance
+        return -self._session.exact_judge.quality(network).scores["kl"]
 
 
 def search(

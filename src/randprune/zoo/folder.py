@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class ImageCache:
         return pixels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FolderSplit:
     """A split over image files, decoded when needed.
 
@@ -101,7 +102,6 @@ class FolderSplit:
     channels_last: bool = False
     workers: int = min(8, os.cpu_count() or 1)
     cache: ImageCache = field(default_factory=ImageCache, repr=False)
-    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -127,18 +127,16 @@ class FolderSplit:
         """The targets, int64 (N,)."""
         return self.targets
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of relative paths, file sizes, labels, image size and normalisation."""
-        if "fingerprint" not in self._cache:
-            head = (self.size, self.resize, self.num_classes, self.mean, self.std)
-            digest = hashlib.sha256(repr(head).encode())
-            for file, label in zip(self.files, self.targets.tolist(), strict=True):
-                size_bytes = (self.root / file).stat().st_size
-                # A file's name need not be UTF-8.
-                digest.update(f"{file}\0{size_bytes}\0{label}\n".encode("utf-8", "surrogateescape"))
-            self._cache["fingerprint"] = digest.hexdigest()[:16]
-        return self._cache["fingerprint"]
+        head = (self.size, self.resize, self.num_classes, self.mean, self.std)
+        digest = hashlib.sha256(repr(head).encode())
+        for file, label in zip(self.files, self.targets.tolist(), strict=True):
+            size_bytes = (self.root / file).stat().st_size
+            # A file's name need not be UTF-8.
+            digest.update(f"{file}\0{size_bytes}\0{label}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
 
     def subset(self, indices: Indices) -> FolderSplit:
         """The given files, in the given order, with the same cache."""

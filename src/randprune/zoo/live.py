@@ -14,7 +14,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ _FINGERPRINTED = 64
 """Samples of a live data set that its fingerprint is made of."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class HeldSplit:
     """Tensors in memory: the first axis of each counts the samples.
 
@@ -39,7 +40,6 @@ class HeldSplit:
     """
 
     samples: Any
-    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = {name: len(x) if x.ndim else 0 for name, x in named_leaves(self.samples)}
@@ -52,12 +52,10 @@ class HeldSplit:
     def __len__(self) -> int:
         return count_of(self.samples)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of all values."""
-        if "fingerprint" not in self._cache:
-            self._cache["fingerprint"] = _hash(self.samples)
-        return self._cache["fingerprint"]
+        return _hash(self.samples)
 
     def subset(self, indices: Indices) -> HeldSplit:
         """The given samples, copied, in the given order."""
@@ -83,7 +81,7 @@ class HeldSplit:
                 yield self.subset(part).samples
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LiveSplit:
     """Samples that a data set makes when they are asked for.
 
@@ -98,22 +96,19 @@ class LiveSplit:
     collate: Callable[[list[Any]], Any]
     positions: Tensor
     name: str = "data"
-    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of some samples and of how many there are, not of all."""
-        if "fingerprint" not in self._cache:
-            digest = hashlib.sha256(f"{type(self.dataset).__name__}:{len(self)}".encode())
-            every = max(1, len(self) // _FINGERPRINTED)
-            digest.update(self.positions.numpy().astype("<i8").tobytes())
-            for batch in self.subset(torch.arange(0, len(self), every)).batches(1):
-                digest.update(_hash(batch).encode())
-            self._cache["fingerprint"] = digest.hexdigest()[:16]
-        return self._cache["fingerprint"]
+        digest = hashlib.sha256(f"{type(self.dataset).__name__}:{len(self)}".encode())
+        every = max(1, len(self) // _FINGERPRINTED)
+        digest.update(self.positions.numpy().astype("<i8").tobytes())
+        for batch in self.subset(torch.arange(0, len(self), every)).batches(1):
+            digest.update(_hash(batch).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def bytes_of_all(self) -> int:

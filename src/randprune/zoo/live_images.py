@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ _LABELS = ("targets", "labels")
 _BYTE = 255.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LiveImages:
     """A split whose images a data set makes when they are asked for; augmentation is its own.
 
@@ -47,7 +48,6 @@ class LiveImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int
-    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_labels(self.targets, len(self.live), self.num_classes)
@@ -61,15 +61,13 @@ class LiveImages:
         """The targets, int64 (N,)."""
         return self.targets
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of some images, of all labels, and of the normalisation."""
-        if "fingerprint" not in self._cache:
-            head = (self.live.fingerprint, self.num_classes, self.mean, self.std)
-            digest = hashlib.sha256(repr(head).encode())
-            digest.update(self.targets.numpy().astype("<i8").tobytes())
-            self._cache["fingerprint"] = digest.hexdigest()[:16]
-        return self._cache["fingerprint"]
+        head = (self.live.fingerprint, self.num_classes, self.mean, self.std)
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(self.targets.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
 
     def subset(self, indices: Indices) -> LiveImages:
         """The images at the given places, in the given order."""

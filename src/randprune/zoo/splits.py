@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -134,7 +135,7 @@ def labelled(samples: Samples) -> Split:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class TensorSplit:
     """A split whose images are one tensor in memory, on the CPU or on an accelerator.
 
@@ -164,7 +165,6 @@ class TensorSplit:
     pad: int = 4
     padding: Literal["zero", "reflect"] = "zero"
     channels_last: bool = False
-    _cache: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -196,18 +196,16 @@ class TensorSplit:
         """The targets on the CPU, int64 (N,)."""
         return self.targets.cpu()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of pixels, labels and normalisation (not of augmentation or memory order)."""
-        if "fingerprint" not in self._cache:
-            digest = hashlib.sha256()
-            head = (tuple(self.images.shape), str(self.images.dtype), self.num_classes)
-            digest.update(repr((*head, self.mean, self.std)).encode())
-            for chunk in torch.split(self.images, max(1, _DIGEST_BYTES // self.images[0].nbytes)):
-                digest.update(chunk.contiguous().cpu().numpy().tobytes())
-            digest.update(self.labels.numpy().astype("<i8").tobytes())
-            self._cache["fingerprint"] = digest.hexdigest()[:16]
-        return self._cache["fingerprint"]
+        digest = hashlib.sha256()
+        head = (tuple(self.images.shape), str(self.images.dtype), self.num_classes)
+        digest.update(repr((*head, self.mean, self.std)).encode())
+        for chunk in torch.split(self.images, max(1, _DIGEST_BYTES // self.images[0].nbytes)):
+            digest.update(chunk.contiguous().cpu().numpy().tobytes())
+        digest.update(self.labels.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
 
     def subset(self, indices: Indices) -> TensorSplit:
         """The given images, copied, in the given order."""
@@ -218,7 +216,8 @@ class TensorSplit:
     def to(self, device: torch.device | str) -> TensorSplit:
         """The same split with images, and hence batches, on `device`."""
         moved = replace(self, images=self.images.to(device), targets=self.targets.to(device))
-        moved._cache.update(self._cache)
+        if "fingerprint" in vars(self):  # hashed once, wherever the images lie
+            vars(moved)["fingerprint"] = self.fingerprint
         return moved
 
     def batches(

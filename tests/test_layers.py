@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store", "artifact"),
     ("executors",),
     ("recipe", "jobs"),
-    ("bench", "report", "testing", "integrations"),
+    ("bench", "report", "notebook", "testing", "integrations"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

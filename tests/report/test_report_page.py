@@ -19,8 +19,9 @@ from randprune.report import RunRecord, report_of
 from randprune.report.chart import COLORS, Axis, Band, Bars, Chart, Line, Points, Rule
 from randprune.report.document import Page, Section, Text
 from randprune.report.html import render
+from randprune.report.palette import CARD, GRID, INK, LINE, PALETTE
 from randprune.report.plotly_chart import to_plotly
-from randprune.report.png import PALETTE, to_png
+from randprune.report.png import to_png
 from randprune.store import (
     Accuracy,
     Candidate,
@@ -255,6 +256,9 @@ def test_page_and_png_use_the_same_colors_and_the_dark_scheme_has_them_all() -> 
     light, dark = css.split("@media (prefers-color-scheme: dark)")
     dark = dark[: dark.index("\n}\n")]
     assert {name: css_colors(light)[name] for name in COLORS} == PALETTE
+    assert [css_colors(light)[name] for name in ("ink", "grid", "line", "card")] == [
+        INK, GRID, LINE, CARD,
+    ]  # fmt: skip
     assert set(css_colors(dark)) == set(css_colors(light))
 
 

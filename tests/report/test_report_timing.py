@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randprune.report.run.timing import quartiles, speedup
 from randprune.store import Latency
+from randprune.store.speedup import quartiles, speedup
 
 
 def test_interleaved_timings_are_compared_one_by_one() -> None:

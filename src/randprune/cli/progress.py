@@ -25,15 +25,13 @@ from rich.table import Column
 from rich.text import Text
 
 from randprune.cli.console import messages
-from randprune.report.format import number, percent, seconds
+from randprune.report.format import clock, described, seconds
 
 if TYPE_CHECKING:
     from randprune.jobs.progress import Progress as JobProgress
 
 # A log gets a line at the ends of a phase and, in long ones, this often in between.
 _LOG_SECONDS = 30.0
-# Metrics that are shares of images; all others are shown as numbers.
-_SHARES = ("top1", "accuracy")
 
 
 class _Time(ProgressColumn):
@@ -43,18 +41,9 @@ class _Time(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.finished:
-            return Text(_clock(task.finished_time), style="progress.elapsed")
-        left = _clock(task.time_remaining)
+            return Text(clock(task.finished_time), style="progress.elapsed")
+        left = clock(task.time_remaining)
         return Text(f"{left} left" if left else "", style="progress.remaining")
-
-
-def _clock(duration: float | None) -> str:
-    """83 -> "1:23", 4000 -> "1:06:40", None -> ""."""
-    if duration is None:
-        return ""
-    minutes, rest = divmod(round(duration), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Bars:
@@ -190,15 +179,6 @@ class _Whole:
         while texts and cell_len(", ".join(texts)) > options.max_width:
             texts = texts[:-1]
         yield Text(", ".join(texts), no_wrap=True)
-
-
-def described(metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """Each metric in a few words: {"best_top1": 0.912} -> ("best top1 91.2 %",)."""
-    words = []
-    for name, value in metrics.items():
-        share = name.endswith(_SHARES)
-        words.append(f"{name.replace('_', ' ')} {percent(value) if share else number(value)}")
-    return tuple(words)
 
 
 def doubts(metrics: Mapping[str, float]) -> list[str]:

@@ -204,7 +204,7 @@ def prune(
         round_to: widths are multiples of this number; "auto": of 16 or 8, which runtimes reward,
             where the network is wide enough, else of 1.
         out: the folder for records, recipe and the pruned network; None keeps nothing.
-        progress: is told how far the job is.
+        progress: is told how far the job is; default: bars in a notebook, nothing elsewhere.
         device: where networks are evaluated and trained; default: the GPU if there is one.
         plugins: modules to import first, which register criteria, strategies or recoveries.
         settings: any other key of a recipe, in its sections, such as
@@ -306,7 +306,7 @@ def prune_from_scratch(
         round_to: widths are multiples of this number; "auto": of 16 or 8, which runtimes reward,
             where the network is wide enough, else of 1.
         out: the folder for records, recipe and the network; None keeps nothing.
-        progress: is told how far the job is.
+        progress: is told how far the job is; default: bars in a notebook, nothing elsewhere.
         device: where networks are evaluated and trained; default: the GPU if there is one.
         settings: any other key of a recipe, in its sections, such as
             ``{"controls": {"pretrained": False}, "supernet": {"sandwich": True}}``.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from randprune.jobs.notebook import html_table
+from randprune.jobs.notebook import figure_of, html_table
 from randprune.jobs.result import PruneResult
 from randprune.store import DENSE, CurvePoint
 
@@ -78,6 +79,10 @@ class PruneCurve:
             shares = (f"{point.ratio:.1%}", f"{point.macs:.1%}")
             table.append((*shares, _percent(point.accuracy), words, beside, point.file))
         return table
+
+    def plot(self) -> Any:
+        """The curve as a `plotly.graph_objects.Figure`; see `PruneResult.plot`."""
+        return figure_of(self, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {len(self)} budgets\n{self.summary()}"

@@ -1,4 +1,4 @@
-"""How a job tells what it is doing. The library itself prints nothing."""
+"""How a job tells what it is doing. The library itself prints nothing; notebooks show bars."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from randprune.errors import InvalidInputError, quoted
+from randprune.jobs.notebook import bars
 
 __all__ = ["Progress", "Silent"]
 
@@ -59,13 +60,13 @@ class Silent:
 
 
 def checked(progress: Progress | None) -> Progress:
-    """The caller's progress; `Silent` where there is none.
+    """The caller's progress; where there is none, bars in a notebook and `Silent` elsewhere.
 
     Raises:
         InvalidInputError: an object without its methods.
     """
     if progress is None:
-        return Silent()
+        return bars() or Silent()
     if isinstance(progress, type) or not isinstance(progress, Progress):
         raise InvalidInputError(
             "The 'progress' parameter must have the methods start, advance and finish, as "

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import nn
 
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError
-from randprune.jobs.notebook import html_table
+from randprune.jobs.notebook import figure_of, html_table
 from randprune.recipe import PruneRecipe, ScratchRecipe
 from randprune.space import IntArray, Selection, Space
 from randprune.store import (
@@ -26,6 +27,7 @@ from randprune.store import (
     Verification,
     Winner,
 )
+from randprune.store.speedup import speedup
 from randprune.tasks import ACCURACY, Metric
 
 JobRecipes = PruneRecipe | ScratchRecipe
@@ -165,7 +167,7 @@ class PruneResult:
         (network, stage, title, *_), *rows = self._table()
         wide = max(7, len(title))
         lines = [f"{network:<20} {stage:<11} {title:>{wide}} {'MACs':>7} {'params':>7}"]
-        for label, stage, test, macs, params, spread in rows:
+        for label, stage, test, macs, params, _, spread in rows:
             line = f"{label:<20} {stage:<11} {test:>{wide}} {macs:>7} {params:>7}"
             lines.append(f"{line}  {spread}" if spread else line)
         return "\n".join([*lines, *self._remarks()])
@@ -176,7 +178,9 @@ class PruneResult:
         macs, params = (dense.macs, dense.params) if dense else (None, None)
         words = _SCRATCH_WORDS if self.recipe.job == "scratch" else _STAGE_WORDS
         title = "test" if self.metric == ACCURACY else self.metric.name
-        table: list[tuple[str, ...]] = [("network", "stage", title, "MACs", "params", "seeds")]
+        table: list[tuple[str, ...]] = [
+            ("network", "stage", title, "MACs", "params", "speed", "seeds")
+        ]
         for label, stage in dict.fromkeys((row.label, row.stage) for row in self.networks):
             rows = [r for r in self.networks if (r.label, r.stage) == (label, stage)]
             shares = [row.test.share for row in rows if row.test is not None]
@@ -189,7 +193,8 @@ class PruneResult:
                 spread = f"{len(shares)} seeds, {low}-{high}"
             test = self.metric.shown(fmean(shares)) if shares else "-"
             sizes = (_share(rows[0].macs, macs), _share(rows[0].params, params))
-            table.append((label, words[stage], test, *sizes, spread))
+            speed = _speed(dense, rows[0])
+            table.append((label, words[stage], test, *sizes, speed, spread))
         return table
 
     def _remarks(self) -> list[str]:
@@ -210,18 +215,42 @@ class PruneResult:
             lines.append(f"... and {more} more notes, see .notes")
         return lines
 
+    def plot(self, figure: str = "stages") -> Any:
+        """A figure of the report as a `plotly.graph_objects.Figure`, which notebooks show.
+
+        Needs the extra `randprune[notebook]`.
+
+        Args:
+            figure: "stages" (the networks, step by step), "tradeoff" (against their MACs),
+                "candidates" (how good they were), "best_of" (the best of n of them), "costs",
+                "proxy" (predicted against measured), "widths", or "time" (where it went).
+
+        Raises:
+            InvalidInputError: no such figure, too little for it, or plotly is not installed.
+        """
+        return figure_of(self, figure)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}\n{self.summary()}"
 
     def _repr_html_(self) -> str:
-        header, *rows = self._table()
-        seeds = any(row[-1] for row in rows)
-        shown = [row if seeds else row[:-1] for row in (header, *rows)]
-        return html_table(type(self).__name__, shown[0], shown[1:], self._remarks())
+        table = self._table()
+        # What no network has is no column: a speed that was not measured, seeds where one trains.
+        used = [column for column in zip(*table, strict=True) if any(column[1:])]
+        header, *rows = zip(*used, strict=True)
+        return html_table(type(self).__name__, header, rows, self._remarks())
 
 
 def _share(value: float | None, dense: float | None) -> str:
     return f"{value / dense:.1%}" if value and dense else "-"
+
+
+def _speed(dense: NetworkRow | None, row: NetworkRow) -> str:
+    """How many times faster than the dense network, the median; "" where that was not measured."""
+    if dense is None or not dense.latency or not row.latency:
+        return ""
+    found = speedup(dense.latency[0], row.latency[0])
+    return "" if found is None else f"{found.median:.2f}x"
 
 
 def _verified(verification: Verification) -> str:

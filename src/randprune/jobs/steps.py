@@ -268,7 +268,7 @@ def search(
             distances are measured, and what `rank_by` may be.
         example_inputs: what the network is traced with; default: one sample of the data.
         calibration: how many samples calibrate.
-        progress: is told how far the search is.
+        progress: is told how far the search is; default: bars in a notebook, nothing elsewhere.
         device: where networks are evaluated; default: the GPU if there is one.
         settings: further keys of a recipe, such as ``{"search": {"rank_by": "loss"}}``.
 

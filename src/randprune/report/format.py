@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 
 _SPACE = "\u00a0"
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+# Metrics that are shares of images; all others are shown as numbers.
+_SHARES = ("top1", "accuracy")
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -71,6 +74,24 @@ def seconds(value: float) -> str:
         return f"{whole // 60}{_SPACE}min {whole % 60:02d}{_SPACE}s"
     minutes = round(value / 60)
     return f"{minutes // 60:,}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
+
+
+def clock(duration: float | None) -> str:
+    """83 -> "1:23", 4000 -> "1:06:40", None -> ""."""
+    if duration is None:
+        return ""
+    minutes, rest = divmod(round(duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def described(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Each metric in a few words: {"best_top1": 0.912} -> ("best top1 91.2 %",)."""
+    words = []
+    for name, value in metrics.items():
+        share = name.endswith(_SHARES)
+        words.append(f"{name.replace('_', ' ')} {percent(value) if share else number(value)}")
+    return tuple(words)
 
 
 def tiny(value: float) -> str:

@@ -20,23 +20,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from randprune.report.chart import Axis, Band, Bars, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.format import tick
+from randprune.report.palette import GRID, INK, LINE, PALETTE
 
-# The page's light scheme (assets/page.css); a test keeps the two alike.
-PALETTE = {
-    "dense": "#5b6573",
-    "searched": "#0f62b5",
-    "uniform": "#c2570c",
-    "random_channels": "#a8327d",
-    "candidate": "#7fabdb",
-    "muted": "#c9d0d9",
-    "series_1": "#0b7a75",
-    "series_2": "#6941c6",
-    "series_3": "#8a6d00",
-    "series_4": "#b42318",
-    "series_5": "#3f7d20",
-    "series_6": "#1f2937",
-}
-_INK, _GRID = "#1b2430", "#e6e9ee"
 _SYMBOLS = {
     "circle": "o",
     "diamond": "D",
@@ -50,11 +35,11 @@ _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.parse_math": False,  # a "$" in a layer's name is a dollar sign
-    "axes.edgecolor": "#98a2b3",
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
 }
 
 
@@ -77,7 +62,7 @@ def to_png(chart: Chart, dots_per_inch: int = 160) -> bytes:
 
 def _draw(chart: Chart, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color=_GRID, linewidth=0.8)
+    axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     _scale(axes.xaxis, chart.x)
     _scale(axes.yaxis, chart.y)

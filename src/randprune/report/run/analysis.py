@@ -13,7 +13,6 @@ from randprune.report.ledger import Ledger
 from randprune.report.names import ROLES, Words, words_of
 from randprune.report.pools import Reference
 from randprune.report.run.records import RunRecord
-from randprune.report.run.timing import Speedup, speedup
 from randprune.report.scale import Scale
 from randprune.store import (
     DENSE,
@@ -29,6 +28,7 @@ from randprune.store import (
     Result,
     Stage,
 )
+from randprune.store.speedup import Speedup, speedup
 
 STAGES: tuple[Stage, ...] = ("dense", "cut", "repaired", "finetuned")
 """From the first to the last."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from randprune.report.format import number, percent, seconds, size, times
 from randprune.report.run.analysis import NetworkResult, RunAnalysis, StageResult
-from randprune.report.run.timing import Speedup, quartiles, speedup
 from randprune.report.scale import Scale
 from randprune.report.table import EMPTY, Cell, Column, Table, amount, plain, said, share
 from randprune.store import DENSE, Accuracy, Latency, NetworkRow, Result, Stage
+from randprune.store.speedup import Speedup, quartiles, speedup
 
 
 def results(analysis: RunAnalysis) -> Table | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randprune.store import Latency
+from randprune.store.rows import Latency
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,12 @@ coverage: setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps ultralytics==8.4.190
 	@touch $@
 
-integrations: .venv/.ultralytics
+.venv/.trainers: .venv/.installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-	  lightning==2.6.6 transformers==5.24.0
+	  lightning transformers
+	@touch $@
+
+integrations: .venv/.ultralytics .venv/.trainers
 	@$(BIN)/python -m pytest -n 0 tests/integrations
 
 matrix: .venv/.ultralytics

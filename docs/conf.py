@@ -75,6 +75,8 @@ def _on_site(docname: str, text: str, folder: Path) -> str:
             return f"[{label}]({_relative(pages[file.name] + '.md', docname)}{anchor})"
         if file.parent == ROOT and file.name in PLAIN and file.exists():
             return f"`{file.name}`"
+        if file.parent == ROOT / "examples" and file.exists():
+            return f"`examples/{file.name}`"
         if file.suffix == ".html" and file.exists():
             # Not as a download: the report is a page.
             return f'<a href="{_relative(os.path.relpath(file, DOCS), docname)}">{label}</a>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,18 +13,22 @@ import torch
 import randprune as rp
 from randprune.zoo.vision import torchvision
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "trainers.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FAST = {"output": {"latency_seconds": 0.0}, "finalists": {"count": 1}}
 
 
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("trainers_example", EXAMPLE)
+def opened(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return opened("trainers")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -45,3 +50,18 @@ def test_a_trainer_of_ones_own(example: ModuleType, name: str) -> None:
         settings=FAST,
     )
     assert result.accuracy(stage="finetuned") > max(0.8, result.accuracy(stage="cut"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_transformers_is_pruned_and_trained_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torchvision()
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(rp, "prune", partial(rp.prune, settings=FAST))
+    result: rp.PruneResult = opened("hugging_face").main(candidates=2, epochs=1)
+    trained = {row.role for row in result.networks if row.stage == "finetuned"}
+    assert trained == {"searched", "uniform", "random_channels"}
+    assert result.verification.passed
+    assert type(result.model).__name__ == "ResNetForImageClassification"
+    assert result.accuracy(stage="finetuned") > 0.2  # of ten classes

@@ -252,3 +252,20 @@ def test_a_trainer_that_fails_loses_nothing(trainer: Any, message: str, tmp_path
     assert len(calls) == 3
     searching = [entry for entry in result.ledger if entry.phase == "search"]
     assert len(searching) == 3  # none again
+
+
+def test_a_curve_over_budgets_shows_the_metric_of_the_task(tmp_path: Path) -> None:
+    found: Any = rp.prune(
+        built(Number), (pixels(), pixels().mean((1, 2, 3))[:, None]), [0.7, 0.5], candidates=2,
+        task="regression", criterion="l1", strategy="random", settings=FAST, out=tmp_path,
+    )  # fmt: skip
+    dense = found[0].metric.shown(found[0].value(DENSE))
+    for shown in (found.summary(), found._repr_html_()):
+        assert "mean absolute error" in shown
+        assert dense in shown
+        assert "test" not in shown.partition("stage")[0]
+    assert found.plot().layout.title.text == "Mean absolute error against MACs"
+    report = report_of(tmp_path)
+    assert "accuracy" not in report.headline
+    (budgets,) = (table for table in report.csv if table.id == "budgets")
+    assert "Test mean absolute error" in [column.title for column in budgets.columns]

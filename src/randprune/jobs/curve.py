@@ -9,6 +9,7 @@ from typing import Any
 from randprune.jobs.notebook import figure_of, html_table
 from randprune.jobs.result import PruneResult
 from randprune.store import DENSE, CurvePoint
+from randprune.tasks import ACCURACY
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -58,26 +59,30 @@ class PruneCurve:
 
     def summary(self) -> str:
         """The curve as a table of text."""
+        table = self._table()
+        wide = max(8, len(table[0][2]))
         lines = [
-            f"{budget:>7} {macs:>7} {test:>8} {stage:<11} {beside:>17}  {file}".rstrip()
-            for budget, macs, test, stage, beside, file in self._table()
+            f"{budget:>7} {macs:>7} {test:>{wide}} {stage:<11} {beside:>17}  {file}".rstrip()
+            for budget, macs, test, stage, beside, file in table
         ]
         return "\n".join([*lines, *self.notes])
 
     def _table(self) -> list[tuple[str, ...]]:
         """A header, and a row of text for the dense network and for each budget."""
-        dense = _percent(self.results[0].accuracy(DENSE))
+        metric = self.results[0].metric
+        title = "test" if metric == ACCURACY else metric.name
+        dense = metric.shown(self.results[0].value(DENSE))
         table: list[tuple[str, ...]] = [
-            ("budget", "MACs", "test", "stage", "beside uniform", "file"),
+            ("budget", "MACs", title, "stage", "beside uniform", "file"),
             ("-", "100.0%", dense, "as given", "", ""),
         ]
         for point in self.curve:
             words = "fine-tuned" if point.stage == "finetuned" else point.stage
             beside = ""
             if point.beside is not None and point.uniform is not None:
-                beside = f"{_percent(point.beside)} / {_percent(point.uniform)}"
+                beside = f"{metric.shown(point.beside)} / {metric.shown(point.uniform)}"
             shares = (f"{point.ratio:.1%}", f"{point.macs:.1%}")
-            table.append((*shares, _percent(point.accuracy), words, beside, point.file))
+            table.append((*shares, metric.shown(point.accuracy), words, beside, point.file))
         return table
 
     def plot(self) -> Any:
@@ -91,7 +96,3 @@ class PruneCurve:
         header, *rows = self._table()
         title = f"{type(self).__name__} of {len(self)} budgets"
         return html_table(title, header, rows, self.notes)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

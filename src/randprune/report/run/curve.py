@@ -1,4 +1,4 @@
-"""Several budgets of one job, side by side: accuracy against MACs, as a table and as a figure."""
+"""Several budgets of one job, side by side: the metric against MACs, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from randprune.report.chart import Axis, Chart, Line, Mark, Rule
 from randprune.report.estimates import listed
 from randprune.report.format import percent
 from randprune.report.run.analysis import RunAnalysis
-from randprune.report.table import Cell, Column, Table, said, share
+from randprune.report.run.networks import measured
+from randprune.report.table import Cell, Column, Table, said
 from randprune.store import SEARCHED, UNIFORM, CurvePoint
 
 
 def headline(analysis: RunAnalysis) -> str:
     """The budgets and what each gives, in a sentence."""
-    points = analysis.record.curve
-    reached = [f"{percent(p.accuracy)} at {percent(p.macs)} of the MACs" for p in points]
+    points, scale = analysis.record.curve, analysis.scale
+    reached = [f"{scale.text(p.accuracy)} at {percent(p.macs)} of the MACs" for p in points]
     dense = _dense(analysis)
-    beside = "" if dense is None else f" (dense {percent(dense)})"
+    beside = "" if dense is None else f" (dense {scale.text(dense)})"
     return f"{analysis.record.title}, {len(points)} budgets: {listed(reached)}{beside}"
 
 
@@ -31,7 +32,7 @@ def table(analysis: RunAnalysis) -> Table | None:
     columns = (
         Column("budget", "Budget", True),
         Column("macs", "MACs", True),
-        Column("test_top1", "Test accuracy", True),
+        Column("test_top1", analysis.scale.title("test"), True),
         Column("stage", "Stage"),
         Column("beside", f"Searched{how}", True, minor=True),
         Column("uniform", f"Uniform{how}", True),
@@ -41,10 +42,10 @@ def table(analysis: RunAnalysis) -> Table | None:
         (
             Cell(percent(point.ratio), point.ratio),
             Cell(percent(point.macs), point.macs),
-            share(point.accuracy),
+            measured(analysis.scale, point.accuracy),
             Cell(analysis.words.stage(point.stage), point.stage),
-            share(point.beside),
-            share(point.uniform),
+            measured(analysis.scale, point.beside),
+            measured(analysis.scale, point.uniform),
             said(point.file),
         )
         for point in points
@@ -57,7 +58,7 @@ def table(analysis: RunAnalysis) -> Table | None:
 
 
 def chart(analysis: RunAnalysis, data: Table | None) -> Chart | None:
-    """Test accuracy against MACs, with uniform widths beside it; None for fewer than two points."""
+    """The test metric against MACs, uniform widths beside it; None for fewer than two points."""
     points = analysis.record.curve
     if len(points) < 2:
         return None
@@ -77,11 +78,11 @@ def chart(analysis: RunAnalysis, data: Table | None) -> Chart | None:
         marks.append(Rule("dense", dense, "dense", horizontal=True, dashed=True))
     return Chart(
         "accuracy-budgets",
-        "Accuracy against MACs",
-        "Accuracy on the test set over the share of the dense network's MACs that remains, one "
-        "point a budget, with uniform widths beside the search.",
+        f"{analysis.scale.title()} against MACs",
+        f"{analysis.scale.title()} on the test set over the share of the dense network's MACs that "
+        "remains, one point a budget, with uniform widths beside the search.",
         Axis("share of the MACs", percent=True),
-        Axis("test accuracy", percent=True),
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         tuple(marks),
         data,
         wide=True,

@@ -100,9 +100,14 @@ def _direction(analysis: RunAnalysis) -> str:
 
 
 def _value(scale: Scale, found: Result | None) -> Cell:
-    if found is None:
+    return measured(scale, None if found is None else found.share)
+
+
+def measured(scale: Scale, value: float | None) -> Cell:
+    """A value of the run's metric, with its unit."""
+    if value is None:
         return EMPTY
-    return share(found.share) if scale.shares else Cell(scale.text(found.share), found.share)
+    return share(value) if scale.shares else Cell(scale.text(value), value)
 
 
 def _result_row(network: NetworkResult, stages: list[Stage], analysis: RunAnalysis) -> list[Cell]:

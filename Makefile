@@ -6,7 +6,7 @@
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
-# make integrations  install ultralytics (AGPL-3.0), lightning and transformers (200 MB with what
+# make integrations  install ultralytics (AGPL-3.0), lightning, transformers, tensorboard (220 MB with what
 #                they need) and run their tests
 # make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
 #
@@ -57,7 +57,7 @@ coverage: setup
 
 .venv/.trainers: .venv/.installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-	  lightning transformers
+	  lightning transformers tensorboard
 	@touch $@
 
 integrations: .venv/.ultralytics .venv/.trainers

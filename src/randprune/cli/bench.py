@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FAILED_ROWS = 10
 
 
-@with_flags(BENCH, without=("recipe",))
+@with_flags(BENCH, without=("recipe", "track"))
 def bench(
     asked: Asked,
     study: Annotated[

@@ -272,6 +272,7 @@ class Asked:
     settings: options.Settings = None
     trust_plugins: options.TrustPlugins = False
     device: options.Device = None
+    track: options.Track = None
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False

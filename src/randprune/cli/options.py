@@ -152,6 +152,16 @@ Device = Annotated[
         show_default="a GPU if there is one",
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Tell a tracker the metrics, too: tensorboard, mlflow, ...; can be repeated.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

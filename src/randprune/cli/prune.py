@@ -56,8 +56,25 @@ def scratch(asked: Asked) -> None:
 
 def _do(recipe: JobRecipes, asked: Asked) -> None:
     with progress(asked.quiet) as shown:
-        outcome = run(recipe, shown, asked.device)
+        outcome = (
+            _tracked(recipe, asked, shown) if asked.track else run(recipe, shown, asked.device)
+        )
     outcome.print(json=asked.json)
+
+
+def _tracked(recipe: JobRecipes, asked: Asked, shown: Progress) -> Outcome:
+    """The job, with trackers that are told of it."""
+    from randprune.integrations.trackers import tracking
+
+    out = Path(recipe.output.folder)
+    with tracking(
+        asked.track or (), out / "track", run_name=out.name, progress=shown, device=asked.device
+    ) as told:
+        outcome = run(recipe, told, asked.device)
+        for result in outcome.results:
+            several = len(outcome.results) > 1
+            told.log_result(result, f"test_{result.budget.ratio:g}" if several else "test")
+    return outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ RESULTS = HERE.parent / "results"
 # Panels: folder in docs/results, and what its heading says.
 PANELS = (
     ("resnet20-cifar10-default", "ResNet-20"),
-    ("resnet56-cifar10-half", "ResNet-56 (earlier settings)"),
+    ("resnet56-cifar10-default", "ResNet-56"),
 )
 # Roles in the tables, as readers know them, with the colours of the report.
 ROLES = (

@@ -30,7 +30,11 @@ from randprune.graph.entrance import plain_module
 from randprune.graph.program import in_mode
 from randprune.lineage import Shapes, named_tensors, plan_of, tensor_shapes
 
+HUB_FILE = "model.safetensors"
+"""The network's file in a folder of the Hugging Face Hub's layout."""
+
 __all__ = [
+    "HUB_FILE",
     "ArtifactHeader",
     "Check",
     "Difference",
@@ -97,7 +101,8 @@ def load(
     """The network that `save` wrote, equal to the last bit, in evaluation mode.
 
     Args:
-        path: the file. It may be a stranger's: what it says is checked before it is used.
+        path: the file, or a folder with a model.safetensors as the Hugging Face Hub has it. It may
+            be a stranger's: what it says is checked before it is used.
         model: the *dense* architecture: its constructor (called without arguments), its name for
             `build_model`, or an instance (copied, its weights do not matter). Default: the name
             stored in the file, if it is one of ``randprune:``, ``torchvision:`` or ``timm:``; a
@@ -119,13 +124,14 @@ def read_header(path: str | os.PathLike[str]) -> ArtifactHeader:
 
 
 def _file(path: object) -> Path:
-    """The path of a file to read."""
+    """The path of a file to read; of a folder that has one, its network's file."""
     if not isinstance(path, str | os.PathLike):
         raise InvalidInputError(
             "The 'path' parameter of load must be a file name: a text or a pathlib.Path. "
             f"Got {quoted(path)} instead."
         )
-    return Path(path)
+    inside = Path(path) / HUB_FILE
+    return inside if inside.is_file() else Path(path)
 
 
 def _distinct_tensors(network: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -136,6 +136,15 @@ def network_name(recipe: JobRecipe) -> str:
     return "" if spec.startswith(CUSTOM) else spec
 
 
+def network_options(recipe: JobRecipe) -> dict[str, Any]:
+    """What `build_model` needs beside the network's name."""
+    asked = recipe.model
+    if asked is None:
+        return {}
+    given = {"num_classes": asked.num_classes, "in_channels": asked.in_channels}
+    return {**asked.options, **{name: value for name, value in given.items() if value is not None}}
+
+
 def numbered(run: Run, name: str) -> str:
     """`name` for the first run in a folder, "name-2" for the second, ..."""
     stem, _, suffix = name.rpartition(".")

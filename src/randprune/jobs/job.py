@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,7 +16,13 @@ from randprune.artifact import load, save
 from randprune.errors import ArtifactError
 from randprune.evaluate.threads import decide, using
 from randprune.graph.program import Inputs
-from randprune.jobs.identity import describe, network_name, numbered, run_key
+from randprune.jobs.identity import (
+    describe,
+    network_name,
+    network_options,
+    numbered,
+    run_key,
+)
 from randprune.jobs.progress import Progress
 from randprune.jobs.result import JobRecipes, PruneResult
 from randprune.jobs.session import Session
@@ -99,18 +105,13 @@ def at_work(recipe: JobRecipes, session: Session, run: Run, file: str = "") -> I
 
 def save_network(recipe: JobRecipes, session: Session, run: Run, small: nn.Module) -> None:
     """Write the pruned network and record the file."""
-    asked, budget, info = recipe.model, session.original.budget, run.info
-    options: dict[str, Any] = {}
-    if asked:
-        options = dict(asked.options)
-        given = {"num_classes": asked.num_classes, "in_channels": asked.in_channels}
-        options |= {name: value for name, value in given.items() if value is not None}
+    budget, info = session.original.budget, run.info
     name = numbered(run, "pruned.safetensors")
     path = save(
         small,
         run.store.folder / name,
         model=network_name(recipe),
-        options=options,
+        options=network_options(recipe),
         metadata={
             "recipe_hash": info.recipe_hash,
             "weights_hash": info.weights_hash,

@@ -19,7 +19,18 @@ ROOT = DOCS.parent
 # Files above docs/ that are pages of the site, by the page that stands for them.
 ABOVE = {"index": "README.md", "contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
 # Pages below a page, in the order of the navigation.
-BELOW = {"results/README": ("*/README", "*/finetuning", "latency", "speed", "tasks", "untrained")}
+BELOW = {
+    "results/README": (
+        "*/README",
+        "*/finetuning",
+        "detect",
+        "latency",
+        "speed",
+        "tasks",
+        "ten-of-thousand",
+        "untrained",
+    )
+}
 # Files above docs/ that pages may link to without being pages themselves.
 PLAIN = ("LICENSE", "Dockerfile", "Makefile", "pyproject.toml", "constraints.txt")
 

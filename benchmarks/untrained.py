@@ -78,6 +78,18 @@ ROWS = {
         "SqueezeNet 1.1, Imagenette", *SQUEEZE, "imagefolder:imagenette", 0.7, IMAGENETTE
     ),
 }
+# The same, ranked by the loss on the user's own labels instead of the divergence from the outputs.
+ROWS |= {
+    f"{name}-loss": Row(
+        f"{row.title}, ranked by loss",
+        row.model,
+        row.weights,
+        row.images,
+        row.budget,
+        (*row.options, "--rank-by", "loss"),
+    )
+    for name, row in ROWS.items()
+}
 NETWORKS = {
     "dense": ("dense", "dense"),
     "searched": ("searched", "repaired"),

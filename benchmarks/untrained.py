@@ -78,16 +78,17 @@ ROWS = {
         "SqueezeNet 1.1, Imagenette", *SQUEEZE, "imagefolder:imagenette", 0.7, IMAGENETTE
     ),
 }
-# The same, ranked by the loss on the user's own labels instead of the divergence from the outputs.
+# The same, ranked by the user's own labels instead of the divergence from the outputs.
 ROWS |= {
-    f"{name}-loss": Row(
-        f"{row.title}, ranked by loss",
+    f"{name}-{rank_by}": Row(
+        f"{row.title}, ranked by {rank_by}",
         row.model,
         row.weights,
         row.images,
         row.budget,
-        (*row.options, "--rank-by", "loss"),
+        (*row.options, "--rank-by", rank_by),
     )
+    for rank_by in ("loss", "accuracy")
     for name, row in ROWS.items()
 }
 NETWORKS = {

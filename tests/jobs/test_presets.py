@@ -50,7 +50,8 @@ def test_the_paper_is_random_widths_and_l1() -> None:
     [
         (
             "papre",
-            r"no preset 'papre'. Did you mean 'paper'\? There are: default, paper, thorough",
+            r"no preset 'papre'. Did you mean 'paper'\? "
+            r"There are: default, distilled, labels, paper, thorough",
         ),
         (3, "'preset' in the recipe must be a string. Got 3"),
         (["paper"], "'preset' in the recipe must be a string"),

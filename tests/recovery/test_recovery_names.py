@@ -23,7 +23,8 @@ def test_names_are_chains_of_steps() -> None:
     assert [step.name for step in parse("least_squares+bn")] == ["least_squares", "bn"]
     assert [step.name for step in parse("sequential + bn")] == ["sequential", "bn"]
     assert recoveries.names() == (
-        "bn", "bn_closed_form", "least_squares", "sequential", "sequential_draft",
+        "bn", "bn_closed_form", "distill", "least_squares", "sequential",
+        "sequential_draft",
     )  # fmt: skip
     for step in parse("+".join(recoveries.names())):
         assert isinstance(step, Recovery)

@@ -17,6 +17,7 @@ PROMISES = {
     "bn_scale": {"scale_power": 1},
     "chip": {"scale_power": 1},
     "empirical_sensitivity": {"scale_power": 0},
+    "gates": {},
     "geometric_median": {"scale_power": 1},
     "kl": {},
     "l1": {"scale_power": 1},

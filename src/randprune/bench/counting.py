@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from randprune.bench.results import Spent
-from randprune.criteria import Criterion, score
+from randprune.criteria import Criterion, passes_of, score
 from randprune.space import Space
 from randprune.zoo.splits import Samples
 
@@ -60,8 +60,8 @@ def cost_alone(
         rest = (images - more) / (more - few)
         macs += rest * (macs - less)
         seconds += rest * max(0.0, seconds - sooner)
-    backward = images if "gradients" in criterion.needs else 0
-    return Spent(0, images, backward, macs, seconds, device)
+    seen = passes_of(criterion, len(data))
+    return Spent(0, seen.forward, seen.backward, macs, seconds, device)
 
 
 def _measure(

@@ -35,11 +35,11 @@ class Meter:
     _shared: dict[str, tuple[float, int]] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
-    def look(self, macs: float, images: int, *, backward: bool = False) -> None:
-        """Images went through a network of so many MACs an image, and back where told."""
+    def look(self, macs: float, images: int, backward: int = 0) -> None:
+        """Images went through a network of so many MACs an image, and so many of them back."""
         self._forward[macs] += images
         if backward:
-            self._backward[macs] += images
+            self._backward[macs] += backward
 
     def charge(self, what: str, macs: float, images: int) -> None:
         """A shared thing is used, that took so many images at so many MACs each."""
@@ -60,6 +60,7 @@ class Meter:
             looked,
             candidates=sum(entry.candidates for entry in made),
             images_forward=looked.images_forward + sum(entry.images_forward for entry in made),
+            images_backward=looked.images_backward + sum(entry.images_backward for entry in made),
             macs_spent=looked.macs_spent + sum(entry.macs_spent for entry in made),
         )
 

@@ -112,8 +112,9 @@ class JobPlan:
     @property
     def seconds(self) -> dict[str, float]:
         """Estimated seconds by phase, without the equations that a repair solves."""
+        from randprune.jobs.ledger import BACKWARD_MACS
         from randprune.jobs.session import TABLE_IMAGES
-        from randprune.recovery import images_forward, quick_form
+        from randprune.recovery import passes, quick_form
         from randprune.recovery.sensitivity import KEEPS
         from randprune.strategies.base import strategies
 
@@ -124,15 +125,17 @@ class JobPlan:
         small = dense * sum(b.ratio if b.metric == "macs" else 1.0 for b in budgets)
         calibration, judged = len(data.calibration), len(data.search)
         ranked = min(judged, recipe.search.images or judged)
-        quick = images_forward(quick_form(recipe.recovery), calibration)
+        quick = passes(quick_form(recipe.recovery), calibration)
+        per_candidate = ranked + quick.forward + BACKWARD_MACS * quick.backward
         # The part of the dense network after a group, half of it on average, for each width.
         takes = strategies.constructor(recipe.search.strategy)
         tabled = "tables" in inspect.signature(takes).parameters
         tables = TABLE_IMAGES * (1 + len(KEEPS) * len(self.space) / 2) if tabled else 0
         # A repair layer after layer also looks at the dense network.
-        thorough = images_forward(recipe.finalists.recovery or recipe.recovery, calibration)
+        thorough = passes(recipe.finalists.recovery or recipe.recovery, calibration)
+        seen = thorough.forward + BACKWARD_MACS * thorough.backward
         finalists = (recipe.finalists.count + _CONTROLS) * (
-            (judged + thorough) * small + thorough * dense * len(budgets)
+            (judged + seen) * small + min(thorough.forward, calibration) * dense * len(budgets)
         )
         tuning = recipe.finetune
         epochs = tuning.epochs if tuning else 0
@@ -141,7 +144,7 @@ class JobPlan:
         trained = _TRAINED * epochs * len(data.full_train) * small
         macs = {
             "statistics": (calibration + judged + ranked + tables) * dense,
-            "search": searches * recipe.search.candidates * (ranked + quick) * small,
+            "search": searches * recipe.search.candidates * per_candidate * small,
             "finalists": finalists,
             "training": trained * (1 + _CONTROLS if tuning and tuning.controls else 1),
         }

@@ -1,9 +1,10 @@
 """Importance of channels: one criterion a file, all behind `score`."""
 
-from randprune.criteria.base import Criterion, ScoringContext, criteria
+from randprune.criteria.base import Criterion, ScoringContext, criteria, passes_of
 from randprune.criteria.bn_scale import BNScale
 from randprune.criteria.chip import Chip
 from randprune.criteria.empirical_sensitivity import EmpiricalSensitivity
+from randprune.criteria.gates import Gates
 from randprune.criteria.geometric_median import GeometricMedian
 from randprune.criteria.kl import KL
 from randprune.criteria.lamp import Lamp
@@ -21,6 +22,7 @@ __all__ = [
     "Chip",
     "Criterion",
     "EmpiricalSensitivity",
+    "Gates",
     "GeometricMedian",
     "Lamp",
     "Random",
@@ -28,6 +30,7 @@ __all__ = [
     "ScoringContext",
     "Taylor",
     "criteria",
+    "passes_of",
     "score",
     "score_all",
 ]

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from randprune.graph.sites import ChannelGraph
+from randprune.recovery.base import Passes
 from randprune.recovery.dense import DenseStatistics
 from randprune.registry import Registry
 from randprune.space import ChannelGroup, Slot, Space
 
-__all__ = ["Batch", "Criterion", "Need", "ScoringContext", "criteria", "per_group"]
+__all__ = ["Batch", "Criterion", "Need", "ScoringContext", "criteria", "passes_of", "per_group"]
 
 Need = Literal["weights", "moments", "activations", "gradients", "outputs"]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -86,7 +87,8 @@ class Criterion(Protocol):
 
     A criterion that collects something in a pass over the data may also have
     `prepare(context)`, called before the scores of any criterion are asked for: what it requests
-    there (`randprune.criteria.passes.request`) is collected in one pass for all criteria.
+    there (`randprune.criteria.passes.request`) is collected in one pass for all criteria. One that
+    goes over the data more than once says how often in `passes(images)`, a `Passes`.
     """
 
     @property
@@ -102,6 +104,16 @@ class Criterion(Protocol):
     def scores(self, context: ScoringContext) -> list[torch.Tensor]:
         """One float tensor (width,) a group, higher = keep; finite. Called once per network."""
         ...
+
+
+def passes_of(criterion: Criterion, images: int) -> Passes:
+    """What scoring sends through the network, of so many images, where it looks at any."""
+    own = getattr(criterion, "passes", None)
+    if own is not None:
+        found: Passes = own(images)
+        return found
+    looked = min(getattr(criterion, "images", images), images)
+    return Passes(looked, looked if "gradients" in criterion.needs else 0)
 
 
 criteria: Registry[Criterion] = Registry("criterion", "randprune.criteria")

@@ -62,8 +62,8 @@ def count_of(value: Any) -> int:
     )
 
 
-def part_of(value: Any, part: slice) -> Any:
-    """Some samples of a batch; what is not counted by its first axis stays."""
+def part_of(value: Any, part: slice | Tensor) -> Any:
+    """Some samples of a batch, by a slice or their numbers; what has no row for each stays."""
     count = count_of(value)
     return map_tensors(lambda x: x[part] if x.ndim and len(x) == count else x, value)
 

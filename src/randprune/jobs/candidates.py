@@ -23,8 +23,9 @@ from randprune.jobs.progress import Phase
 from randprune.jobs.quality import Judge
 from randprune.jobs.ranking import scores_of, value_of
 from randprune.jobs.session import Session
-from randprune.recovery import images_forward
+from randprune.recovery import Passes, passes
 from randprune.recovery.batch_norm import recalibrate
+from randprune.recovery.swaps import swap_channels
 from randprune.space import IntArray, Selection
 from randprune.store import PROXY, Candidate, content_hash
 from randprune.supernet import first_channels
@@ -51,8 +52,8 @@ class Maker(Protocol):
     """Makes networks of configurations."""
 
     @property
-    def images_forward(self) -> int:
-        """Images that one network is sent while it is made."""
+    def passes(self) -> Passes:
+        """What one network is sent while it is made."""
         ...
 
     def make(self, widths: IntArray) -> MadeNetwork:
@@ -68,20 +69,30 @@ class Repaired:
         session: whose network is cut.
         scores: one (width,) tensor a group, higher = keep.
         recovery: a chain of repairs, such as "least_squares+sequential".
+        swaps: most exchanges of channels in a group, see `randprune.recovery.swaps`.
     """
 
     session: Session
     scores: Sequence[Tensor]
     recovery: str
+    swaps: int = 0
 
     @property
-    def images_forward(self) -> int:
-        """Those that the repair looks at."""
-        return images_forward(self.recovery, len(self.session.calibration))
+    def passes(self) -> Passes:
+        """Those of the repair."""
+        return passes(self.recovery, len(self.session.calibration))
 
     def choose(self, widths: IntArray) -> Selection:
-        """The best channels of every group."""
-        return select(self.session.space, self.scores, widths)
+        """The best channels of every group, after the exchanges."""
+        session = self.session
+        found = select(session.space, self.scores, widths)
+        if not self.swaps:
+            return found
+        session.moments()
+        statistics = session.statistics
+        return swap_channels(
+            session.space, found, statistics.inverses(), statistics.reference, swaps=self.swaps
+        )
 
     def make(self, widths: IntArray) -> MadeNetwork:
         """The network with the best channels of every group, repaired."""
@@ -108,9 +119,9 @@ class Slices:
     shared: nn.Module
 
     @property
-    def images_forward(self) -> int:
+    def passes(self) -> Passes:
         """Those that batch-norm statistics are measured on."""
-        return len(self.session.calibration)
+        return Passes(len(self.session.calibration))
 
     def make(self, widths: IntArray) -> MadeNetwork:
         """The network with the first channels of every group."""
@@ -210,7 +221,7 @@ class Evaluations:
             raise
         except (RandpruneError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             text = f"{type(error).__name__}: {error}"
-            candidate, images = replace(blank, status="failed", error=text), 0
+            candidate, spent = replace(blank, status="failed", error=text), Passes()
         else:
             scores = scores_of(quality)
             if self.predict is not None:
@@ -221,14 +232,15 @@ class Evaluations:
                 seconds={**made.seconds, "evaluate": quality.seconds},
                 selection=selection_hash(made.selection),
             )
-            images = quality.samples + self.maker.images_forward
+            spent = Passes(quality.samples) + self.maker.passes
         entry = cost_entry(
             self.phase,
             f"{blank.method}/{index}",
             seconds=sum(candidate.seconds.values()),
             device=session.device,
             candidates=1,
-            forward={session.macs(widths): images},
+            forward={session.macs(widths): spent.forward},
+            backward={session.macs(widths): spent.backward},
         )
         session.ledger.record_candidate(candidate, [entry])
         return candidate

@@ -133,7 +133,8 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
         name.replace(" ", "/"),
         seconds=time.perf_counter() - start,
         device=session.device,
-        forward={candidate.costs["macs"]: quality.samples + maker.images_forward},
+        forward={candidate.costs["macs"]: quality.samples + maker.passes.forward},
+        backward={candidate.costs["macs"]: maker.passes.backward},
     )
     session.ledger.record_candidate(judged, [entry])
     return judged

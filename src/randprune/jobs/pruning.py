@@ -51,6 +51,7 @@ from randprune.store import (
     Store,
 )
 from randprune.strategies import Strategy
+from randprune.surgery import cut
 from randprune.tasks import ACCURACY
 from randprune.zoo.splits import is_split
 
@@ -132,6 +133,8 @@ def found_network(
 
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
+    for method in thorough.keys() - {RANDOM_CHANNELS}:
+        thorough[method] = replace(thorough[method], swaps=recipe.finalists.swaps)
     count = recipe.finalists.count
     notes = [] if session.task.needs_targets else [NO_TARGETS]
     if is_split(images := session.search_images):
@@ -142,10 +145,9 @@ def found_network(
     # Fine-tune the winner, and the controls where asked.
     labels = labels_of(recipe.search.strategy)
     tuned = fine_tune(session, recipe.finetune, found, labels, trainer)
-    cut_only = repairing(session, scores, "none")
     entrants = [_dense(session)]
     for method, finalist in found.items():
-        bare = cut_only[method].make(finalist.selection.widths).network
+        bare = cut(session.network, session.space, finalist.selection)
         entrants += _stages(session, recipe, finalist, bare, tuned.get(method))
     notes += [c.error for c in controls.values() if c.status == "failed"]
     notes += [] if verification.passed else [verification.message]
@@ -242,12 +244,12 @@ def _stages(
     """One network of the comparison at every stage: cut, repaired, and fine-tuned where it was."""
     candidate = finalist.candidate
     label = labels_of(recipe.search.strategy)[candidate.method]
-    cut = NetworkRow(
+    first = NetworkRow(
         label, candidate.method, "cut", widths=candidate.widths, candidate=candidate.index
     )
-    yield entrant(session, bare, cut)
+    yield entrant(session, bare, first)
     recovery = recipe.finalists.recovery or recipe.recovery
-    repaired = replace(cut, stage="repaired", recovery=recovery)
+    repaired = replace(first, stage="repaired", recovery=recovery)
     shown = replace(repaired, search=finalist.search)
     yield entrant(session, finalist.network, shown, timed=True)
     if tuned is not None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.cost import Budget, FloatArray
-from randprune.criteria import Criterion, Random, score
+from randprune.criteria import Criterion, Random, passes_of, score
 from randprune.errors import ArtifactError, InvalidInputError
 from randprune.evaluate import Engine, Evaluator
 from randprune.evaluate.engine import Precision
@@ -38,6 +38,7 @@ from randprune.recovery import (
     DenseStatistics,
     Moments,
     Partial,
+    Passes,
     collect_moments,
     needs_moments,
     recover,
@@ -446,9 +447,9 @@ class Session:
             batch_size=self.batch,
             shared=self.statistics,
         )
-        images = len(self.calibration) if criterion.needs - {"weights", "moments"} else 0
-        backward = {self.macs(): images} if "gradients" in criterion.needs else {}
-        forward = {self.macs(): images}
+        looks = criterion.needs - {"weights", "moments"}
+        seen = passes_of(criterion, len(self.calibration)) if looks else Passes()
+        forward, backward = ({self.macs(): count} for count in (seen.forward, seen.backward))
         self.spend("calibrate", f"scores/{criterion.name}", start, forward, backward)
         return found
 

@@ -143,6 +143,14 @@ class FinalistsSection(Section):
         default="least_squares+sequential",
         description='their recovery; "" keeps that of all candidates.',
     )
+    swaps: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        exclude_if=lambda swaps: not swaps,
+        description="most exchanges of a kept and a cut channel in each group of a finalist, by "
+        "the error of the layers behind, whatever ranked the channels; 0: none.",
+    )
 
 
 class TrainSection(TrainRecipe):

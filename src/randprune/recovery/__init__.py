@@ -3,18 +3,20 @@
 from randprune.recovery.base import (
     LeastSquares,
     MeasuredNorm,
+    Passes,
     Recovery,
     RecoveryContext,
     Sequential,
     recoveries,
 )
 from randprune.recovery.chain import (
-    images_forward,
     names_of,
     needs_moments,
     parse,
+    passes,
     quick_form,
     recover,
+    trains,
 )
 from randprune.recovery.collect import collect_moments
 from randprune.recovery.dense import DenseStatistics
@@ -27,15 +29,17 @@ __all__ = [
     "MeasuredNorm",
     "Moments",
     "Partial",
+    "Passes",
     "Recovery",
     "RecoveryContext",
     "Sequential",
     "collect_moments",
-    "images_forward",
     "names_of",
     "needs_moments",
     "parse",
+    "passes",
     "quick_form",
     "recover",
     "recoveries",
+    "trains",
 ]

@@ -1,4 +1,4 @@
-"""What a recovery is: a weight update of a cut network without training.
+"""What a recovery is: a weight update of a cut network without labels.
 
 It edits the network that it is given in place (the pruned copy, never the caller's dense one) and
 returns it. What several recoveries of one dense network need, such as moments, is made once and
@@ -18,6 +18,7 @@ from randprune.graph.call import network_inputs
 from randprune.graph.trees import count_of, joined, part_of
 from randprune.recovery.batch_norm import closed_form, recalibrate
 from randprune.recovery.dense import DenseStatistics
+from randprune.recovery.distill import HELD, LOOKS, Schedule, distill
 from randprune.recovery.inverses import RIDGE
 from randprune.recovery.least_squares import repair
 from randprune.recovery.sequential import Options, SequentialRepair, images_within
@@ -27,6 +28,7 @@ from randprune.space import Selection, Space
 
 Need = Literal["moments", "data"]
 
+DISTILL_IMAGES = 2000
 SEQUENTIAL_IMAGES = 1000
 SEQUENTIAL_MIB = 4096
 
@@ -80,9 +82,24 @@ class RecoveryContext:
         return first
 
 
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Images that a repair sends through a network: forward, and backward."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(self.forward + other.forward, self.backward + other.backward)
+
+
 @runtime_checkable
 class Recovery(Protocol):
-    """A weight update without training. Constructors only store arguments."""
+    """A weight update without labels. Constructors only store arguments.
+
+    A recovery that looks at data may also have `passes(calibration)`, the `Passes` of one network
+    where there are so many calibration images; by default each is sent forward once.
+    """
 
     @property
     def name(self) -> str:
@@ -164,6 +181,10 @@ class Sequential:
     name: ClassVar[str] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset({"data"})
 
+    def passes(self, calibration: int) -> Passes:
+        """The images that it walks over."""
+        return Passes(min(self.images, calibration))
+
     def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
         """See `randprune.recovery.sequential.SequentialRepair`."""
         shared = context.shared
@@ -189,3 +210,30 @@ class SequentialDraft(Sequential):
     images: int = 250
     options: Options = field(default_factory=lambda: Options(32, ridge=0.1, rounds=0))
     name: ClassVar[str] = "sequential_draft"
+
+
+@recoveries.register("distill")
+@dataclass(frozen=True)
+class Distill:
+    """A few hundred steps towards the dense network's outputs: a short training, without labels.
+
+    Args:
+        images: most calibration images.
+        schedule: of the training.
+    """
+
+    images: int = DISTILL_IMAGES
+    schedule: Schedule = field(default_factory=Schedule)
+    name: ClassVar[str] = "distill"
+    needs: ClassVar[frozenset[Need]] = frozenset({"data"})
+
+    def passes(self, calibration: int) -> Passes:
+        """The dense outputs, the looks at held-out images, and the steps."""
+        images = min(self.images, calibration)
+        trained = self.schedule.steps * min(self.schedule.batch, images)
+        return Passes(images + round((LOOKS + 1) * HELD * images) + trained, trained)
+
+    def apply(self, small: nn.Module, context: RecoveryContext) -> nn.Module:
+        """See `randprune.recovery.distill.distill`."""
+        inputs = context.inputs(self.images)
+        return distill(small, context.model, inputs, self.schedule)

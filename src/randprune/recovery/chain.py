@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, InvalidInputError, quoted
-from randprune.recovery.base import Recovery, RecoveryContext, recoveries
+from randprune.recovery.base import Passes, Recovery, RecoveryContext, recoveries
 from randprune.recovery.dense import DenseStatistics, statistics_of
 from randprune.space import Selection, Space
 
@@ -54,13 +54,19 @@ def needs_moments(name: str) -> bool:
     return any("moments" in step.needs for step in parse(name))
 
 
-def images_forward(name: str, calibration: int) -> int:
-    """Images that one recovery sends through the network, of `calibration` images at hand."""
-    total = 0
+def passes(name: str, calibration: int) -> Passes:
+    """What one recovery sends through the network, of `calibration` images at hand."""
+    total = Passes()
     for step in parse(name):
         if "data" in step.needs:
-            total += min(getattr(step, "images", calibration), calibration)
+            of_step = getattr(step, "passes", Passes)
+            total += of_step(calibration)
     return total
+
+
+def trains(name: str) -> bool:
+    """Whether a chain holds a step that trains, by gradients: then it is not without training."""
+    return passes(name, 1).backward > 0
 
 
 def recover(

@@ -78,7 +78,7 @@ def eliminate(space: Space, inverses: Inverses, tensors: Mapping[str, Tensor]) -
 
 
 @dataclass(slots=True, eq=False)
-class _Reader:
+class Reader:
     """One layer (or one group of a grouped one) behind the group that is being eliminated.
 
     `inverse` (columns, columns) of the damped covariance of what is left; `matrix` (rows, columns)
@@ -122,16 +122,23 @@ class _Reader:
         return place[others]
 
 
-def _eliminate_group(
+def readers_of(
     group: ChannelGroup, inverses: Inverses, tensors: Mapping[str, Tensor]
-) -> Elimination:
-    readers = [
+) -> list[Reader]:
+    """All layers behind a group whose moments are known; empty where there is none."""
+    return [
         reader
         for slot in group.with_role("in")
         if (layer := inverses.moments.layers.get(slot.tensor)) is not None
         and slot.dim == layer.input_dim
         for reader in _readers(slot.tensor, slot.index, inverses, tensors)
     ]
+
+
+def _eliminate_group(
+    group: ChannelGroup, inverses: Inverses, tensors: Mapping[str, Tensor]
+) -> Elimination:
+    readers = readers_of(group, inverses, tensors)
     if not readers:
         return _by_norm(group, tensors)
     others = [_other_columns(reader) for reader in readers]
@@ -158,7 +165,7 @@ def _eliminate_group(
 
 def _readers(
     name: str, index: IntArray, inverses: Inverses, tensors: Mapping[str, Tensor]
-) -> list[_Reader]:
+) -> list[Reader]:
     moments = inverses.moments
     layer = moments.layers[name]
     site = moments.site(layer)
@@ -175,11 +182,11 @@ def _readers(
     blocks = moments.columns(layer, index.reshape(-1)).reshape(width, -1)
     found = []
     for part, inverse in zip(matrix, inverses.of(layer), strict=True):
-        found.append(_Reader(inverse.clone(), part / variance**0.5, blocks))
+        found.append(Reader(inverse.clone(), part / variance**0.5, blocks))
     return found
 
 
-def _other_columns(reader: _Reader) -> Tensor:
+def _other_columns(reader: Reader) -> Tensor:
     own = torch.zeros(len(reader.inverse), dtype=torch.bool)
     own[reader.blocks.reshape(-1)] = True
     return torch.nonzero(~own)[:, 0]

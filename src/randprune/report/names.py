@@ -30,7 +30,6 @@ ROLES = (DENSE, SEARCHED, UNIFORM, RANDOM_CHANNELS)
 _STAGES: Mapping[Stage, str] = {
     "dense": "dense",
     "cut": "cut only",
-    "repaired": "repaired, no training",
 }
 _METHODS = {
     SEARCHED: "candidates of the search",
@@ -66,6 +65,7 @@ class Words:
         checkpoint: what the run's weights hash belongs to.
         uncovered: what intervals over draws say nothing about.
         none: what a length of 0 means, "" where there is none.
+        repaired: what a network is after its repair.
         scores: what is known of a network before training, by name.
     """
 
@@ -83,6 +83,7 @@ class Words:
     checkpoint: str
     uncovered: str
     none: str
+    repaired: str = "repaired, no training"
     scores: Mapping[str, str] = field(default_factory=lambda: _SCORES)
 
     @property
@@ -92,7 +93,8 @@ class Words:
 
     def stage(self, stage: Stage) -> str:
         """A network's stage as people read it."""
-        return self.trained if stage == "finetuned" else _STAGES[stage]
+        own = {"repaired": self.repaired, "finetuned": self.trained}
+        return own.get(stage) or _STAGES[stage]
 
     def method(self, method: str) -> str:
         """The method of a candidate as people read it."""

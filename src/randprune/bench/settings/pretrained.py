@@ -25,7 +25,7 @@ from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained
 from randprune.jobs.quality import accuracy_of
 from randprune.jobs.session import Session
 from randprune.jobs.train import NamedTraining, trained
-from randprune.recovery import images_forward, needs_moments, quick_form
+from randprune.recovery import needs_moments, passes, quick_form
 from randprune.space import IntArray, Selection
 from randprune.surgery import cut
 from randprune.training import Teacher, TrainRecipe
@@ -140,8 +140,9 @@ class PretrainedJob(BenchJob):
                 "dense one, so its scores cannot be compared. Use a method that scores once."
             )
         if criterion.needs - {"weights"}:
-            images, backward = len(session.calibration), "gradients" in criterion.needs
-            meter.look(session.macs(widths), images, backward=backward)
+            images = len(session.calibration)
+            back = images if "gradients" in criterion.needs else 0
+            meter.look(session.macs(widths), images, back)
         seed = session.seeds.seed("channels", key.draw, *space.widths.tolist())
         return score(small, space, criterion, session.calibration, seed=seed)
 
@@ -151,8 +152,8 @@ class PretrainedJob(BenchJob):
         """The network after the thorough repair; its row is charged with the criterion's scores."""
         session, recovery = self.session, self.recipe.recovery
         network = session.repaired(small, selection, recovery)
-        images = images_forward(recovery, len(session.calibration))
-        meter.look(session.macs(selection.widths), images)
+        seen = passes(recovery, len(session.calibration))
+        meter.look(session.macs(selection.widths), seen.forward, seen.backward)
         quality = session.exact_judge.quality(network, str(key))
         return Finished(network, quality, {SCORES: scores_cost(session, key.row.criterion)})
 

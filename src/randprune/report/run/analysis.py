@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -86,8 +86,15 @@ class RunAnalysis:
 
     @cached_property
     def words(self) -> Words:
-        """What things are called in the run's setting."""
-        return words_of("scratch" if self.record.info.kind == "scratch" else "pretrained")
+        """What things are called in the run's setting.
+
+        A repair that trained, if without labels, is not called one without training.
+        """
+        found = words_of("scratch" if self.record.info.kind == "scratch" else "pretrained")
+        repairs = (entry for entry in self.record.ledger if entry.phase == "finalists")
+        if any(entry.images_backward for entry in repairs):
+            return replace(found, repaired="repaired, shortly distilled")
+        return found
 
     @cached_property
     def scale(self) -> Scale:

@@ -63,15 +63,15 @@ def chart(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     if len(points) < 2:
         return None
     marks: list[Mark] = [_line("searched", points, [p.accuracy for p in points], SEARCHED)]
-    # Controls may not be fine-tuned: then the search is shown as it was without training, too.
+    # Controls may not be fine-tuned: then the search is shown as it was before that, too.
     beside = [p for p in points if p.common not in (None, p.stage)]
     if beside:
         shares = [p.beside for p in beside if p.beside is not None]
-        marks.append(_line("searched, no training", beside, shares, SEARCHED, dashed=True))
+        marks.append(_line("searched, not fine-tuned", beside, shares, SEARCHED, dashed=True))
     uniform = [p for p in points if p.uniform is not None]
     if uniform:
         shares = [p.uniform for p in uniform if p.uniform is not None]
-        name = "uniform widths, no training" if beside else "uniform widths"
+        name = "uniform widths, not fine-tuned" if beside else "uniform widths"
         marks.append(_line(name, uniform, shares, UNIFORM, dashed=bool(beside)))
     dense = _dense(analysis)
     if dense is not None:

@@ -69,7 +69,7 @@ def stages(analysis: RunAnalysis, data: Table | None) -> Chart | None:
     steps = (
         "after training from random weights"
         if _from_scratch(analysis)
-        else "after cutting alone, after repair without training, and after fine-tuning"
+        else "after cutting alone, after repair, and after fine-tuning"
     )
     return Chart(
         "accuracy-stages",

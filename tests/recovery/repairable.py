@@ -135,6 +135,58 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Excited(nn.Module):
+    """Squeeze-and-excitation: a layer's inputs are multiplied by what two others make of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.a_norm = nn.BatchNorm2d(16)
+        self.down = nn.Conv2d(16, 8, 1)
+        self.up = nn.Conv2d(8, 16, 1)
+        self.b = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.b_norm = nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.a_norm(self.a(x)))
+        gate = torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
+        return self.head(F.relu(self.b_norm(self.b(x * gate))).mean((2, 3)))
+
+
+class Upsampling(nn.Module):
+    """Transposed convolutions, and a map as output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.b = nn.Conv2d(16, 16, 3, padding=1)
+        self.up = nn.ConvTranspose2d(16, 12, 2, stride=2)
+        self.same = nn.ConvTranspose2d(12, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.up(F.relu(self.b(F.relu(self.a(x))))))
+        return self.last(F.relu(self.same(x)))
+
+
+class NormedByGroups(nn.Module):
+    """Norms that look at the image itself: over groups of channels, and over each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, padding=1)
+        self.a_norm = nn.GroupNorm(4, 16)
+        self.b = nn.Conv2d(16, 16, 3, padding=1)
+        self.b_norm = nn.InstanceNorm2d(16, affine=True)
+        self.c = nn.Conv2d(16, 12, 3, padding=1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b_norm(self.b(F.relu(self.a_norm(self.a(x))))))
+        return self.head(F.relu(self.c(x)).mean((2, 3)))
+
+
 class Written(nn.Module):
     """A value that two layers read is written over between them, in place or not.
 

@@ -12,9 +12,12 @@ from repairable import (
     Bare,
     Chain,
     Concat,
+    Excited,
     Grouped,
     Inverted,
+    NormedByGroups,
     Residual,
+    Upsampling,
     Written,
     build,
     images,
@@ -54,7 +57,10 @@ def test_redundant_channels_are_cut_without_a_trace(make: Callable[[], nn.Module
     assert error(small, network, x) < 2e-4
 
 
-@pytest.mark.parametrize("make", [Chain, Concat, Grouped, Inverted, Residual])
+@pytest.mark.parametrize(
+    "make",
+    [Chain, Concat, Excited, Grouped, Inverted, NormedByGroups, Residual, Upsampling],
+)
 def test_it_beats_least_squares_from_dense_moments(make: Callable[[], nn.Module]) -> None:
     network = build(make)
     space = traced(network)

@@ -212,8 +212,8 @@ def page() -> str:
     made = times("made")
     lines.append(
         f"\nOf ours, {np.median(made):.3f} s a candidate are drawing, building and repairing; the "
-        f"rest is the evaluation. The peer built {times('draws').mean():.1f} networks for each that "
-        f"fitted. Once before: trace, moments and inverses, {found['once_seconds']:.0f} s of "
+        f"rest is the evaluation. The peer built {times('draws').mean():.1f} networks for each "
+        f"that fitted. Once before: trace, moments and inverses, {found['once_seconds']:.0f} s of "
         f"processor time. Dense: {100 * found['dense'] / found['images']:.2f} %."
     )
     few = np.array([row["kl_few"] for row in rows]).argsort().argsort()

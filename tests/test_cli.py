@@ -279,7 +279,7 @@ def test_export_times_the_file_beside_the_dense_network(
 
 def test_export_refuses_what_it_cannot_do(run: Any, small_file: Path, tmp_path: Path) -> None:
     code, _, err = run("export", str(small_file), "-o", str(tmp_path / "small.tflite"))
-    assert (code, "must end in .onnx or .pt2" in err) == (2, True)
+    assert (code, "must end in .onnx, .pt2 or .xml" in err) == (2, True)
     code, _, err = run("export", str(tmp_path / "none.safetensors"), "-o", "x.pt2")
     assert (code, "does not exist" in err) == (8, True)
 

@@ -59,6 +59,24 @@ def test_the_network_meets_the_budget_and_reloads(finished: Path) -> None:
     assert (finished / "report.html").stat().st_size > 10_000
 
 
+def test_export_quantises_on_the_images_of_the_run(
+    run: Any, finished: Path, weights: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    file, target = finished / "pruned.safetensors", tmp_path / "small.onnx"
+    asked = ("export", str(file), "-o", str(target), "--int8")
+    code, out, err = run(*asked, "--weights", str(weights), "--json")
+    assert code == 0, err
+    arms = json.loads(out)["arms"]
+    assert [arm["name"] for arm in arms] == ["dense", "dense, int8", "pruned", "pruned, int8"]
+    quantised = tmp_path / "small.int8.onnx"
+    assert quantised.stat().st_size == arms[3]["size_bytes"] < target.stat().st_size
+    lost = tmp_path / "alone.safetensors"
+    lost.write_bytes(file.read_bytes())
+    code, _, err = run("export", str(lost), "-o", str(target), "--int8")
+    assert (code, "in the folder of its run" in err) == (2, True)
+
+
 def test_a_finished_job_is_read_not_repeated(run: Any, finished: Path, weights: Path) -> None:
     before = (finished / "pruned.safetensors").stat().st_mtime_ns
     arguments = ("prune", *SMALL_JOB, "--weights", str(weights), "-o", str(finished))

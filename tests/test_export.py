@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import randprune as rp
-from randprune.export import export
+from randprune.export import _RUN, export
 from randprune.zoo.models import build_model
 
 IMAGES = torch.zeros(1, 1, 8, 8)
@@ -57,6 +57,22 @@ def test_the_file_takes_any_batch_and_agrees(
     assert str(Path(rp.__file__).parent).encode() not in made.path.read_bytes()
 
 
+def test_an_openvino_model_has_its_weights_beside_it(small: nn.Module, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="the extra 'latency' is not installed")
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    made = export(small, tmp_path / "a.xml", IMAGES)
+    weights = tmp_path / "a.bin"
+    assert made.format == "openvino"
+    assert made.size_bytes == made.path.stat().st_size + weights.stat().st_size
+    assert made.difference < 1e-5
+    compiled = openvino.Core().compile_model(str(made.path), "CPU")
+    for count in (1, 3):
+        images = torch.randn(count, 1, 8, 8)
+        found = torch.from_numpy(compiled([images.numpy()])[0])
+        with torch.no_grad():
+            assert float((found - small(images)).abs().max()) < 0.05 * float(found.abs().max())
+
+
 def test_the_network_stays_as_it_was(small: nn.Module, tmp_path: Path) -> None:
     small.train()
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
@@ -91,10 +107,10 @@ def test_a_file_that_computes_something_else_is_not_kept(
     def computes(columns: int) -> Any:
         return lambda path, inputs: [torch.zeros(len(inputs[0]), columns)]
 
-    monkeypatch.setattr("randprune.export._run_pt2", computes(10))
+    monkeypatch.setitem(_RUN, "pt2", computes(10))
     with pytest.raises(rp.VerificationError, match="The exported network differs"):
         export(small, tmp_path / "a.pt2", IMAGES)
-    monkeypatch.setattr("randprune.export._run_pt2", computes(9))
+    monkeypatch.setitem(_RUN, "pt2", computes(9))
     with pytest.raises(rp.VerificationError, match="outputs of shapes"):
         export(small, tmp_path / "a.pt2", IMAGES)
     assert (tmp_path / "a.pt2").read_bytes() == b"an older file"
@@ -103,11 +119,16 @@ def test_a_file_that_computes_something_else_is_not_kept(
 def test_unknown_suffixes_and_missing_extras_are_named(
     small: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(rp.InvalidInputError, match=r"must end in \.onnx or \.pt2.*'a\.tflite'"):
+    with pytest.raises(
+        rp.InvalidInputError, match=r"must end in \.onnx, \.pt2 or \.xml.*'a\.tflite'"
+    ):
         export(small, tmp_path / "a.tflite", IMAGES)
     monkeypatch.setattr("randprune.export.find_spec", lambda name: None)
     with pytest.raises(rp.InvalidInputError, match=r"pip install 'randprune\[export\]'"):
         export(small, tmp_path / "a.onnx", IMAGES)
+    monkeypatch.setattr("randprune.export.find_spec", lambda name: name != "openvino" or None)
+    with pytest.raises(rp.InvalidInputError, match=r"pip install 'randprune\[latency\]'"):
+        export(small, tmp_path / "a.xml", IMAGES)
 
 
 def test_an_onnx_file_names_its_axes_and_says_what_it_is(small: nn.Module, tmp_path: Path) -> None:

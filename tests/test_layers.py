@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph",),
     ("strategies", "criteria", "surgery", "widening", "recovery"),
     ("tasks",),
-    ("evaluate", "latency", "training", "zoo", "supernet", "export"),
+    ("evaluate", "latency", "training", "zoo", "supernet", "export", "quantize"),
     ("store", "artifact"),
     ("executors",),
     ("recipe", "jobs"),

@@ -2,6 +2,7 @@
 
 export(small, "small.onnx", torch.zeros(1, 3, 32, 32))      # needs: pip install 'randprune[export]'
 export(small, "small.pt2", torch.zeros(1, 3, 32, 32))       # torch.export, no extra needed
+export(small, "small.xml", torch.zeros(1, 3, 32, 32))       # OpenVINO: 'randprune[export,latency]'
 
 A file is kept only if its outputs agree with the network's on random inputs.
 """
@@ -29,9 +30,9 @@ from randprune.graph.program import EXPORTING, Inputs, as_inputs, in_mode, priva
 
 __all__ = ["Exported", "export"]
 
-Format = Literal["onnx", "pt2"]
+Format = Literal["onnx", "pt2", "openvino"]
 
-_FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2"}
+_FORMATS: dict[str, Format] = {".onnx": "onnx", ".pt2": "pt2", ".xml": "openvino"}
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 # Inputs of this many images check a file whose batch size is free: not the size it was made with.
 _OTHER_BATCH = 3
@@ -44,8 +45,8 @@ class Exported:
 
     Attributes:
         path: the file.
-        format: "onnx" or "pt2".
-        size_bytes: of the file.
+        format: "onnx", "pt2" or "openvino".
+        size_bytes: of the file; of an OpenVINO model with that of its weights, PATH.bin.
         batch: the batch size it takes; None where it takes any.
         difference: `max |difference| / max |output|` between the file's and the network's outputs.
     """
@@ -68,7 +69,8 @@ def export(
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
-    """Write a network for another runtime; the suffix chooses it, .onnx or .pt2 (torch.export).
+    """Write a network for another runtime; the suffix chooses it: .onnx, .pt2 (torch.export) or
+    .xml (OpenVINO, whose weights lie beside it in a .bin file).
 
     Args:
         network: any network on the CPU; left untouched, exported in evaluation mode.
@@ -82,8 +84,8 @@ def export(
         metadata: what an ONNX file says of itself, texts by key.
 
     Raises:
-        InvalidInputError: an unknown suffix, an opset or metadata for a .pt2 file, or the packages
-            of the ONNX extra are missing.
+        InvalidInputError: an unknown suffix, an opset or metadata for another file than ONNX, or
+            the packages of the extra are missing.
         UnsupportedModelError: the network cannot be exported.
         VerificationError: the file computes something else; it is not kept.
         StorageError: the file cannot be written.
@@ -92,12 +94,15 @@ def export(
     form = _FORMATS.get(target.suffix)
     if form is None:
         raise InvalidInputError(
-            "The file name must end in .onnx or .pt2, which chooses the format. "
+            "The file name must end in .onnx, .pt2 or .xml, which chooses the format. "
             f"Got {target.name!r} instead."
         )
     if form == "onnx":
         require_extra("Writing ONNX")
-    elif opset is not None or metadata:
+    elif form == "openvino":
+        require_extra("Writing an OpenVINO model")
+        require_openvino("Writing an OpenVINO model")
+    if form != "onnx" and (opset is not None or metadata):
         raise InvalidInputError(
             f"An opset and metadata are parts of ONNX files. Got them for {target.name!r}."
         )
@@ -108,6 +113,8 @@ def export(
         program = _program(frozen, inputs, any_batch)
         if form == "pt2":
             torch.export.save(program, draft)
+        elif form == "openvino":
+            _write_openvino(program, draft)
         else:
             _write_onnx(program, draft, opset)
             _describe(draft, metadata or {})
@@ -119,9 +126,12 @@ def export(
                 f"The exported network differs from the original: relative difference "
                 f"{difference:.2e} (tolerance {tolerance:.0e}). The file was not written."
             )
+        if form == "openvino":  # the weights first: nobody reads a model without them
+            write_file(target.with_suffix(".bin"), draft.with_suffix(".bin").read_bytes())
         write_file(target, draft.read_bytes())
     batch = None if any_batch else int(tensors_in(inputs)[0].shape[0])
-    return Exported(target, form, target.stat().st_size, batch, difference)
+    parts = [target, target.with_suffix(".bin")] if form == "openvino" else [target]
+    return Exported(target, form, sum(p.stat().st_size for p in parts), batch, difference)
 
 
 def require_extra(what: str) -> None:
@@ -131,6 +141,14 @@ def require_extra(what: str) -> None:
         raise InvalidInputError(
             f"{what} needs {', '.join(missing)}: pip install 'randprune[export]'. "
             "torch itself (a .pt2 file, the runtime 'torch') needs no extra."
+        )
+
+
+def require_openvino(what: str) -> None:
+    """Raise an InvalidInputError where OpenVINO is missing, which `what` needs."""
+    if find_spec("openvino") is None:
+        raise InvalidInputError(
+            f"{what} needs OpenVINO, which is not installed: pip install 'randprune[latency]'."
         )
 
 
@@ -188,6 +206,20 @@ def _write_onnx(program: ExportedProgram, path: Path, opset: int | None = None) 
     onnx.save(path, external_data=False)
 
 
+def _write_openvino(program: ExportedProgram, path: Path) -> None:
+    import openvino  # an extra
+
+    plain = path.with_suffix(".onnx")
+    _write_onnx(program, plain)
+    try:
+        model = openvino.convert_model(plain)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"OpenVINO cannot read the network: {_first_line(error)}. Write an .onnx or .pt2 file."
+        ) from error
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
 def _describe(path: Path, metadata: Mapping[str, str]) -> None:
     """Name the free axis of an ONNX file, and say in it what the file is."""
     import onnx  # an extra
@@ -220,7 +252,7 @@ def _difference(
         for x in (inputs if batch is None else _resized(inputs, batch))
     )
     expected = tensors_in(network(*drawn))
-    got = _run_pt2(path, drawn) if form == "pt2" else _run_onnx(path, drawn)
+    got = _RUN[form](path, drawn)
     if [y.shape for y in got] != [y.shape for y in expected]:
         raise VerificationError(
             f"The exported network gives outputs of shapes {[tuple(y.shape) for y in got]}, the "
@@ -245,6 +277,19 @@ def _run_onnx(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     names = [slot.name for slot in session.get_inputs()]
     feed = {name: x.numpy() for name, x in zip(names, tensors_in(inputs), strict=True)}
     return [torch.from_numpy(y) for y in session.run(None, feed)]
+
+
+def _run_openvino(path: Path, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    import openvino  # an extra
+
+    # Float32 throughout: the plug-in would take bfloat16 where the hardware has it.
+    exactly = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(path), "CPU", exactly)
+    found = compiled([x.numpy() for x in tensors_in(inputs)])
+    return [torch.from_numpy(found[slot]) for slot in compiled.outputs]
+
+
+_RUN = {"onnx": _run_onnx, "pt2": _run_pt2, "openvino": _run_openvino}
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

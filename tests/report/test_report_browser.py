@@ -115,7 +115,7 @@ def look(page: str, folder: Path, width: int, *flags: str) -> dict[str, Any]:
 def test_page_draws_sorts_and_fits_on_a_desktop(finished: RunRecord, tmp_path: Path) -> None:
     found = look(render(report_of(finished).page), tmp_path, 1280)
     assert found["problems"] == []
-    assert len(found["drawn"]) == 10
+    assert len(found["drawn"]) == 11
     assert [name for name, traces in found["drawn"] if traces == 0] == []
     assert found["overflow"] == 0
     assert found["buttons"].count("Save as PNG") == 10

@@ -112,7 +112,7 @@ def test_every_figure_has_its_place_its_text_and_its_data(finished: RunRecord) -
     charts = json.loads(next(t for a, t in checker.scripts if a.get("id") == "charts"))
     places = {a["data-chart"]: a for _, a in checker.tags if "data-chart" in a}
     assert set(places) == set(charts) == {chart.id for chart in report_of(finished).page.charts}
-    assert len(charts) == 10
+    assert len(charts) == 11
     for attrs in places.values():
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 15

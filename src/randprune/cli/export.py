@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from randprune.cli import options
-from randprune.cli.console import messages, output, print_json
+from randprune.cli.console import messages, output, print_json, table
 from randprune.cli.inspect import parse_shape
 from randprune.errors import InvalidInputError
-from randprune.report.format import size
+from randprune.report.format import number, size, times
+
+if TYPE_CHECKING:
+    from randprune.jobs.arms import Arm
+
+RECIPE_FILE = "recipe.toml"
 
 
 def export(
@@ -45,6 +51,33 @@ def export(
             help="Run the file in ONNX Runtime beside the dense network's, with one thread.",
         ),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Also write FILE.int8.onnx, quantised on the run's calibration images, and judge "
+            "and time the dense and the pruned network in both forms. For a file in the folder of "
+            "its run.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="For --int8: the dense network's weights, instead of those of the run's recipe.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="For --int8: the images, instead of those of the run's recipe.",
+            show_default=False,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -56,8 +89,9 @@ def export(
     from randprune.artifact import load, read_header
     from randprune.export import export as export_network
 
-    if time and out.suffix != ".onnx":
-        raise InvalidInputError(f"The option --time needs an .onnx file. Got {out.name!r}.")
+    for flag, given in (("--time", time), ("--int8", int8)):
+        if given and out.suffix != ".onnx":
+            raise InvalidInputError(f"The option {flag} needs an .onnx file. Got {out.name!r}.")
     with messages().status(f"Exporting {file} ..."):
         header = read_header(file)
         shapes = [parse_shape(input_shape)] if input_shape else _traced_shapes(header)
@@ -77,6 +111,8 @@ def export(
             metadata=_metadata(header) if out.suffix == ".onnx" else None,
         )
         timed = _timed(header, model, made.path, _examples(shapes, batch)) if time else {}
+        instead = {"model.weights": weights, "data.spec": data}
+        arms = _arms(file, network, _examples(shapes, batch), made.path, instead) if int8 else []
     if json:
         print_json(
             {
@@ -86,6 +122,7 @@ def export(
                 "batch": made.batch,
                 "difference": made.difference,
                 **timed,
+                **({"arms": [_document(arm) for arm in arms]} if arms else {}),
             }
         )
         return
@@ -99,6 +136,73 @@ def export(
             f"In ONNX Runtime, one thread: {timed['milliseconds']:.3g} ms, the dense network "
             f"{timed['dense_milliseconds']:.3g} ms: {timed['speedup']:.2f} times as fast."
         )
+    if arms:
+        metric, judged = arms[0].metric, arms[0].quality.samples
+        rows = [
+            (
+                arm.name,
+                metric.shown(arm.quality.value),
+                size(arm.size_bytes),
+                f"{arm.milliseconds:.3g} ms",
+                times(arm.speedup),
+            )
+            for arm in arms
+        ]
+        head = ("File", f">{metric.name.capitalize()}", ">Size", ">Time", ">Speed-up")
+        output().print(table(head, rows))
+        output().print(
+            f"\nOn {number(judged)} search images, which rank candidates and read high; in ONNX "
+            f"Runtime, one thread. Quantised: {_quantised(made.path)}"
+        )
+
+
+def _arms(
+    file: Path,
+    network: Any,
+    examples: tuple[Any, ...],
+    made: Path,
+    instead: Mapping[str, str | None],
+) -> list[Arm]:
+    """The four files, judged and timed; the quantised pruned one is written beside `made`.
+
+    `instead` holds keys of the run's recipe that the caller knows better.
+    """
+    from randprune.jobs.arms import four_arms
+    from randprune.jobs.opening import images_of_recipe, network_of, task_of_recipe
+    from randprune.recipe import PruneRecipe
+
+    named = file.parent / RECIPE_FILE
+    if not named.is_file():
+        raise InvalidInputError(
+            f"The option --int8 calibrates on the images of the run, and {file.parent} holds no "
+            f"{RECIPE_FILE}. Give the pruned network in the folder of its run."
+        )
+    document = PruneRecipe.load(named).document()
+    for key, value in instead.items():
+        if value is not None:
+            section, _, name = key.partition(".")
+            document[section][name] = value
+    recipe = PruneRecipe.parse(document).resolved()
+    data = images_of_recipe(recipe)
+    dense, task = network_of(recipe.network).eval(), task_of_recipe(recipe, data)
+    return four_arms(dense, network, data, task, examples, keep=_quantised(made))
+
+
+def _quantised(path: Path) -> Path:
+    """small.onnx -> small.int8.onnx."""
+    return path.with_suffix(f".int8{path.suffix}")
+
+
+def _document(arm: Arm) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "size_bytes": arm.size_bytes,
+        "metric": arm.metric.name,
+        "value": arm.quality.value,
+        "images": arm.quality.samples,
+        "milliseconds": arm.milliseconds,
+        "speedup": arm.speedup,
+    }
 
 
 def _metadata(header: Any) -> dict[str, str]:

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +13,7 @@ import numpy as np
 from torch import nn
 
 from randprune.cost import FloatArray
-from randprune.errors import InvalidInputError
-from randprune.export import require_extra, tensors_in, write_network
+from randprune.export import require_extra, require_openvino, tensors_in, write_network
 from randprune.latency.onnx_operators import (
     ACTIVATIONS,
     fastest_of,
@@ -47,10 +45,7 @@ class OpenVino:
 
     def version(self) -> str:
         """Its version."""
-        if find_spec("openvino") is None:
-            raise InvalidInputError(
-                "The runtime 'openvino' is not installed: pip install 'randprune[latency]'."
-            )
+        require_openvino("The runtime 'openvino'")
         require_extra("The runtime 'openvino'")
         import openvino
 

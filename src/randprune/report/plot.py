@@ -21,6 +21,7 @@ from randprune.store import BudgetInfo, CurvePoint, MetricInfo, RunInfo, SpaceIn
 FIGURES: Mapping[str, Callable[[RunAnalysis], Chart | None]] = {
     "stages": lambda analysis: figures.stages(analysis, None),
     "tradeoff": figures.tradeoff,
+    "latency": figures.time_tradeoff,
     "candidates": figures.spread,
     "best_of": figures.best_of,
     "costs": figures.candidate_costs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from randprune.report.format import percent
 from randprune.report.names import METRIC_NAMES
 from randprune.report.pools import Reference, at_most, best_of_chart, spread_chart
 from randprune.report.run.analysis import RunAnalysis, StageResult
+from randprune.report.run.networks import setting_in_words
 from randprune.report.table import Table
 from randprune.store import (
     DENSE,
@@ -28,6 +30,7 @@ from randprune.store import (
     SpaceInfo,
     Stage,
 )
+from randprune.store.speedup import quartiles
 
 _SYMBOLS = {DENSE: "square", SEARCHED: "star", UNIFORM: "diamond", RANDOM_CHANNELS: "triangle"}
 _STAGE_MARKS: tuple[tuple[Stage, str, bool, float], ...] = (
@@ -119,6 +122,47 @@ def tradeoff(analysis: RunAnalysis) -> Chart | None:
         + ("" if _from_scratch(analysis) else ": hollow before, filled after fine-tuning")
         + f".{_bars_are(analysis)}",
         Axis("MACs per image", span=(0.0, 1.06 * highest), large=True),
+        Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
+        tuple(marks),
+    )
+
+
+def time_tradeoff(analysis: RunAnalysis) -> Chart | None:
+    """Test accuracy against measured time, at the latest stage that has both."""
+    marks: list[Points] = []
+    settings: set[str] = set()
+    for network in analysis.networks:
+        stages = reversed(list(network.stages.values()))
+        timed = ([(row, test) for row, test in _tested(stage) if row.latency] for stage in stages)
+        rows = next((found for found in timed if found), [])
+        if not rows:
+            continue
+        spans = [[1000 * q for q in quartiles(row.latency[0])] for row, _ in rows]
+        settings.update(setting_in_words(row.latency[0]) for row, _ in rows)
+        place = [median for _, median, _ in spans], [test.share for _, test in rows]
+        labels = [
+            f"{_network_label(analysis, row)}, {low:.3g} to {high:.3g} ms"
+            for (row, _), (low, _, high) in zip(rows, spans, strict=True)
+        ]
+        symbol = _SYMBOLS.get(network.role, "circle")
+        size = 15 if network.role == SEARCHED else 11
+        bars = _ends(analysis, rows, 0), _ends(analysis, rows, 1)
+        along = [low for low, _, _ in spans], [high for *_, high in spans]
+        mark = Points(
+            network.label, *place, network.color, symbol, size, low=bars[0], high=bars[1],
+            labels=labels,
+        )  # fmt: skip
+        beside = replace(mark, low=along[0], high=along[1], horizontal=True, legend=False)
+        marks += [mark, beside]
+    if len(marks) < 4 or len(settings) > 1:
+        return None
+    highest = max(float(value) for mark in marks[1::2] for value in mark.high)
+    return Chart(
+        "accuracy-time",
+        f"{analysis.scale.title('test')} against time",
+        f"Each network's {analysis.scale.noun} on the test set over the milliseconds that it takes "
+        f"({settings.pop()}), with the middle half of the repetitions.{_bars_are(analysis)}",
+        Axis("milliseconds a batch", span=(0.0, 1.06 * highest)),
         Axis(f"test {analysis.scale.noun}", percent=analysis.scale.shares),
         tuple(marks),
     )

@@ -41,7 +41,9 @@ def results(analysis: RunAnalysis) -> Table | None:
         Column("macs", "MACs", True, hint="FLOPs = 2 × MACs"),
         Column("params", "Parameters", True, minor=True),
         Column("size", "Size on disk", True, minor=True),
-        Column("latency", "Latency", True, hint=_setting(timed) if timed else "", minor=True),
+        Column(
+            "latency", "Latency", True, hint=setting_in_words(timed) if timed else "", minor=True
+        ),
         Column("speedup", "Speed-up", True),
     ]
     rows = [_result_row(network, stages, analysis) for network in found]
@@ -165,7 +167,8 @@ def _accuracy_cell(scale: Scale, result: StageResult | None, dense_share: float 
     return Cell(scale.text(result.share, 2), result.share, note)
 
 
-def _setting(latency: Latency) -> str:
+def setting_in_words(latency: Latency) -> str:
+    """Where and how a latency was measured: "onnxruntime, batch of 1, float32, cpu, 1 thread"."""
     threads = ""
     if latency.threads is not None:
         threads = f", {latency.threads} thread{'s' if latency.threads > 1 else ''}"
@@ -226,7 +229,7 @@ def _network_cells(
     if latency is not None:
         q25, median, q75 = quartiles(latency)
         timing = [
-            Cell(_setting(latency)),
+            Cell(setting_in_words(latency)),
             *(plain(v) for v in (median, q25, q75, len(latency.seconds))),
         ]
         pairs = [speedup(other, latency) for other in dense]

@@ -52,6 +52,7 @@ def run_report(record: RunRecord) -> Report:
             "Result",
             figures.stages(analysis, rows),
             figures.tradeoff(analysis),
+            figures.time_tradeoff(analysis),
             side_by_side,
             _use_of_test_set(record),
         ),

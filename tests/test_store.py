@@ -21,6 +21,7 @@ from hypothesis import given, settings, strategies as st
 from light_process import command
 from randprune.cost import QuadraticCost
 from randprune.errors import InvalidInputError, StorageError
+from randprune.report.status import shared_openings
 from randprune.space import ChannelGroup, FrozenChannels, Space
 from randprune.store import (
     Accuracy,
@@ -45,6 +46,7 @@ from randprune.store import (
     Verification,
     Winner,
     content_hash,
+    openings_of,
 )
 from randprune.store.codec import decode, encode, pack_widths, unpack_widths
 
@@ -744,3 +746,18 @@ def test_wilson_interval_covers_as_often_as_it_says() -> None:
         )
     ]
     assert 0.93 < np.mean(hits) < 0.97
+
+
+def test_openings_of_a_test_set_count_over_the_runs_of_a_folder(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        used = [("a", 0, 1), ("a", 1, 2), ("b", 0, 5), ("a", 0, 0), ("", 0, 7), ("", 0, 1)]
+        runs = []
+        for number, (fingerprint, before, final) in enumerate(used):
+            with store.run(RunKey("prune", {"number": number}, 0)) as run:
+                run.write(ModelInfo("net", test_fingerprint=fingerprint))
+                run.write(UseOfTestSet(before, final))
+            runs.append(run)
+        found = [openings_of(run) for run in runs]
+    assert [(o.times, o.runs) for o in found] == [(4, 2), (4, 2), (5, 1), (4, 2), (7, 1), (1, 1)]
+    assert shared_openings(found[0]).endswith("opened 4 times by 2 runs of this folder.")
+    assert shared_openings(found[5]).endswith("opened once by 1 run of this folder.")

@@ -118,7 +118,7 @@ def test_page_draws_sorts_and_fits_on_a_desktop(finished: RunRecord, tmp_path: P
     assert len(found["drawn"]) == 11
     assert [name for name, traces in found["drawn"] if traces == 0] == []
     assert found["overflow"] == 0
-    assert found["buttons"].count("Save as PNG") == 10
+    assert found["buttons"].count("Save as PNG") == 11
     assert found["modebars"] == 0
 
     best_first = ["dense", "best random", "uniform width", "random channels"]

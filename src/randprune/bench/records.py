@@ -22,6 +22,7 @@ from randprune.bench.keys import ProposalKey, Row, TrainingKey
 from randprune.bench.results import Proposal, Result, Training, trained, untrained
 from randprune.errors import StorageError
 from randprune.store import (
+    NEVER_OPENED,
     Accuracy,
     BudgetInfo,
     Candidate,
@@ -29,6 +30,7 @@ from randprune.store import (
     EpochRow,
     Milestone,
     ModelInfo,
+    Openings,
     Reproduce,
     Run,
     RunInfo,
@@ -37,6 +39,7 @@ from randprune.store import (
     SpaceInfo,
     Store,
     UseOfTestSet,
+    openings_of,
 )
 
 M = TypeVar("M", bound=Milestone)
@@ -187,6 +190,7 @@ class BenchRun:
     """What the run really spent; passes that criteria share are here once."""
     sessions: tuple[Session, ...] = ()
     test_set: UseOfTestSet = _UNOPENED
+    openings: Openings = NEVER_OPENED
     reproduce: Reproduce | None = None
 
     @classmethod
@@ -230,6 +234,7 @@ class BenchRun:
                 ledger=run.ledger(),
                 sessions=run.sessions(),
                 test_set=run.read(UseOfTestSet) or _UNOPENED,
+                openings=openings_of(run),
                 reproduce=run.read(Reproduce),
             )
 

@@ -108,6 +108,7 @@ def describe(recipe: JobRecipe, session: Session, run: Run, file: str, command: 
                 classes=session.data.num_classes or None,
                 input_shape=session.space.inputs[0][0][1:],
                 images=images_of(session.data),
+                test_fingerprint=session.data.describe()["test_fingerprint"],
             )
         )
         metric = session.task.metric

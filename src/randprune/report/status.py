@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from randprune.report.document import Text, Tone
-from randprune.report.format import often
+from randprune.report.format import number, often
 from randprune.report.reproduce import versions_used
-from randprune.store import RunStatus, Session
+from randprune.store import Openings, RunStatus, Session
 
 STATUS: Mapping[RunStatus, tuple[str, Tone]] = {
     "finished": ("finished", "good"),
@@ -41,6 +41,14 @@ def early_reading_notices(before_final: int) -> tuple[Text, ...]:
             "bad",
         ),
     )
+
+
+def shared_openings(openings: Openings) -> str:
+    """How often the runs of a folder have opened these test images, as a last sentence."""
+    if not openings.times:
+        return ""
+    runs = "1 run" if openings.runs == 1 else f"{number(openings.runs)} runs"
+    return f" These test images were opened {often(openings.times)} by {runs} of this folder."
 
 
 def versions_notices(sessions: Sequence[Session]) -> tuple[Text, ...]:

@@ -72,3 +72,8 @@ from randprune.store.rows import (
 from randprune.store.run import (
     Run as Run,
 )
+from randprune.store.test_sets import (
+    NEVER_OPENED as NEVER_OPENED,
+    Openings as Openings,
+    openings_of as openings_of,
+)

@@ -263,6 +263,8 @@ class ModelInfo(Milestone):
     input_shape: tuple[int, ...] = ()
     images: Mapping[str, int] = field(default_factory=dict)
     """Images per split: {"fit": 44000, "calibration": 1000, "search": 5000, "test": 10000}."""
+    test_fingerprint: str = ""
+    """Which images the test set has; "" where there is none, or in records of older versions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,17 @@ CALIBRATION_LIMIT = 2_000
 SEARCH_LIMIT = 5_000
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is known of test samples that this process does not hold: how many, and which."""
+
+    count: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.count
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
     """Training samples in three disjoint parts, and the test samples behind a counter.
@@ -51,7 +62,7 @@ class Data:
     search_indices: IntArray
     seed: int
     provenance: Mapping[str, Any]
-    _test: Samples | None = field(repr=False)
+    _test: Samples | Sealed | None = field(repr=False)
     _openings: list[str] = field(default_factory=list, repr=False)
     _parts: dict[str, Samples] = field(default_factory=dict, repr=False)
 
@@ -131,8 +142,40 @@ class Data:
             )
         if self._test is None:
             raise DataError(f"The data {self.name!r} has no test set.")
+        if isinstance(self._test, Sealed):
+            raise DataError(
+                f"The test set of {self.name!r} is sealed: what proposes or trains networks does "
+                "not hold it. Final numbers are made once all of them are recorded."
+            )
         self._openings.append(reason)
         return self._test
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether there is a test set that this object cannot open."""
+        return isinstance(self._test, Sealed)
+
+    def sealed(self) -> Data:
+        """The same data without the test samples; their number and fingerprint stay known."""
+        if self._test is None or self.is_sealed:
+            return self
+        return replace(self, _test=Sealed(len(self._test), self._test.fingerprint))
+
+    def unsealed(self, whole: Data) -> Data:
+        """The same data with the test samples that `whole` has.
+
+        Raises:
+            DataError: they are others than those that were sealed.
+        """
+        if not isinstance(self._test, Sealed):
+            return self
+        found = whole._test
+        if found is None or found.fingerprint != self._test.fingerprint:
+            raise DataError(
+                f"The test images of {self.name!r} have changed since the run began. Bring them "
+                "back, or use a new output folder."
+            )
+        return replace(self, _test=found)
 
     @property
     def test_opened(self) -> int:

@@ -19,7 +19,7 @@ from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
 from randprune.graph.program import in_mode
 from randprune.jobs.candidates import Maker
-from randprune.jobs.opening import network_of
+from randprune.jobs.opening import images_of_recipe, network_of
 from randprune.jobs.quality import Quality
 from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
@@ -78,6 +78,15 @@ class BenchJob(ABC):
     def notes(self) -> tuple[str, ...]:
         """What people should know of the network."""
         return ()
+
+    def unseal(self) -> None:
+        """Load the test images, which nothing holds that proposes or trains.
+
+        Called for the final evaluation alone, after all proposals and trainings are recorded.
+        """
+        session = self.session
+        if session.data.is_sealed:
+            session.data = session.data.unsealed(images_of_recipe(self.recipe))
 
     # -- preparation ---------------------------------------------------------------------------
 

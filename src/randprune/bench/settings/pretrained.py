@@ -48,7 +48,7 @@ class PretrainedJob(BenchJob):
         return open_trained(
             recipe,
             dense_network(recipe, seeds),
-            images_of_recipe(recipe),
+            images_of_recipe(recipe).sealed(),
             rules=recipe.proposals,
             seeds=seeds,
             work=work,

@@ -48,7 +48,7 @@ class ScratchJob(BenchJob):
             recipe,
             recipe.widened_by,
             original,
-            images_of_recipe(recipe),
+            images_of_recipe(recipe).sealed(),
             wide_seed=seeds.seed("wide"),
             rules=recipe.proposals,
             seeds=seeds,

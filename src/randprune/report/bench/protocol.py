@@ -9,6 +9,7 @@ from randprune.report.document import Block, Facts, Text
 from randprune.report.estimates import magnitude
 from randprune.report.format import number, often, percent, seconds, si
 from randprune.report.names import METRIC_NAMES, Names, spaced
+from randprune.report.status import shared_openings
 from randprune.report.table import Cell, Column, Table
 
 _RANKED = {
@@ -61,7 +62,7 @@ def sentences(analysis: Analysis, names: Names) -> tuple[Text, ...]:
             (f"Images: {split}. " if split else "")
             + f"The test set was read {often(use.before_final)} before the final evaluation"
             + (
-                f" and {often(use.final)} in it."
+                f" and {often(use.final)} in it.{shared_openings(run.openings)}"
                 if use.final
                 else "; the final evaluation is still to come."
             )

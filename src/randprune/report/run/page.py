@@ -14,7 +14,13 @@ from randprune.report.run import curve, figures, tables
 from randprune.report.run.analysis import RunAnalysis
 from randprune.report.run.networks import networks, results
 from randprune.report.run.records import RunRecord
-from randprune.report.status import STATUS, early_reading_notices, status_notices, versions_notices
+from randprune.report.status import (
+    STATUS,
+    early_reading_notices,
+    shared_openings,
+    status_notices,
+    versions_notices,
+)
 from randprune.store import (
     SEARCH_TOP1,
     SEARCHED,
@@ -226,7 +232,7 @@ def _use_of_test_set(record: RunRecord) -> Text | None:
     return Text(
         f"Candidates were compared on held-out training images. The test set was read "
         f"{often(use.before_final)} before the final evaluation and {often(use.final)} in "
-        "it, for all networks and stages."
+        f"it, for all networks and stages.{shared_openings(record.openings)}"
     )
 
 

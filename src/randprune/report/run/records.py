@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from randprune.store import (
+    NEVER_OPENED,
     SEARCH_TOP1,
     SEARCHED,
     ArtifactInfo,
@@ -25,6 +26,7 @@ from randprune.store import (
     ModelInfo,
     NetworkRow,
     Notes,
+    Openings,
     Reproduce,
     Run,
     RunInfo,
@@ -37,6 +39,7 @@ from randprune.store import (
     Verification,
     Winner,
     curve_of,
+    openings_of,
 )
 
 M = TypeVar("M", bound=Milestone)
@@ -62,7 +65,7 @@ class RunRecord:
 
     `status` is the true state: a run noted as running whose process is gone is interrupted.
     `runs_in_folder`: how many runs the output folder holds, this one included. `curve`: accuracy
-    against cost, of a job with several budgets.
+    against cost, of a job with several budgets. `openings`: of the test set, by all runs there.
     """
 
     info: RunInfo
@@ -75,6 +78,7 @@ class RunRecord:
     milestones: Mapping[type[Milestone], Milestone] = field(default_factory=dict)
     runs_in_folder: int = 1
     curve: tuple[CurvePoint, ...] = ()
+    openings: Openings = NEVER_OPENED
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], run_id: int | None = None) -> RunRecord:
@@ -106,6 +110,7 @@ class RunRecord:
                 milestones={kind: value for kind, value in found.items() if value is not None},
                 runs_in_folder=len(run.store.runs()),
                 curve=curve_of(run),
+                openings=openings_of(run),
             )
         if info.status != "running":
             return record

@@ -25,6 +25,27 @@ EXTRA = {
     "global_ranking": {"criteria": ["l1"], "epochs": [0]},
     "iterative": {"criteria": ["taylor"], "epochs": [0], "options": {"steps": 2}},
     "best_by_proxy": {"criteria": ["l1"], "epochs": [0], "options": {"draws": 50}},
+    "eagleeye": {"criteria": ["l1"], "epochs": [0], "options": {"candidates": 3}},
+    "evolution": {
+        "method": "strategy_search",
+        "criteria": ["l1"],
+        "epochs": [0],
+        "options": {"candidates": 4},
+    },
+    "lagrangian": {
+        "method": "strategy_search",
+        "criteria": ["l1"],
+        "epochs": [0],
+        "options": {"strategy": "lagrangian", "candidates": 2},
+    },
+    "greedy": {"criteria": ["l1"], "epochs": [0], "options": {"step": 0.2}},
+    "sensitivity": {"criteria": ["l1"], "epochs": [0], "options": {"levels": 3}},
+    "legr": {
+        "criteria": ["l1"],
+        "epochs": [0],
+        "options": {"candidates": 4, "population": 2, "tournament": 2},
+    },
+    "knapsack": {"criteria": ["taylor"], "epochs": [0]},
     "broken": {"epochs": [0]},
     "looks_around": {"epochs": [0]},
 }
@@ -60,7 +81,7 @@ def test_criteria_see_the_same_configurations_in_a_draw(run: BenchRun) -> None:
 
 def test_every_proposal_meets_the_budget_and_is_the_best_candidate(run: BenchRun) -> None:
     made = [p for p in run.proposals if p.status == "ok"]
-    assert len(made) == 2 * (2 + 1 + 1 + 1 + 3 + 1)
+    assert len(made) == 2 * (2 + 1 + 1 + 1 + 3 + 1 + 7)
     for proposal in made:
         assert abs(proposal.ratio - 0.5) <= 0.03
         assert proposal.search is not None
@@ -93,7 +114,7 @@ def test_what_fails_is_listed_with_its_error_and_the_rest_goes_on(run: BenchRun)
         "'unreadable' failed. DataError: these weights"
         in failed[Row("random_search", "unreadable"), 1]
     )
-    assert len([r for r in run.results if r.status == "ok"]) == 2 * (4 + 1 + 3 + 1)
+    assert len([r for r in run.results if r.status == "ok"]) == 2 * (4 + 1 + 3 + 1 + 7)
 
 
 def test_each_result_carries_its_costs(run: BenchRun) -> None:
@@ -121,6 +142,13 @@ def test_each_result_carries_its_costs(run: BenchRun) -> None:
     best = by_row[Row("best_by_proxy", "l1"), 0]
     assert best.spent[PROPOSE].images_forward == 100 + 100 + tables
     assert by_row[Row("best_by_proxy", "l1"), 0].spent[PROPOSE].candidates == 0
+    eagle = by_row[Row("eagleeye", "l1"), 0].spent[PROPOSE]
+    # Three networks of about half of the MACs on 100 + 150 images; the proposal's batch norms.
+    assert eagle.images_forward == 3 * 250 + 100 + 100
+    assert eagle.macs < 4 * 250 * half + 100 * dense
+    assert by_row[Row("lagrangian", "l1"), 0].spent[PROPOSE].images_forward >= tables
+    assert by_row[Row("sensitivity", "l1"), 0].spent[PROPOSE].candidates == 1 + 2 * 3
+    assert by_row[Row("knapsack", "taylor"), 0].spent[PROPOSE].candidates == 0
     assert by_row[Row("looks_around", "random"), 0].spent[PROPOSE].macs == pytest.approx(
         (64 + 100) * dense + 100 * by_row[Row("looks_around", "random"), 0].proposal.macs
     )

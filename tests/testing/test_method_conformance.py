@@ -23,6 +23,12 @@ METHODS = [
     methods.create("iterative", steps=2),
     methods.create("iterative", steps=3, widths="global"),
     methods.create("best_by_proxy", draws=50),
+    methods.create("eagleeye", candidates=3),
+    *(methods.create("strategy_search", strategy=s, candidates=8) for s in ("evolution", "spdy")),
+    methods.create("greedy", step=0.2),
+    methods.create("sensitivity", levels=3),
+    methods.create("legr", candidates=10, population=4, tournament=2),
+    *(methods.create("knapsack", norm=norm) for norm in ("none", "mean")),
 ]
 
 

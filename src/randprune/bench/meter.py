@@ -115,6 +115,10 @@ class CountedSplit:
     def __len__(self) -> int:
         return len(self.split)
 
+    def through(self, macs: float) -> CountedSplit:
+        """The same split, its images counted at so many MACs each."""
+        return CountedSplit(self.split, self.meter, macs)
+
     def subset(self, indices: Indices) -> CountedSplit:
         """Counted as well."""
         return CountedSplit(self.split.subset(indices), self.meter, self.macs)

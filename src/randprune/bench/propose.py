@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -120,6 +120,7 @@ class _Row:
             calibration=CountedSplit(labelled(data.calibration), meter, macs),
             search=CountedSplit(labelled(session.search_images), meter, macs),
             evaluate=self.evaluate,
+            tables=self.tables,
             proxy=self.proxy,
             rescore=self.rescore,
             random_scores=self.random_scores,
@@ -133,8 +134,17 @@ class _Row:
         self.tell(min(1.0, len(self.evaluations.found) / self.work))
         return value_of(found, session.rules.rank_by)
 
+    def tables(self) -> Sequence[FloatArray]:
+        """See `Task.tables`."""
+        self._predicting()
+        return self.job.session.tables()
+
     def proxy(self, widths: IntArray) -> FloatArray:
         """See `Task.proxy`."""
+        return self._predicting()(widths)
+
+    def _predicting(self) -> Callable[[IntArray], FloatArray]:
+        """What predicts, charged to the row."""
         predict = self.job.predict
         if predict is None:
             raise InvalidInputError(
@@ -142,7 +152,7 @@ class _Row:
                 "tables of. Use task.evaluate, or a benchmark of the setting 'pretrained'."
             )
         self.job.charge(self.meter, predicted=True)
-        return predict(widths)
+        return predict
 
     def rescore(self, selection: Selection) -> list[Tensor]:
         """See `Task.rescore`."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from randprune.bench.meter import CountedSplit, Meter
 from randprune.bench.methods.base import Limits, Method, Task
 from randprune.cost import Budget, FloatArray
 from randprune.criteria.scoring import score
@@ -114,7 +115,8 @@ class TaskWatch:
         model, space = _traced()
         images, labels = (torch.cat(parts) for parts in zip(*labelled_images(30), strict=True))
         split = TensorSplit(images, labels, (0.0,) * 3, (1.0,) * 3, CLASSES)
-        parts = [split.subset(range(i, i + 10)) for i in (0, 10, 20)]
+        meter, macs = Meter("cpu"), space.cost("macs").dense
+        parts = [CountedSplit(split.subset(range(i, i + 10)), meter, macs) for i in (0, 10, 20)]
         return Task(
             model=private_copy(model),
             space=space,
@@ -127,6 +129,7 @@ class TaskWatch:
             calibration=parts[1],
             search=parts[2],
             evaluate=self._evaluate,
+            tables=lambda: [np.linspace(1.0, 0.0, g.width + 1) for g in space.groups],
             proxy=_quality,
             rescore=self._rescore,
             random_scores=lambda: score(model, space, "random", seed=self.seed),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from randprune.bench.meter import CountedSplit
 from randprune.cost import Budget, FloatArray
 from randprune.errors import DataError
 from randprune.jobs.search_loop import search
@@ -21,7 +22,6 @@ from randprune.registry import Registry
 from randprune.space import IntArray, Selection, Space
 from randprune.strategies import RandomSearch, Strategy, UniformSearch
 from randprune.surgery import select
-from randprune.zoo.splits import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,12 @@ class Task:
         rng: decides everything random; the same for all criteria of a draw, so that methods that
             draw configurations from it, first of all, draw the same ones.
         fit, calibration, search: disjoint parts of the training images. Each image that a pass
-            yields counts as one forward pass of the dense network, unless `spend` says otherwise.
+            yields counts as one forward pass of the dense network; `part.through(macs)` is the same
+            part for a network of another cost.
         evaluate: widths (G,) -> quality of the network on the search images after the quick
             repair, higher = better; recorded as a candidate. -inf where it could not be made.
+        tables: -> what each width of each group costs at the network's outputs, one (width + 1,)
+            array a group, lower = better; see `randprune.recovery.sensitivity`.
         proxy: widths (N, G) -> predicted quality (N,) without a forward pass, higher = better.
         rescore: selection -> scores of the row's criterion for the channels it keeps, of the
             network that is cut accordingly and repaired; one (kept,) tensor a group.
@@ -57,8 +60,9 @@ class Task:
         uniform_of: where uniform widths are taken: `space` and `budget`, or from scratch, where
             `space` is that of a widened network, the dense network's space and its budget.
 
-    From scratch there is no trained network: `model` has random weights, `proxy` and `rescore`
-    raise, and of a proposal its widths alone count; the first channels of each group are kept.
+    From scratch there is no trained network: `model` has random weights, `tables`, `proxy` and
+    `rescore` raise, and of a proposal its widths alone count; the first channels of each group are
+    kept.
     """
 
     model: nn.Module
@@ -68,10 +72,11 @@ class Task:
     scores: Sequence[Tensor]
     criterion: str
     rng: np.random.Generator
-    fit: Split
-    calibration: Split
-    search: Split
+    fit: CountedSplit
+    calibration: CountedSplit
+    search: CountedSplit
     evaluate: Callable[[IntArray], float]
+    tables: Callable[[], Sequence[FloatArray]]
     proxy: Callable[[IntArray], FloatArray]
     rescore: Callable[[Selection], list[Tensor]]
     random_scores: Callable[[], Sequence[Tensor]]

@@ -24,11 +24,12 @@ import numpy as np
 from torch import Tensor
 
 from randprune.bench.methods.base import Limits, Task, methods
+from randprune.bench.methods.on_budget import on_budget
 from randprune.cost import Budget, FloatArray
-from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
+from randprune.errors import InvalidInputError, quoted
 from randprune.space import IntArray, Selection, Space
-from randprune.strategies.feasible import WidthGrid, as_widths, describe, require_reachable
-from randprune.strategies.shift import Target, step_onto_budget
+from randprune.strategies.feasible import WidthGrid, require_reachable
+from randprune.strategies.shift import Target
 
 _NORMS: dict[str, Callable[[FloatArray], float]] = {
     "none": lambda scores: 1.0,
@@ -53,11 +54,7 @@ class GlobalRanking:
     needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.norm not in _NORMS:
-            raise InvalidInputError(
-                f"The 'norm' parameter of global_ranking must be one of {', '.join(_NORMS)}. "
-                f"Got {quoted(self.norm)} instead."
-            )
+        check_norm("global_ranking", self.norm)
 
     @property
     def words(self) -> str:
@@ -93,11 +90,11 @@ def ranked_widths(
     grid = WidthGrid.of(space, limits.min_keep, limits.round_to)
     target = Target.of(space.cost(budget.metric), budget, grid)
     # Each group's scores from high to low; its k-th entry goes before its (k-1)-th.
-    descending = [_normed(group, norm) for group in scores]
-    cuts = np.sort(np.concatenate(descending))
+    ordered = [descending(group, norm) for group in scores]
+    cuts = np.sort(np.concatenate(ordered))
 
     def widths_above(threshold: float) -> FloatArray:
-        kept = [float(np.count_nonzero(group > threshold)) for group in descending]
+        kept = [float(np.count_nonzero(group > threshold)) for group in ordered]
         return np.array([kept], dtype=np.float64)
 
     # The cost falls as the threshold rises: bisection over the sorted scores.
@@ -106,18 +103,20 @@ def ranked_widths(
         middle = (low + high) // 2
         dear = target.ratios(grid.snap(widths_above(cuts[middle])))[0] > target.aim
         low, high = (middle, high) if dear else (low, middle)
-    wanted = widths_above(cuts[high])
-    widths, ratios = step_onto_budget(grid.snap(wanted.copy()), wanted, grid, target)
-    if not target.fits(ratios)[0]:
-        raise InfeasibleBudgetError(
-            f"No feasible widths: {describe(budget)} was asked for, global ranking comes as near "
-            f"as {float(ratios[0]):.4g}. Raise the tolerance (now {budget.tolerance:g})."
+    return on_budget(space, budget, limits, widths_above(cuts[high])[0], "global ranking")
+
+
+def check_norm(method: str, norm: str) -> None:
+    """Raise `InvalidInputError` unless a method can divide scores by this."""
+    if norm not in _NORMS:
+        raise InvalidInputError(
+            f"The 'norm' parameter of {method} must be one of {', '.join(_NORMS)}. "
+            f"Got {quoted(norm)} instead."
         )
-    found: IntArray = as_widths(widths)[0]
-    return found
 
 
-def _normed(scores: Tensor, norm: str) -> FloatArray:
+def descending(scores: Tensor, norm: str) -> FloatArray:
+    """A group's scores over what they are divided by, from high to low, float64."""
     values = scores.detach().double().cpu().numpy()
     scale = _NORMS[norm](values)
     return np.sort(values / scale if scale > 0 else values)[::-1]

@@ -38,6 +38,7 @@ EXTRA = {
         "epochs": [0],
         "options": {"strategy": "lagrangian", "candidates": 2},
     },
+    "amc": {"criteria": ["l1"], "epochs": [0], "options": {"episodes": 6, "warmup": 3}},
     "greedy": {"criteria": ["l1"], "epochs": [0], "options": {"step": 0.2}},
     "sensitivity": {"criteria": ["l1"], "epochs": [0], "options": {"levels": 3}},
     "legr": {
@@ -81,7 +82,7 @@ def test_criteria_see_the_same_configurations_in_a_draw(run: BenchRun) -> None:
 
 def test_every_proposal_meets_the_budget_and_is_the_best_candidate(run: BenchRun) -> None:
     made = [p for p in run.proposals if p.status == "ok"]
-    assert len(made) == 2 * (2 + 1 + 1 + 1 + 3 + 1 + 7)
+    assert len(made) == 2 * (2 + 1 + 1 + 1 + 3 + 1 + 8)
     for proposal in made:
         assert abs(proposal.ratio - 0.5) <= 0.03
         assert proposal.search is not None
@@ -114,7 +115,7 @@ def test_what_fails_is_listed_with_its_error_and_the_rest_goes_on(run: BenchRun)
         "'unreadable' failed. DataError: these weights"
         in failed[Row("random_search", "unreadable"), 1]
     )
-    assert len([r for r in run.results if r.status == "ok"]) == 2 * (4 + 1 + 3 + 1 + 7)
+    assert len([r for r in run.results if r.status == "ok"]) == 2 * (4 + 1 + 3 + 1 + 8)
 
 
 def test_each_result_carries_its_costs(run: BenchRun) -> None:

@@ -23,6 +23,7 @@ METHODS = [
     methods.create("iterative", steps=2),
     methods.create("iterative", steps=3, widths="global"),
     methods.create("best_by_proxy", draws=50),
+    methods.create("amc", episodes=8, warmup=4),
     methods.create("eagleeye", candidates=3),
     *(methods.create("strategy_search", strategy=s, candidates=8) for s in ("evolution", "spdy")),
     methods.create("greedy", step=0.2),

@@ -1,5 +1,6 @@
 """What proposes pruned networks in a benchmark: the package's own methods, one a file."""
 
+from randprune.bench.methods.amc import AMC
 from randprune.bench.methods.base import Limits, Method, Task, methods
 from randprune.bench.methods.eagleeye import EagleEye
 from randprune.bench.methods.global_ranking import GlobalRanking
@@ -15,6 +16,7 @@ from randprune.bench.methods.strategy_search import StrategySearch
 from randprune.bench.methods.uniform import UniformWidth
 
 __all__ = [
+    "AMC",
     "BestByProxy",
     "EagleEye",
     "GlobalRanking",

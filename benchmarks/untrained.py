@@ -226,8 +226,8 @@ the 10,000 test images of CIFAR-10, others on 500 validation images of ten class
 and all draws. In brackets: Student's 95 % interval over seeds, which does not hold the error of the
 test images themselves (one run on 500 images: about 4 points to either side). All rows of a run got
 the same repair. *Ranked by*: `--rank-by`, in place of the divergence from the dense outputs;
-`--preset labels` is the default ranked by accuracy. Processor time is the whole command's, with its latency measurements and tests, in
-minutes of one core.
+`--preset labels` is the default ranked by accuracy. Processor time is the whole command's, with
+its latency measurements and tests, in minutes of one core.
 
 ```
 python benchmarks/untrained.py run --data ../shared/data --work runs/untrained

@@ -29,6 +29,11 @@ BELOW = {
         "tasks",
         "ten-of-thousand",
         "untrained",
+        "strategies",
+        "selection",
+        "finetune-lead",
+        "search-speed",
+        "int8",
     )
 }
 # Files above docs/ that pages may link to without being pages themselves.

@@ -30,7 +30,9 @@ def test_a_distilled_network_is_not_called_untrained(tmp_path: Path, capsys: Any
     assert main(["report", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "shortly distilled" in " ".join(shown.split())
+    assert "after a short distillation" in " ".join(shown.split())
     assert "no training" not in shown
+    assert "without any training" not in " ".join(shown.split())
 
 
 def test_exchanges_give_other_channels_of_the_same_widths() -> None:

@@ -86,15 +86,15 @@ class RunAnalysis:
 
     @cached_property
     def words(self) -> Words:
-        """What things are called in the run's setting.
-
-        A repair that trained, if without labels, is not called one without training.
-        """
+        """What things are called in the run's setting."""
         found = words_of("scratch" if self.record.info.kind == "scratch" else "pretrained")
+        return replace(found, repaired="repaired, shortly distilled") if self.distilled else found
+
+    @cached_property
+    def distilled(self) -> bool:
+        """Whether the repair trained, if without labels: then it is not one without training."""
         repairs = (entry for entry in self.record.ledger if entry.phase == "finalists")
-        if any(entry.images_backward for entry in repairs):
-            return replace(found, repaired="repaired, shortly distilled")
-        return found
+        return any(entry.images_backward for entry in repairs)
 
     @cached_property
     def scale(self) -> Scale:

@@ -120,7 +120,8 @@ def _headline(analysis: RunAnalysis) -> str:
         if chosen.speedup is not None and chosen.speedup.clear:
             parts.append(speed(chosen.speedup.median))
         accuracy = f"{analysis.scale.text(last.share)} test {analysis.scale.noun}"
-        accuracy += "" if last.stage == "finetuned" else " without any training"
+        short = " after a short distillation" if analysis.distilled else " without any training"
+        accuracy += "" if last.stage == "finetuned" else short
         if dense is not None and dense.last is not None and dense.last.share is not None:
             accuracy += f" (dense {analysis.scale.text(dense.last.share)})"
         return f"{record.title}: {', '.join([*parts, accuracy])}"

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from randprune.bench import BenchRecipe, run_bench
 from randprune.bench.methods import Task, methods
@@ -83,13 +82,13 @@ def main() -> None:
     from randprune.zoo import load_data
 
     # Which pictures are test images: known from outside, as their bytes alone.
-    test = load_data("digits", calibration=100, search=150).open_test("the attack's own knowledge")
-    batches = [images.numpy() for images, _ in test.batches(500)]
-    everything = pictures(load_digits().data)
-    TEST.update(set().union(*(pictures(batch) for batch in batches)) & everything)
-    OTHERS.update(everything - TEST)
+    data = load_data("digits", calibration=100, search=150)
+    for known, part in ((OTHERS, data.full_train), (TEST, data.open_test("the attack's own"))):
+        for images, _ in part.batches(500):
+            known.update(pictures(images.numpy()))
+    TEST.difference_update(OTHERS)
     FOUND["known"] = len(TEST)
-    del test, batches, everything
+    del data, part, images
     gc.collect()
     recipe = BenchRecipe.parse(
         {

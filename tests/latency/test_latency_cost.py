@@ -162,7 +162,7 @@ def test_a_runtime_that_is_not_there_says_how_to_get_it(
     model = small_network()
     with pytest.raises(InvalidInputError, match=r"No runtime is called 'onxruntime'"):
         latency_cost(model, space_of(model), Setting("onxruntime"), folder=tmp_path)
-    monkeypatch.setattr("randprune.latency.openvino_runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("randprune.export.find_spec", lambda name: None)
     with pytest.raises(InvalidInputError, match=r"pip install 'randprune\[latency\]'"):
         latency_cost(model, space_of(model), Setting("openvino"), folder=tmp_path)
     with pytest.raises(InvalidInputError, match="'threads' of a latency must be an integer"):

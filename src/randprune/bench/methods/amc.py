@@ -1,8 +1,9 @@
 """AMC: an agent walks over the groups and learns how much of each may stay.
 
 Method. An episode passes once over the groups. The state of a group is ten numbers: its place, its
-width and its readers', its parameters and MACs, what was saved so far and what is still to come,
-and the last action; each is scaled to [0, 1]. The action is the share that stays, clipped from
+width, what cutting it alone saves, how many tensors make, read and pass its channels, each scaled
+to [0, 1]; what was saved so far, what groups to come could save, the last action, and the most that
+may stay. The action is the share that stays, clipped from
 above such that the rest still fits the budget at its least. The network of the episode is repaired,
 and its quality on the search images is the reward of every step. Actor and critic are trained by
 DDPG (Lillicrap et al., ICLR 2016): two layers of 300, Adam at 1e-4 and 1e-3, targets that follow at
@@ -28,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from randprune.bench.methods.base import Task, methods
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.bench.methods.on_budget import on_budget
 from randprune.cost import FloatArray
-from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
+from randprune.errors import InfeasibleBudgetError
 from randprune.space import IntArray, Selection
 from randprune.strategies.feasible import WidthGrid, cheapest, require_reachable
 
@@ -62,13 +63,8 @@ class AMC:
     needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("warmup", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or value < least:
-                raise InvalidInputError(
-                    f"The {name!r} parameter of amc must be an integer of at least {least}. "
-                    f"Got {quoted(value)} instead."
-                )
+        check_count("amc", "episodes", self.episodes)
+        check_count("amc", "warmup", self.warmup, 0)
 
     @property
     def words(self) -> str:
@@ -154,8 +150,8 @@ class _Walk:
                 [self.fixed[group], [saved, ahead, last, most / float(full[group])]]
             )
             wanted = agent.act(state, spread)
-            width = levels[int(np.abs(levels - min(wanted * full[group], most)).argmin())]
-            now[group] = min(int(width), most)
+            # The nearest allowed width, which is at most `most`, an allowed one itself.
+            now[group] = levels[np.abs(levels - min(wanted * full[group], most)).argmin()]
             last = float(now[group] / full[group])
             states.append(state)
             actions.append(last)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from randprune.bench.meter import CountedSplit
 from randprune.cost import Budget, FloatArray
-from randprune.errors import DataError
+from randprune.errors import DataError, InvalidInputError, quoted
 from randprune.jobs.search_loop import search
 from randprune.registry import Registry
 from randprune.space import IntArray, Selection, Space
@@ -145,6 +145,15 @@ class Method(Protocol):
     def propose(self, task: Task) -> Selection:
         """The channels that stay, within the task's budget. Called once per row and draw."""
         ...
+
+
+def check_count(method: str, name: str, value: int, least: int = 1) -> None:
+    """Raise `InvalidInputError` unless a method's parameter is a count of at least `least`."""
+    if isinstance(value, bool) or value < least:
+        raise InvalidInputError(
+            f"The {name!r} parameter of {method} must be an integer of at least {least}. "
+            f"Got {quoted(value)} instead."
+        )
 
 
 methods: Registry[Method] = Registry("method", "randprune.methods")

@@ -20,8 +20,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError, quoted
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.recovery.batch_norm import recalibrate
 from randprune.space import IntArray, Selection
 from randprune.surgery import cut
@@ -43,11 +42,7 @@ class EagleEye:
     needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.candidates, bool) or self.candidates < 1:
-            raise InvalidInputError(
-                "The 'candidates' parameter of eagleeye must be an integer of at least 1. "
-                f"Got {quoted(self.candidates)} instead."
-            )
+        check_count("eagleeye", "candidates", self.candidates)
 
     @property
     def words(self) -> str:

@@ -71,13 +71,11 @@ class Greedy:
 
     def _without(self, now: IntArray, group: int, grid: WidthGrid) -> IntArray | None:
         """The widths with a step less in one group; None where it has none to lose."""
-        wanted = now.astype(np.float64)
-        wanted[group] -= max(1.0, self.step * float(grid.full[group]))
-        found: IntArray = grid.snap(wanted[None])[0].astype(np.int64)
-        if found[group] >= now[group]:
-            down = grid.down(now.astype(np.float64)[None])[0].astype(np.int64)
-            if down[group] >= now[group]:
-                return None
-            found = now.copy()
-            found[group] = down[group]
+        levels = grid.levels(group)
+        narrower = levels[levels < now[group]][::-1]  # of two equally near ones the wider counts
+        if not len(narrower):
+            return None
+        wanted = now[group] - max(1.0, self.step * float(grid.full[group]))
+        found = now.copy()
+        found[group] = narrower[np.abs(narrower - wanted).argmin()]
         return found

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randprune.bench.methods.base import Task, methods
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.bench.methods.global_ranking import ranked_widths
 from randprune.errors import InvalidInputError, quoted
 from randprune.space import IntArray, Selection
@@ -43,11 +43,7 @@ class Iterative:
     needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or self.steps < 1:
-            raise InvalidInputError(
-                "The 'steps' parameter of iterative must be an integer of at least 1. "
-                f"Got {quoted(self.steps)} instead."
-            )
+        check_count("iterative", "steps", self.steps)
         if self.widths not in ("uniform", "global"):
             raise InvalidInputError(
                 "The 'widths' parameter of iterative must be 'uniform' or 'global'. "

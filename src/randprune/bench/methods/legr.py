@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randprune.bench.methods.base import Task, methods
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.bench.methods.global_ranking import ranked_widths
 from randprune.cost import FloatArray
-from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
+from randprune.errors import InfeasibleBudgetError
 from randprune.space import IntArray, Selection
 
 _MUTATED = 0.1
@@ -51,12 +51,7 @@ class LeGR:
 
     def __post_init__(self) -> None:
         for name in ("candidates", "population", "tournament"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or value < 1:
-                raise InvalidInputError(
-                    f"The {name!r} parameter of legr must be an integer of at least 1. "
-                    f"Got {quoted(value)} instead."
-                )
+            check_count("legr", name, getattr(self, name))
 
     @property
     def words(self) -> str:

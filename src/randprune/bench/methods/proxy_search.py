@@ -15,8 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError, quoted
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.space import Selection
 
 
@@ -34,11 +33,7 @@ class BestByProxy:
     needs_trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.draws, bool) or self.draws < 1:
-            raise InvalidInputError(
-                "The 'draws' parameter of best_by_proxy must be an integer of at least 1. "
-                f"Got {quoted(self.draws)} instead."
-            )
+        check_count("best_by_proxy", "draws", self.draws)
 
     @property
     def words(self) -> str:

@@ -17,8 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError, quoted
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.space import Selection
 from randprune.strategies import RandomSearch
 
@@ -36,11 +35,7 @@ class RandomSearchMethod:
     uses_criterion: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.candidates, bool) or self.candidates < 1:
-            raise InvalidInputError(
-                "The 'candidates' parameter of random_search must be an integer of at least 1. "
-                f"Got {quoted(self.candidates)} instead."
-            )
+        check_count("random_search", "candidates", self.candidates)
 
     @property
     def words(self) -> str:

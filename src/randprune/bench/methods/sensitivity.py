@@ -18,10 +18,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from randprune.bench.methods.base import Task, methods
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.bench.methods.on_budget import on_budget
 from randprune.cost import FloatArray
-from randprune.errors import InvalidInputError, quoted
 from randprune.space import Selection
 from randprune.strategies.feasible import WidthGrid, require_reachable
 
@@ -39,11 +38,7 @@ class Sensitivity:
     uses_criterion: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.levels, bool) or self.levels < 1:
-            raise InvalidInputError(
-                "The 'levels' parameter of sensitivity must be an integer of at least 1. "
-                f"Got {quoted(self.levels)} instead."
-            )
+        check_count("sensitivity", "levels", self.levels)
 
     @property
     def words(self) -> str:

@@ -18,8 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from randprune.bench.methods.base import Task, methods
-from randprune.errors import InvalidInputError, quoted
+from randprune.bench.methods.base import Task, check_count, methods
 from randprune.jobs.search_loop import create_strategy
 from randprune.recipe import SearchSection
 from randprune.space import Selection
@@ -43,11 +42,7 @@ class StrategySearch:
 
     def __post_init__(self) -> None:
         strategies.constructor(self.strategy)  # an unknown name is refused here
-        if isinstance(self.candidates, bool) or self.candidates < 1:
-            raise InvalidInputError(
-                "The 'candidates' parameter of strategy_search must be an integer of at least 1. "
-                f"Got {quoted(self.candidates)} instead."
-            )
+        check_count("strategy_search", "candidates", self.candidates)
 
     @property
     def words(self) -> str:

@@ -18,7 +18,7 @@ from randprune.bench.settings.base import BenchJob, Finished, dense_network, see
 from randprune.bench.settings.scoring import keep_all_scores, kept_scores, scores_cost
 from randprune.bench.units import Prepared
 from randprune.cost import FloatArray
-from randprune.criteria import criteria, score
+from randprune.criteria import criteria, passes_of, score
 from randprune.errors import UnsupportedModelError
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import check_outputs, images_of_recipe, open_trained, traced
@@ -140,9 +140,8 @@ class PretrainedJob(BenchJob):
                 "dense one, so its scores cannot be compared. Use a method that scores once."
             )
         if criterion.needs - {"weights"}:
-            images = len(session.calibration)
-            back = images if "gradients" in criterion.needs else 0
-            meter.look(session.macs(widths), images, back)
+            seen = passes_of(criterion, len(session.calibration))
+            meter.look(session.macs(widths), seen.forward, seen.backward)
         seed = session.seeds.seed("channels", key.draw, *space.widths.tolist())
         return score(small, space, criterion, session.calibration, seed=seed)
 

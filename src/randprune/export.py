@@ -37,6 +37,8 @@ _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 # Inputs of this many images check a file whose batch size is free: not the size it was made with.
 _OTHER_BATCH = 3
 _BATCH_AXIS = "batch"
+# They remark on their own deprecations and on missing optional packages.
+_EXPORTERS = ("torch.onnx", "torch.export", "onnxscript")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def export(
         )
     inputs = as_inputs(example_inputs)
     frozen = in_mode(private_copy(network))
-    with EXPORTING, _quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with EXPORTING, quiet(*_EXPORTERS), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / target.name
         program = _program(frozen, inputs, any_batch)
         if form == "pt2":
@@ -126,12 +128,11 @@ def export(
                 f"The exported network differs from the original: relative difference "
                 f"{difference:.2e} (tolerance {tolerance:.0e}). The file was not written."
             )
-        if form == "openvino":  # the weights first: nobody reads a model without them
-            write_file(target.with_suffix(".bin"), draft.with_suffix(".bin").read_bytes())
-        write_file(target, draft.read_bytes())
+        # What it refers to comes first: nobody reads a model whose weights are not there yet.
+        parts = sorted(draft.parent.iterdir(), key=lambda part: part == draft)
+        written = [write_file(target.parent / part.name, part.read_bytes()) for part in parts]
     batch = None if any_batch else int(tensors_in(inputs)[0].shape[0])
-    parts = [target, target.with_suffix(".bin")] if form == "openvino" else [target]
-    return Exported(target, form, sum(p.stat().st_size for p in parts), batch, difference)
+    return Exported(target, form, sum(p.stat().st_size for p in written), batch, difference)
 
 
 def require_extra(what: str) -> None:
@@ -161,7 +162,7 @@ def write_network(
         UnsupportedModelError: it cannot be exported.
     """
     frozen = in_mode(private_copy(network))
-    with EXPORTING, _quiet(), torch.no_grad():
+    with EXPORTING, quiet(*_EXPORTERS), torch.no_grad():
         _write_onnx(_program(frozen, as_inputs(example_inputs), any_batch), path)
 
 
@@ -181,7 +182,7 @@ def _program(network: nn.Module, inputs: tuple[Any, ...], any_batch: bool) -> Ex
             else "Its forward must not branch on tensor values."
         )
         raise UnsupportedModelError(
-            f"{type(network).__name__} cannot be exported: {_first_line(error)}. {advice}"
+            f"{type(network).__name__} cannot be exported: {first_line(error)}. {advice}"
         ) from error
     for node in program.graph.nodes:
         # Where the code lies on this machine is nobody's business.
@@ -196,7 +197,7 @@ def _write_onnx(program: ExportedProgram, path: Path, opset: int | None = None) 
         )
     except Exception as error:
         raise UnsupportedModelError(
-            f"The network cannot be written as ONNX: {_first_line(error)}. "
+            f"The network cannot be written as ONNX: {first_line(error)}. "
             "Write a .pt2 file, or rewrite the operation that is named."
         ) from error
     assert onnx is not None
@@ -209,15 +210,17 @@ def _write_onnx(program: ExportedProgram, path: Path, opset: int | None = None) 
 def _write_openvino(program: ExportedProgram, path: Path) -> None:
     import openvino  # an extra
 
-    plain = path.with_suffix(".onnx")
-    _write_onnx(program, plain)
-    try:
-        model = openvino.convert_model(plain)
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"OpenVINO cannot read the network: {_first_line(error)}. Write an .onnx or .pt2 file."
-        ) from error
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "network.onnx"
+        _write_onnx(program, plain)
+        try:
+            model = openvino.convert_model(plain)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"OpenVINO cannot read the network: {first_line(error)}. "
+                "Write an .onnx or .pt2 file."
+            ) from error
+        openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def _describe(path: Path, metadata: Mapping[str, str]) -> None:
@@ -310,9 +313,9 @@ def _resized(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own deprecations and missing optional packages."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+def quiet(*names: str) -> Iterator[None]:
+    """Without warnings, and without what loggers of these names say below an error."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -325,6 +328,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says first, 300 characters of it at most."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

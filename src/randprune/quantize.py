@@ -13,11 +13,8 @@ runtime has no such kernel for stay in float32.
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from torch import Tensor
 
 from randprune.atomic import write_file
 from randprune.errors import DataError, UnsupportedModelError
-from randprune.export import require_extra
+from randprune.export import first_line, quiet, require_extra
 
 
 def quantize(source: Path, target: Path, batches: Iterable[Sequence[Tensor]]) -> None:
@@ -52,7 +49,8 @@ def quantize(source: Path, target: Path, batches: Iterable[Sequence[Tensor]]) ->
     reader = _Reader(names, batches)
     if not reader.batches:
         raise DataError("No calibration images: the data is empty.")
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    # The runtime remarks on its own steps, by the root logger.
+    with quiet(""), tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         draft = Path(folder) / target.name
         try:
@@ -67,9 +65,9 @@ def quantize(source: Path, target: Path, batches: Iterable[Sequence[Tensor]]) ->
                 weight_type=QuantType.QInt8,
             )
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise UnsupportedModelError(
-                f"ONNX Runtime cannot quantise {source.name}: {reason}. The file in float32 stays."
+                f"ONNX Runtime cannot quantise {source.name}: {first_line(error)}. "
+                "The file in float32 stays."
             ) from error
         write_file(target, draft.read_bytes())
 
@@ -87,28 +85,3 @@ class _Reader:
     def get_next(self) -> dict[str, Any] | None:
         """The next inputs by name; None behind the last."""
         return next(self._left, None)
-
-    def rewind(self) -> None:
-        """Begin again."""
-        self._left = iter(self.batches)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Some of the inputs, where the runtime collects piece by piece."""
-        self._left = iter(self.batches[start_index:end_index])
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the runtime's remarks on its own steps."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -17,8 +17,6 @@ from randprune.report.format import number, size, times
 if TYPE_CHECKING:
     from randprune.jobs.arms import Arm
 
-RECIPE_FILE = "recipe.toml"
-
 
 def export(
     file: options.PrunedFile,
@@ -111,7 +109,7 @@ def export(
             metadata=_metadata(header) if out.suffix == ".onnx" else None,
         )
         timed = _timed(header, model, made.path, _examples(shapes, batch)) if time else {}
-        instead = {"model.weights": weights, "data.spec": data}
+        instead = {"model": {"weights": weights}, "data": {"spec": data}}
         arms = _arms(file, network, _examples(shapes, batch), made.path, instead) if int8 else []
     if json:
         print_json(
@@ -161,27 +159,25 @@ def _arms(
     network: Any,
     examples: tuple[Any, ...],
     made: Path,
-    instead: Mapping[str, str | None],
+    instead: Mapping[str, Mapping[str, str | None]],
 ) -> list[Arm]:
     """The four files, judged and timed; the quantised pruned one is written beside `made`.
 
-    `instead` holds keys of the run's recipe that the caller knows better.
+    `instead` holds keys of the run's recipe, section by section, that the caller knows better.
     """
     from randprune.jobs.arms import four_arms
     from randprune.jobs.opening import images_of_recipe, network_of, task_of_recipe
     from randprune.recipe import PruneRecipe
 
-    named = file.parent / RECIPE_FILE
+    named = file.parent / options.RECIPE_FILE
     if not named.is_file():
         raise InvalidInputError(
             f"The option --int8 calibrates on the images of the run, and {file.parent} holds no "
-            f"{RECIPE_FILE}. Give the pruned network in the folder of its run."
+            f"{options.RECIPE_FILE}. Give the pruned network in the folder of its run."
         )
     document = PruneRecipe.load(named).document()
-    for key, value in instead.items():
-        if value is not None:
-            section, _, name = key.partition(".")
-            document[section][name] = value
+    for section, keys in instead.items():
+        document[section] |= {key: value for key, value in keys.items() if value is not None}
     recipe = PruneRecipe.parse(document).resolved()
     data = images_of_recipe(recipe)
     dense, task = network_of(recipe.network).eval(), task_of_recipe(recipe, data)

@@ -10,6 +10,9 @@ import typer
 RUN = "Recipe and output"
 """The panel of `--help` that says where a job's keys come from and where its results go."""
 
+RECIPE_FILE = "recipe.toml"
+"""What the folder of a run calls its recipe."""
+
 MODEL_HELP = (
     "The network: randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable, "
     "e.g. randprune:resnet56 or my_project.nets:make_network."

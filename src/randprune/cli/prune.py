@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from randprune.cli.console import print_json, print_lines
 from randprune.cli.flags import PRUNE, SCRATCH, Asked, with_flags
+from randprune.cli.options import RECIPE_FILE
 from randprune.cli.plan import JobPlan, show_plan
 from randprune.cli.progress import progress
 from randprune.cli.recipes import job_recipe
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from randprune.jobs.result import JobRecipes, PruneResult
     from randprune.report import Report
     from randprune.store import CurvePoint
-
-RECIPE_FILE = "recipe.toml"
 
 
 @with_flags(PRUNE)

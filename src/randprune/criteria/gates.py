@@ -35,6 +35,7 @@ from randprune.criteria.base import Need, ScoringContext, criteria
 from randprune.criteria.passes import check_outputs
 from randprune.errors import DataError, InvalidInputError, UnsupportedModelError, quoted
 from randprune.recovery.base import Passes
+from randprune.recovery.shuffled import shuffled
 from randprune.space import Space
 
 _OPEN = 3.0
@@ -130,12 +131,7 @@ class Gates:
         if not parts:
             raise DataError("The scoring data holds no images. Give a few hundred images.")
         images = torch.cat(parts)
-        order = torch.empty(0, dtype=torch.int64)
-        size = min(self.batch, len(images))
-        for _ in range(self.steps):
-            if len(order) < size:
-                order = torch.randperm(len(images), generator=context.generator)
-            rows, order = order[:size], order[size:]
+        for rows in shuffled(len(images), self.batch, self.steps, context.generator):
             yield images[rows]
 
 

@@ -7,16 +7,17 @@ search images by the files themselves, in ONNX Runtime, and timed in turn. The t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import _pytree
 
+from randprune.atomic import write_file
 from randprune.export import export, tensors_in
 from randprune.graph.call import network_inputs
 from randprune.graph.program import in_mode, private_copy
@@ -88,46 +89,38 @@ def four_arms(
             whole = files[f"{name}, int8"] = Path(made) / f"{name}.int8.onnx"
             quantize(plain, whole, calibration)
         if keep is not None:
-            keep.write_bytes(files["pruned, int8"].read_bytes())
-        found = {name: _judged(path, dense, data, task, threads) for name, path in files.items()}
-        runners = {n: OnnxFile(p.read_bytes(), threads, example) for n, p in files.items()}
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        # In turn, so that a busy moment meets all of them.
-        rounds = [{n: r.fastest(_RUNS) for n, r in runners.items()} for _ in range(_ROUNDS)]
+            write_file(keep, files["pruned, int8"].read_bytes())
+        contents = {name: path.read_bytes() for name, path in files.items()}
+    runners = {name: OnnxFile(model, threads, example) for name, model in contents.items()}
+    judged = _judged(runners, dense, data, task)
+    # In turn, so that a busy moment meets all of them.
+    rounds = [{n: r.fastest(_RUNS) for n, r in runners.items()} for _ in range(_ROUNDS)]
     least = {name: min(found[name] for found in rounds) for name in runners}
     return [
-        Arm(name, sizes[name], quality, task.metric, least[name], least["dense"] / least[name])
-        for name, quality in found.items()
+        Arm(
+            name,
+            len(contents[name]),
+            quality,
+            task.metric,
+            least[name],
+            least["dense"] / least[name],
+        )
+        for name, quality in judged.items()
     ]
 
 
-def _judged(path: Path, dense: nn.Module, data: Data, task: Task, threads: int) -> Quality:
-    """A file on the search images, beside the dense network's outputs."""
+def _judged(
+    runners: Mapping[str, OnnxFile], dense: nn.Module, data: Data, task: Task
+) -> dict[str, Quality]:
+    """Files on the search images, beside the dense network's outputs."""
     beside = in_mode(private_copy(dense))
-    meter = task.meter()
-    session = _session(path, threads)
+    meters = {name: task.meter() for name in runners}
     for batch in data.search.batches(_BATCH):
         inputs = network_inputs(dense, batch)
         with torch.inference_mode():
             wanted = beside(*inputs)
-        # The file gives a list; the task knows the network's own structure.
+        # A file gives a list; the task knows the network's own structure.
         _, form = _pytree.tree_flatten(wanted)
-        outputs = _pytree.tree_unflatten(list(_run(session, tensors_in(inputs))), form)
-        meter.update(outputs, batch, wanted)
-    return meter.result()
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime  # an extra
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: Any, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
-    names = [slot.name for slot in session.get_inputs()]
-    feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-    for output in session.run(None, feed):
-        yield torch.from_numpy(output)
+        for name, runner in runners.items():
+            meters[name].update(_pytree.tree_unflatten(runner.outputs(inputs), form), batch, wanted)
+    return {name: meter.result() for name, meter in meters.items()}

@@ -16,6 +16,7 @@ from randprune.jobs.on_time import OnTime, latency_of
 from randprune.jobs.ranking import FINALIST, choose_finalists, rank, scores_of, value_of
 from randprune.jobs.session import Session
 from randprune.lineage import selection_of
+from randprune.recovery import Passes
 from randprune.space import Selection
 from randprune.store import FINALIST_TOP1, SEARCHED, Candidate, Result, Run, Verification, Winner
 from randprune.surgery import cut, verify
@@ -128,13 +129,14 @@ def _judge(session: Session, candidate: Candidate, maker: Repaired) -> Candidate
         session.ledger.record_candidate(failed)
         return failed
     judged = replace(candidate, scores={**candidate.scores, **scores_of(quality, FINALIST)})
+    seen = Passes(quality.samples) + maker.passes
     entry = cost_entry(
         "finalists",
         name.replace(" ", "/"),
         seconds=time.perf_counter() - start,
         device=session.device,
-        forward={candidate.costs["macs"]: quality.samples + maker.passes.forward},
-        backward={candidate.costs["macs"]: maker.passes.backward},
+        forward={candidate.costs["macs"]: seen.forward},
+        backward={candidate.costs["macs"]: seen.backward},
     )
     session.ledger.record_candidate(judged, [entry])
     return judged

@@ -132,14 +132,13 @@ def found_network(
         controls[RANDOM_SEARCH] = random_control(session, count, quick[RANDOM_SEARCH])
 
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
-    thorough = repairing(session, scores, recipe.finalists.recovery or recipe.recovery)
-    for method in thorough.keys() - {RANDOM_CHANNELS}:
-        thorough[method] = replace(thorough[method], swaps=recipe.finalists.swaps)
-    count = recipe.finalists.count
+    finalists = recipe.finalists
+    recovery = finalists.recovery or recipe.recovery
+    thorough = repairing(session, scores, recovery, finalists.swaps)
     notes = [] if session.task.needs_targets else [NO_TARGETS]
     if is_split(images := session.search_images):
         notes += near_chance(session.dense_result().share, chance(images.labels))
-    found = choose_winner(session, run, candidates, controls, thorough, count, notes)
+    found = choose_winner(session, run, candidates, controls, thorough, finalists.count, notes)
     verification = verify_cut(session, run, found[SEARCHED].selection)
 
     # Fine-tune the winner, and the controls where asked.
@@ -212,10 +211,13 @@ def prepared_scores(
 
 
 def repairing(
-    session: Session, scores: Mapping[str, Sequence[Tensor]], recovery: str
+    session: Session, scores: Mapping[str, Sequence[Tensor]], recovery: str, swaps: int = 0
 ) -> dict[str, Repaired]:
-    """The makers of networks that are repaired in this way, by method."""
-    return {method: Repaired(session, found, recovery) for method, found in scores.items()}
+    """The makers of networks that are repaired in this way, by method; chance exchanges nothing."""
+    return {
+        method: Repaired(session, found, recovery, 0 if method == RANDOM_CHANNELS else swaps)
+        for method, found in scores.items()
+    }
 
 
 def labels_of(strategy: str) -> dict[str, str]:

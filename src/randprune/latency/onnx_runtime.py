@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from randprune.cost import FloatArray
 from randprune.export import require_extra, tensors_in, write_network
@@ -76,9 +77,16 @@ class OnnxFile:
     def __init__(self, model: bytes, threads: int, inputs: tuple[Any, ...]) -> None:
         self._model, self._threads = model, threads
         self._session = _session(model, threads)
-        names = [slot.name for slot in self._session.get_inputs()]
+        self._names = [slot.name for slot in self._session.get_inputs()]
+        self._feed = self._fed(inputs)
+
+    def outputs(self, inputs: tuple[Any, ...]) -> list[Tensor]:
+        """What the model computes of other inputs, in the order of its outputs."""
+        return [torch.from_numpy(y) for y in self._session.run(None, self._fed(inputs))]
+
+    def _fed(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         arrays = [x.detach().cpu().numpy() for x in tensors_in(inputs)]
-        self._feed = dict(zip(names, arrays, strict=True))
+        return dict(zip(self._names, arrays, strict=True))
 
     def clock(self, loops: int) -> float:
         """Milliseconds a batch."""

@@ -16,7 +16,6 @@ from randprune.recovery.chain import (
     passes,
     quick_form,
     recover,
-    trains,
 )
 from randprune.recovery.collect import collect_moments
 from randprune.recovery.dense import DenseStatistics
@@ -41,5 +40,4 @@ __all__ = [
     "quick_form",
     "recover",
     "recoveries",
-    "trains",
 ]

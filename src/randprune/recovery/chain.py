@@ -64,11 +64,6 @@ def passes(name: str, calibration: int) -> Passes:
     return total
 
 
-def trains(name: str) -> bool:
-    """Whether a chain holds a step that trains, by gradients: then it is not without training."""
-    return passes(name, 1).backward > 0
-
-
 def recover(
     small: nn.Module,
     model: nn.Module,

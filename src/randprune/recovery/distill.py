@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from randprune.errors import DataError, UnsupportedModelError
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import evaluation_mode, in_mode, private_copy
 from randprune.graph.trees import count_of, floating_leaves, part_of
+from randprune.recovery.shuffled import shuffled
 
 HELD = 0.2
 """Share of the images on which weights are chosen; the last ones."""
@@ -83,11 +84,8 @@ def distill(
     with _trainable(small) as weights:
         optimizer = torch.optim.Adam(weights, lr=schedule.lr)
         best, kept = _error(small, teacher, inputs, left, schedule.batch), _copies(weights)
-        order = torch.empty(0, dtype=torch.int64)
-        for step in range(schedule.steps):
-            if len(order) < min(schedule.batch, fitted):
-                order = torch.randperm(fitted, generator=generator)
-            rows, order = order[: schedule.batch], order[schedule.batch :]
+        drawn = shuffled(fitted, schedule.batch, schedule.steps, generator)
+        for step, rows in enumerate(drawn):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
             optimizer.zero_grad()
@@ -184,16 +182,13 @@ def _copies(weights: Sequence[Tensor]) -> list[Tensor]:
 @contextmanager
 def _trainable(network: nn.Module) -> Iterator[list[nn.Parameter]]:
     """All floating parameters, in evaluation mode; flags and modes are as before afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
     flags = [(p, p.requires_grad) for p in network.parameters() if p.is_floating_point()]
-    network.eval()
     for parameter, _ in flags:
         parameter.requires_grad_(True)
     try:
-        yield [parameter for parameter, _ in flags]
+        with evaluation_mode(network):
+            yield [parameter for parameter, _ in flags]
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
-        for module, mode in modes:
-            module.training = mode

@@ -125,7 +125,10 @@ class Reader:
 def readers_of(
     group: ChannelGroup, inverses: Inverses, tensors: Mapping[str, Tensor]
 ) -> list[Reader]:
-    """All layers behind a group whose moments are known; empty where there is none."""
+    """All layers behind a group whose moments are known; empty where there is none.
+
+    Their inverses are those that all share: copy them before `Reader.remove`.
+    """
     return [
         reader
         for slot in group.with_role("in")
@@ -141,6 +144,8 @@ def _eliminate_group(
     readers = readers_of(group, inverses, tensors)
     if not readers:
         return _by_norm(group, tensors)
+    for reader in readers:
+        reader.inverse = reader.inverse.clone()
     others = [_other_columns(reader) for reader in readers]
     left = torch.arange(group.width)
     order: list[int] = []
@@ -182,7 +187,7 @@ def _readers(
     blocks = moments.columns(layer, index.reshape(-1)).reshape(width, -1)
     found = []
     for part, inverse in zip(matrix, inverses.of(layer), strict=True):
-        found.append(Reader(inverse.clone(), part / variance**0.5, blocks))
+        found.append(Reader(inverse, part / variance**0.5, blocks))
     return found
 
 

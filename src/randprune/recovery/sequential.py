@@ -39,7 +39,7 @@ from torch.fx import Node
 from randprune.errors import InvalidInputError, UnsupportedModelError
 from randprune.graph.execute import Execution
 from randprune.graph.layers import norm_behind
-from randprune.graph.program import Inputs, as_inputs
+from randprune.graph.program import Inputs, as_inputs, evaluation_mode
 from randprune.graph.steps import Step
 from randprune.graph.trees import count_of, floating_leaves, map_tensors, part_of
 from randprune.lineage import named_tensors
@@ -163,14 +163,8 @@ class SequentialRepair:
         """The dense network's replay where it also computes the cut one, else one of its own."""
         free = self.replay.fixed_batch is None
         probe = part_of(self.inputs, slice(2)) if free else self.inputs
-        training = [(module, module.training) for module in small.modules()]
-        small.eval()
-        try:
-            with torch.no_grad():
-                expected = small(*probe)
-        finally:
-            for module, flag in training:
-                module.training = flag
+        with torch.no_grad(), evaluation_mode(small):
+            expected = small(*probe)
         try:
             got = self.replay.run(detached_tensors(small), probe).outputs()
             if _close(got, list(floating_leaves(expected).values())):

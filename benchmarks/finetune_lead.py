@@ -17,15 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import stats
-from torch import nn
 
-import randprune as rp
-from randprune.recovery import DenseStatistics, recover
+from measures import correct, interval
 from randprune.training import Teacher, TrainRecipe, train
-from randprune.zoo import Split, build_model, load_data, load_weights
-from untrained import FOLDER as RUNS, ROWS
+from untrained import made_again, opened
 
 FOLDER = Path("docs/results/finetune-lead")
 PAGE = Path("docs/results/finetune-lead.md")
@@ -41,23 +36,10 @@ def run(seed: int, lengths: list[int], folder: Path, work: Path) -> None:
     done = {(f["role"], f["epochs"], f["distill"]) for f in record["found"]}
     if all((role, *length) in done for role in ROLES for length in wanted):
         return
-    row = ROWS[ROW]
-    dense = load_weights(build_model(row.model), folder / row.weights).eval()
-    data = load_data(f"npz:{folder / 'cifar10'}", seed=seed)
-    calibration = list(data.calibration.batches(128))
-    space = rp.trace(dense, calibration[0][0][:1])
-    shared = DenseStatistics(dense, space)
-    scores = rp.score(dense, space, "reconstruction", calibration, shared=shared)
+    dense, data = opened(ROW, folder, seed)
     test = data.open_test("fine-tuned networks")
     teacher = Teacher(dense)
-    runs = json.loads((RUNS / f"{ROW}-default-{seed}.json").read_text(encoding="utf-8"))
-    for network in runs["networks"]:
-        role = network["role"]
-        if network["stage"] != "repaired" or role not in ROLES:
-            continue
-        selection = rp.select(space, scores, [int(w) for w in network["widths"].split()])
-        small = rp.cut(dense, space, selection)
-        recover(small, dense, space, selection, network["recovery"], calibration, shared=shared)
+    for role, small in made_again(ROW, seed, dense, data):
         for epochs, weight in [(0, 0.0), *wanted]:
             if (role, epochs, weight) in done:
                 continue
@@ -87,12 +69,6 @@ def run(seed: int, lengths: list[int], folder: Path, work: Path) -> None:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-@torch.inference_mode()
-def correct(network: nn.Module, split: Split) -> int:
-    network.eval()
-    return sum(int((network(x).argmax(1) == y).sum()) for x, y in split.batches(200))
-
-
 def page() -> str:
     records: dict[int, dict[tuple[str, int, float], float]] = {}
     for path in sorted(FOLDER.glob(f"{ROW}-*.json")):
@@ -117,13 +93,6 @@ def page() -> str:
             f"{interval(searched - uniform)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def interval(values: np.ndarray) -> str:
-    if len(values) < 2:
-        return f"{values.mean():+.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():+.2f} ({values.mean() - half:+.2f} to {values.mean() + half:+.2f})"
 
 
 HEAD = """# What training leaves of the lead

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from measures import correct
 from randprune.criteria import criteria
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import open_trained
@@ -178,12 +179,6 @@ class Peer:
         for images in self.calibration:
             network(images)
         network.eval()
-
-
-@torch.inference_mode()
-def correct(network: nn.Module, split: Split) -> int:
-    network.eval()
-    return sum(int((network(x).argmax(1) == y).sum()) for x, y in split.batches(128))
 
 
 def page() -> str:

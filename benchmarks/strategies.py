@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import stats
-from torch import nn
 
+from measures import correct, interval
 from randprune.criteria import criteria
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.opening import open_trained
@@ -31,8 +29,7 @@ from randprune.jobs.search_loop import create_strategy, search, uniform_row
 from randprune.jobs.seeds import Seeds
 from randprune.recipe import PruneRecipe
 from randprune.space import IntArray
-from randprune.zoo import Split, build_model, load_data, load_weights
-from untrained import ROWS
+from untrained import ROWS, opened
 
 FOLDER = Path("docs/results/strategies")
 PAGE = Path("docs/results/strategies.md")
@@ -42,10 +39,6 @@ CANDIDATES = 60
 RANKING = 500
 TEST = 2000
 FINAL = "least_squares+sequential"
-DATA: dict[str, dict[str, Any]] = {
-    "lite0-70": {"calibration": 450, "search": 500, "mean": (0.5,) * 3, "std": (0.5,) * 3},
-    "squeezenet-70": {"calibration": 450, "search": 500},
-}
 
 
 def run(name: str, seed: int, folder: Path, work: Path) -> None:
@@ -54,12 +47,7 @@ def run(name: str, seed: int, folder: Path, work: Path) -> None:
     if record.exists():
         return
     row = ROWS[name]
-    dense = load_weights(build_model(row.model), folder / row.weights).eval()
-    kind, _, images = row.images.partition(":")
-    options = dict(DATA.get(name, {}))
-    if kind == "imagefolder":
-        options["classes"] = str(folder / "imagenet_wnids.json")
-    data = load_data(f"{kind}:{folder / images}", seed=seed, **options)
+    dense, data = opened(name, folder, seed)
     recipe = PruneRecipe.parse(
         {
             "seed": seed,
@@ -140,13 +128,6 @@ def run(name: str, seed: int, folder: Path, work: Path) -> None:
     record.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-@torch.inference_mode()
-def correct(network: nn.Module, split: Split) -> int:
-    """Right answers on the images of a split."""
-    network.eval()
-    return sum(int((network(x).argmax(1) == y).sum()) for x, y in split.batches(100))
-
-
 def page() -> str:
     """The table, from the records."""
     lines = [HEAD]
@@ -180,15 +161,6 @@ def page() -> str:
                 f"{beside[0]} | {beside[1]} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def interval(values: np.ndarray, digits: int) -> str:
-    """The mean with Student's 95 % interval over seeds."""
-    mean = f"{values.mean():+.{digits}f}"
-    if len(values) < 2:
-        return mean
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{mean} ({values.mean() - half:+.{digits}f} to {values.mean() + half:+.{digits}f})"
 
 
 HEAD = """# Search strategies at equal compute

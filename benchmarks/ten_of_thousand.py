@@ -19,16 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import randprune as rp
-from randprune.recovery import recover
-from randprune.recovery.dense import DenseStatistics
-from randprune.zoo import build_model, load_data, load_weights
-from untrained import FOLDER as RUNS, ROWS
+from untrained import ROWS, made_again, opened
 
 RECORD = Path("docs/results/ten-of-thousand.json")
 PAGE = Path("docs/results/ten-of-thousand.md")
 NAMES = ("lite0-70", "squeezenet-70")
-NORMALISATION = {"lite0-70": {"mean": (0.5,) * 3, "std": (0.5,) * 3}}
 
 
 def run(data: Path) -> None:
@@ -41,32 +36,14 @@ def run(data: Path) -> None:
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
     """Each network of a run by all measures."""
-    row = ROWS[name]
-    dense = load_weights(build_model(row.model), folder / row.weights).eval()
-    data = load_data(
-        f"imagefolder:{folder / 'imagenette'}",
-        calibration=450,
-        search=500,
-        classes=str(folder / "imagenet_wnids.json"),
-        **NORMALISATION.get(name, {}),
-    )
-    calibration = list(data.calibration.batches(128))
+    dense, data = opened(name, folder, 0)
     test = list(data.open_test("measures of the same networks").batches(100))
     labels = torch.cat([batch[1] for batch in test])
-    space = rp.trace(dense, calibration[0][0][:1])
-    shared = DenseStatistics(dense, space)
-    scores = rp.score(dense, space, "reconstruction", calibration)
     reference = logits(dense, test)
     found = {"dense": judged(reference, reference, labels)}
-    record = json.loads((RUNS / f"{name}-default-0.json").read_text(encoding="utf-8"))
-    for network in record["networks"]:
-        if network["stage"] != "repaired" or network["role"] == "random_channels":
-            continue
-        selection = rp.select(space, scores, [int(w) for w in network["widths"].split()])
-        small = rp.cut(dense, space, selection)
-        recover(small, dense, space, selection, network["recovery"], calibration, shared=shared)
-        found[network["role"]] = judged(logits(small.eval(), test), reference, labels)
-        print(name, network["role"], found[network["role"]], flush=True)
+    for role, small in made_again(name, 0, dense, data):
+        found[role] = judged(logits(small.eval(), test), reference, labels)
+        print(name, role, found[role], flush=True)
     return found
 
 

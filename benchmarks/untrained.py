@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import os
 import platform
 import resource
@@ -24,15 +23,19 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from torch import nn
 
-import randprune
+import randprune as rp
+from measures import interval
+from randprune.recovery import DenseStatistics, recover
+from randprune.zoo import Data, build_model, load_data, load_weights
 
 FOLDER = Path("docs/results/untrained")
 PAGE = Path("docs/results/untrained.md")
@@ -80,16 +83,13 @@ ROWS = {
 }
 # The same, ranked by the user's own labels instead of the divergence from the outputs.
 ROWS |= {
-    f"{name}-{rank_by}": Row(
-        f"{row.title}, ranked by {rank_by}",
-        row.model,
-        row.weights,
-        row.images,
-        row.budget,
-        (*row.options, "--rank-by", rank_by),
+    f"{name}-{rank_by}": replace(
+        ROWS[name],
+        title=f"{ROWS[name].title}, ranked by {rank_by}",
+        options=(*ROWS[name].options, "--rank-by", rank_by),
     )
     for rank_by in ("loss", "accuracy")
-    for name, row in ROWS.items()
+    for name in ("lite0-70", "squeezenet-70")
 }
 NETWORKS = {
     "dense": ("dense", "dense"),
@@ -117,7 +117,7 @@ def run(row: str, preset: str, seed: int, data: Path, work: Path) -> None:
     print(f"{name}: randprune {shlex.join(arguments)}", flush=True)
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "randprune", *arguments, "--out", name, "--quiet"]
-    source = str(Path(randprune.__file__).resolve().parents[1])
+    source = str(Path(rp.__file__).resolve().parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
     subprocess.run(command, cwd=work, env=environment, check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -134,7 +134,7 @@ def run(row: str, preset: str, seed: int, data: Path, work: Path) -> None:
         "processor_seconds": round(used.ru_utime - before.ru_utime, 1),
         "phase_seconds": {phase: round(seconds, 1) for phase, seconds in phases.items()},
         "networks": _networks(tables / "networks.csv"),
-        "versions": {"randprune": randprune.__version__, "torch": torch.__version__},
+        "versions": {"randprune": rp.__version__, "torch": torch.__version__},
         "processor": platform.processor() or platform.machine(),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -165,6 +165,40 @@ def _networks(path: Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def opened(row: str, folder: Path, seed: int) -> tuple[nn.Module, Data]:
+    """The dense network of a row and its data, as the row's command opens them."""
+    network, options = ROWS[row], {}
+    dense = load_weights(build_model(network.model), folder / network.weights).eval()
+    kind, _, images = network.images.partition(":")
+    if kind == "imagefolder":
+        options = {"calibration": 450, "search": 500}
+        options["classes"] = str(folder / "imagenet_wnids.json")
+    if "--mean" in network.options:
+        options |= {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return dense, load_data(f"{kind}:{folder / images}", seed=seed, **options)
+
+
+def made_again(
+    row: str, seed: int, dense: nn.Module, data: Data
+) -> Iterator[tuple[str, nn.Module]]:
+    """The repaired networks of a record by role, "searched" and "uniform", from what it holds.
+
+    Channels are ranked and weights repaired on the run's own calibration images.
+    """
+    calibration = list(data.calibration.batches(128))
+    space = rp.trace(dense, calibration[0][0][:1])
+    shared = DenseStatistics(dense, space)
+    scores = rp.score(dense, space, "reconstruction", calibration, shared=shared)
+    record = json.loads((FOLDER / f"{row}-default-{seed}.json").read_text(encoding="utf-8"))
+    for network in record["networks"]:
+        if network["stage"] != "repaired" or network["role"] not in ("searched", "uniform"):
+            continue
+        selection = rp.select(space, scores, [int(w) for w in network["widths"].split()])
+        small = rp.cut(dense, space, selection)
+        recover(small, dense, space, selection, network["recovery"], calibration, shared=shared)
+        yield network["role"], small
+
+
 def page() -> str:
     """The table, from the records."""
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -188,9 +222,9 @@ def _line(row: str, preset: str, records: list[dict[str, Any]]) -> str:
     lead = accuracy["searched"] - accuracy["uniform"]
     minutes = np.median([r["processor_seconds"] for r in records]) / 60
     cells = [ROWS[row].title, f"{ROWS[row].budget:.1%} / {share:.1%}", preset, str(len(records))]
-    cells += [f"{accuracy['dense'].mean():.2f}", _mean(accuracy["searched"])]
+    cells += [f"{accuracy['dense'].mean():.2f}", interval(accuracy["searched"], signed=False)]
     cells += [f"{accuracy[name].mean():.2f}" for name in ("uniform", "random")]
-    cells += [_mean(lead, signed=True), f"{minutes:.1f}"]
+    cells += [interval(lead), f"{minutes:.1f}"]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -206,16 +240,6 @@ def _accuracies(records: list[dict[str, Any]], role: str, stage: str) -> np.ndar
     """In per cent of the test images, by seed."""
     networks = [_of(record, role, stage) for record in records]
     return np.array([100 * n["correct"] / n["images"] for n in networks])
-
-
-def _mean(values: np.ndarray, signed: bool = False) -> str:
-    """The mean, and Student's 95 % interval of it where there are several seeds."""
-    sign = "+" if signed else ""
-    text = f"{values.mean():{sign}.2f}"
-    if len(values) < 2:
-        return text
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return f"{text} ({values.mean() - half:{sign}.2f} to {values.mean() + half:{sign}.2f})"
 
 
 PAGE_HEAD = """# Networks that nobody trained
@@ -248,7 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=["run", "page"])
     parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--presets", default="default,thorough")
+    parser.add_argument("--presets", default="default")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("runs/untrained"))

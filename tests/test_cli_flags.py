@@ -69,6 +69,7 @@ def test_the_default_in_the_help_is_the_recipes(recipe: type[BaseModel], flag: F
             "as module",
             "no sandwich",
             "no random control",
+            "no race",
             "pretrained",
             f"0, or {default} if another option of this group is given",
         )

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from randprune import registry as registry_module
 from randprune.cost import Budget
 from randprune.errors import InvalidInputError, StorageError
-from randprune.recipe import DataSection, ModelSection, PruneRecipe, SearchSection, dump_toml
+from randprune.recipe import DataSection, ModelSection, PruneRecipe, PruneSearchSection, dump_toml
 from randprune.training import TrainRecipe
 
 TEXT = """
@@ -104,7 +104,7 @@ def test_values_and_defaults() -> None:
 def test_an_empty_recipe_is_the_defaults() -> None:
     recipe = PruneRecipe.from_toml("")
     assert recipe == PruneRecipe()
-    assert recipe.search == SearchSection()
+    assert recipe.search == PruneSearchSection()
     assert (recipe.search.candidates, recipe.search.min_keep) == (100, 0.1)
     assert (recipe.criterion, recipe.recovery) == ("reconstruction", "least_squares")
     assert recipe.search.strategy == "lagrangian"

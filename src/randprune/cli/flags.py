@@ -175,6 +175,9 @@ PRUNE = (
     Flag("search.rank_by", ("--rank-by",), str, "NAME",
          "What candidates are ranked by: kl (how close their outputs are to the dense network's), "
          "loss or accuracy.", "kl", SEARCH),
+    Flag("search.race", ("--race/--no-race",), bool, "",
+         "Stop looking at a candidate that is clearly behind on the first images.", "no race",
+         SEARCH),
     Flag("recovery", ("--recovery",), str, "NAME",
          "How candidates are repaired without training: none, bn, least_squares, ...",
          "least_squares", SEARCH),

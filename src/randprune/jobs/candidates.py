@@ -21,6 +21,7 @@ from randprune.evaluate.engine import pick_device
 from randprune.jobs.ledger import cost_entry
 from randprune.jobs.progress import Phase
 from randprune.jobs.quality import Judge
+from randprune.jobs.race import Race
 from randprune.jobs.ranking import scores_of, value_of
 from randprune.jobs.session import Session
 from randprune.recovery import Passes, passes
@@ -156,6 +157,7 @@ class Evaluations:
         predict: configurations (N, G) -> predicted quality (N,), recorded beside the evaluation;
             None where nothing predicts.
         running: the phase of the job's progress that new candidates advance.
+        race: stops candidates that are clearly behind; None: all see all images.
         found: the candidates so far.
     """
 
@@ -166,6 +168,7 @@ class Evaluations:
     phase: str
     predict: Callable[[IntArray], FloatArray] | None = None
     running: Phase | None = None
+    race: Race | None = None
     found: list[Candidate] = field(init=False, default_factory=list)
     known: Mapping[int, Candidate] = field(init=False)
     _by_widths: dict[tuple[int, ...], Candidate] = field(init=False, default_factory=dict)
@@ -194,6 +197,8 @@ class Evaluations:
                 f"Candidate {index} of {self.proposer.method!r} in the records has other widths "
                 "than this version of randprune proposes. Use a new output folder."
             )
+        if self.race is not None:
+            self.race.enter(candidate.scores)
         self.found.append(candidate)
         self._by_widths.setdefault(row, candidate)
         if self.running is not None and index not in self.known:
@@ -214,9 +219,12 @@ class Evaluations:
         session = self.session
         costs = {name: float(cost(widths)) for name, cost in session.space.costs.items()}
         blank = replace(self.proposer, index=index, widths=tuple(widths), costs=costs)
+        runner = self.race.runner() if self.race is not None else None
+        goes_on = runner.goes_on if runner is not None else None
         try:
             made = self.maker.make(widths)
-            quality = self.judge.quality(made.network, f"candidate {blank.method}/{index}")
+            name = f"candidate {blank.method}/{index}"
+            quality = self.judge.quality(made.network, name, goes_on)
         except (StorageError, MemoryError):
             raise
         except (RandpruneError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
@@ -224,6 +232,8 @@ class Evaluations:
             candidate, spent = replace(blank, status="failed", error=text), Passes()
         else:
             scores = scores_of(quality)
+            if runner is not None:
+                scores |= runner.end(quality)
             if self.predict is not None:
                 scores[PROXY] = float(self.predict(widths[None])[0])
             candidate = replace(

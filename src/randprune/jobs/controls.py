@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from randprune.errors import InfeasibleBudgetError
 from randprune.jobs.candidates import Evaluations, Maker, Slices
+from randprune.jobs.race import Race
 from randprune.jobs.ranking import best_first
 from randprune.jobs.session import Session
 from randprune.recipe import ScratchRecipe
@@ -64,7 +65,9 @@ def uniform_controls(
     return found
 
 
-def random_control(session: Session, count: int, maker: Maker) -> Candidate:
+def random_control(
+    session: Session, count: int, maker: Maker, race: Race | None = None
+) -> Candidate:
     """The best of `count` random configurations, made and judged as those of the search.
 
     They are the ones that a job with the random strategy searches, for the same seed.
@@ -73,7 +76,7 @@ def random_control(session: Session, count: int, maker: Maker) -> Candidate:
         DataError: all of them failed.
     """
     made = Evaluations(
-        session, maker, session.quick_judge, Candidate(0, (), RANDOM_SEARCH), "controls"
+        session, maker, session.quick_judge, Candidate(0, (), RANDOM_SEARCH), "controls", race=race
     )
     text, done = f"Searching {count} random configurations, as a control", len(made.known)
     with session.phase(RANDOM_SEARCH, text, total=count, done=done) as made.running:

@@ -30,6 +30,7 @@ from randprune.jobs.job import (
 from randprune.jobs.measure import Entrant, entrant, measure
 from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
 from randprune.jobs.progress import phase
+from randprune.jobs.race import Race
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.seeds import Seeds
@@ -125,11 +126,15 @@ def found_network(
     quick = repairing(session, scores, quick_form(recipe.recovery))
     strategy = strategy or create_strategy(recipe.search, session.tables)
     info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-    candidates = search_candidates(session, run, info, strategy, quick[SEARCHED])
+    candidates = search_candidates(
+        session, run, info, strategy, quick[SEARCHED], racing(session, recipe)
+    )
     controls = uniform_controls(session, run, quick)
     if recipe.controls.random_search and recipe.search.strategy != "random":
         count = recipe.search.candidates
-        controls[RANDOM_SEARCH] = random_control(session, count, quick[RANDOM_SEARCH])
+        controls[RANDOM_SEARCH] = random_control(
+            session, count, quick[RANDOM_SEARCH], racing(session, recipe)
+        )
 
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     finalists = recipe.finalists
@@ -218,6 +223,13 @@ def repairing(
         method: Repaired(session, found, recovery, 0 if method == RANDOM_CHANNELS else swaps)
         for method, found in scores.items()
     }
+
+
+def racing(session: Session, recipe: PruneRecipe) -> Race | None:
+    """A race of a search's candidates for the places of the finalists, where one is asked for."""
+    if not recipe.search.race:
+        return None
+    return Race(recipe.search.rank_by, len(session.ranking_images), recipe.finalists.count)
 
 
 def labels_of(strategy: str) -> dict[str, str]:

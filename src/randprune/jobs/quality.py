@@ -8,7 +8,7 @@ does not, and needs no labels: it ranks candidates by default.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,8 +103,18 @@ class Judge:
     dense: Sequence[Any] | None = None
     network: nn.Module | None = None
 
-    def quality(self, network: nn.Module, name: str = "") -> Quality:
-        """How the network does; it is not modified. `name` is what messages call it.
+    def quality(
+        self,
+        network: nn.Module,
+        name: str = "",
+        goes_on: Callable[[Quality], bool] | None = None,
+    ) -> Quality:
+        """How the network does; it is not modified.
+
+        Args:
+            network: of the task.
+            name: what messages call it.
+            goes_on: is told after each batch how it did so far, and says whether to look at more.
 
         Raises:
             DataError: its outputs are not finite, or the metric or the loss is not.
@@ -114,6 +124,8 @@ class Judge:
         dense = self._dense()
         for outputs, batch in self.evaluator.outputs(network):
             meter.update(outputs, batch, next(dense, None))
+            if goes_on is not None and not goes_on(Quality(meter.result(), self.task.metric, 0.0)):
+                break
         return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
 
     def dense_result(self, network: nn.Module) -> Accuracy | Measured:

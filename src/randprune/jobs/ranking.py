@@ -21,16 +21,16 @@ _RANKED: dict[RankBy, str] = {"kl": MINUS_KL, "loss": MINUS_LOSS, "accuracy": SE
 
 def scores_of(quality: Quality, prefix: str = "") -> dict[str, float]:
     """A quality as scores of a candidate; `prefix` FINALIST for those of finalists."""
-    return {_key(rank_by, prefix): score for rank_by, score in quality.scores.items()}
+    return {score_key(rank_by, prefix): score for rank_by, score in quality.scores.items()}
 
 
 def value_of(candidate: Candidate, rank_by: RankBy, prefix: str = "") -> float:
     """What the candidate is ranked by, higher = better; -inf for a failed one."""
-    return candidate.scores.get(_key(rank_by, prefix), -np.inf)
+    return candidate.scores.get(score_key(rank_by, prefix), -np.inf)
 
 
-def _key(rank_by: RankBy, prefix: str) -> str:
-    """Of Candidate.scores."""
+def score_key(rank_by: RankBy, prefix: str = "") -> str:
+    """The key of Candidate.scores that holds what ranks."""
     key = _RANKED[rank_by]
     return FINALIST_TOP1 if prefix and key == SEARCH_TOP1 else prefix + key
 

@@ -19,6 +19,7 @@ from randprune.cost import Budget, FloatArray
 from randprune.errors import InfeasibleBudgetError
 from randprune.jobs.candidates import Evaluations, Maker
 from randprune.jobs.controls import uniform_widths
+from randprune.jobs.race import Race
 from randprune.jobs.session import Session
 from randprune.recipe import SearchSection
 from randprune.space import IntArray, Space
@@ -103,7 +104,12 @@ def search(
 
 
 def search_candidates(
-    session: Session, run: Run, info: SearchInfo, strategy: Strategy, maker: Maker
+    session: Session,
+    run: Run,
+    info: SearchInfo,
+    strategy: Strategy,
+    maker: Maker,
+    race: Race | None = None,
 ) -> tuple[Candidate, ...]:
     """All candidates of a job's search, recorded, in the order in which they were proposed.
 
@@ -116,6 +122,7 @@ def search_candidates(
         info: what the records say of the search, and how many candidates it has.
         strategy: proposes them.
         maker: makes them.
+        race: stops those that are clearly behind; None: all see all images that rank.
     """
     space, budget, total = session.space, session.budget, info.planned
     shown = strategy.resolve(space, budget) if isinstance(strategy, RandomSearch) else strategy
@@ -123,7 +130,7 @@ def search_candidates(
     run.write(info)
     tables = getattr(strategy, "tables", None)
     evaluations = Evaluations(
-        session, maker, session.quick_judge, Candidate(0, (), SEARCHED), "search"
+        session, maker, session.quick_judge, Candidate(0, (), SEARCHED), "search", race=race
     )
     if tables is not None:
         evaluations.predict = partial(predicted, check_tables(space, tables))

@@ -35,7 +35,7 @@ from randprune.jobs.job import Given, as_decided, begun
 from randprune.jobs.notebook import html_table
 from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, checked
-from randprune.jobs.pruning import prepared_scores, repairing, traced_session
+from randprune.jobs.pruning import prepared_scores, racing, repairing, traced_session
 from randprune.jobs.ranking import best_first, value_of
 from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.session import Session
@@ -318,7 +318,9 @@ def search(
                 else strategy
             )
             info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-            made = search_candidates(session, run, info, used, quick[SEARCHED])
+            made = search_candidates(
+                session, run, info, used, quick[SEARCHED], racing(session, recipe)
+            )
             controls = uniform_controls(session, run, quick)
         # What networks on demand need beyond the folder.
         session.moments()

@@ -19,6 +19,7 @@ from randprune.recipe.prune import (
     FinalistsSection as FinalistsSection,
     FinetuneSection as FinetuneSection,
     PruneRecipe as PruneRecipe,
+    PruneSearchSection as PruneSearchSection,
     SearchSection as SearchSection,
 )
 from randprune.recipe.scratch import (

@@ -133,6 +133,18 @@ class SearchSection(Section):
     options: Options = Field(default={}, description="further arguments of the strategy.")
 
 
+class PruneSearchSection(SearchSection):
+    """The same, where candidates are cut from a trained network."""
+
+    race: bool = Field(
+        default=False,
+        exclude_if=lambda race: not race,
+        description="whether a candidate that is clearly behind on the first of the images that "
+        "rank, by the differences that candidates before it have shown, is not looked at on the "
+        "others.",
+    )
+
+
 class FinalistsSection(Section):
     """The best candidates are repaired again, with more effort, before the winner is chosen."""
 
@@ -208,7 +220,7 @@ class PruneRecipe(JobRecipe):
     )
     task: TaskSection | None = None
     budget: BudgetsSection = BudgetsSection()
-    search: SearchSection = SearchSection()
+    search: PruneSearchSection = PruneSearchSection()
     finalists: FinalistsSection = FinalistsSection()
     controls: ControlsSection = Field(
         default=ControlsSection(), exclude_if=lambda controls: controls == ControlsSection()

@@ -24,6 +24,8 @@ from randprune.store.database import (
 from randprune.store.rows import (
     DENSE as DENSE,
     FINALIST_TOP1 as FINALIST_TOP1,
+    FIRST_LOOK as FIRST_LOOK,
+    LAST_LOOK as LAST_LOOK,
     LEARNING_RATE as LEARNING_RATE,
     PRETRAINED as PRETRAINED,
     PROXY as PROXY,

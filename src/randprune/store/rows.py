@@ -46,6 +46,9 @@ FINALIST_TOP1 = "finalist_top1"
 """Accuracy on the search images after the stronger recovery that only finalists get."""
 PROXY = "proxy"
 """Predicted quality without a forward pass, higher is better."""
+FIRST_LOOK, LAST_LOOK = "look_1", "look_end"
+"""Where candidates race: what it was worth on the first images, and on all of them. Those between
+are look_2, ...; one that was stopped has no last one."""
 
 # Keys of EpochRow.metrics that readers know.
 TRAIN_LOSS = "train_loss"
@@ -200,6 +203,11 @@ class Candidate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(int(width) for width in self.widths))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it fell behind in a race, so that its scores are of some of the images."""
+        return FIRST_LOOK in self.scores and LAST_LOOK not in self.scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,11 @@ def _search_facts(record: RunRecord) -> dict[str, str]:
         facts["Repair"] = search.recovery
         if search.images is not None:
             facts["Search images"] = number(search.images)
+        if stopped := sum(c.stopped for c in record.candidates):
+            facts["Stopped in the race"] = (
+                f"{number(stopped)}, whose numbers are estimates from an eighth to a half of these "
+                "images"
+            )
         if search.draws is not None:
             met = search.acceptance
             rate = "" if met is None else f", {percent(met)} of them within the budget"

@@ -24,7 +24,15 @@ def candidates(analysis: RunAnalysis) -> Table:
     columns = (
         Column("method", "Method"),
         Column("index", "Candidate", True),
-        *(Column(f"score_{key}", _score_title(analysis.scale, key), True) for key in scores),
+        *(
+            Column(
+                f"score_{key}",
+                _score_title(analysis.scale, key),
+                True,
+                shown="csv" if key.startswith("look_") else "both",
+            )
+            for key in scores
+        ),
         *(Column(f"cost_{key}", METRIC_NAMES.get(key, key), True) for key in costs),
         Column("seconds", "Time", True, shown="page"),
         *(Column(f"seconds_{key}", shown="csv") for key in phases),

@@ -384,3 +384,19 @@ def test_report_command_finds_out_the_kind_of_run(folder: Path, tmp_path: Path) 
     assert "iterative" in done.output
     assert "also for LaTeX" in done.output
     assert "Leaderboard" in (tmp_path / "report.html").read_text()
+
+
+def test_rows_of_one_method_say_how_often_tables_tell_them_apart(tmp_path: Path) -> None:
+    effects = {Row(label, "l1"): 0.0 for label in "abcd"} | {Row("uniform", "l1"): -0.05}
+    run = write_bench_run(tmp_path, effects, draws=4)
+    assert "A/A" not in said(run)
+    methods = tuple(
+        replace(m, method="random_search", options={"stream": number})
+        if m.label != "uniform"
+        else m
+        for number, m in enumerate(run.protocol.methods)
+    )
+    same = replace(run, protocol=replace(run.protocol, methods=methods))
+    answer = said(same)["A/A"]
+    assert "4 rows are a" in answer
+    assert "at each of 4 draws give 200 tables" in answer

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +20,20 @@ from randprune.bench.published import Published, published_for
 from randprune.bench.records import BenchRun
 from randprune.bench.results import Proposal, Result, Spent
 from randprune.bench.stats import (
-    BestOfN,
     Comparison,
     Estimate,
     Pair,
-    VarianceSplit,
+    SameMethod,
     at_equal_compute,
     best_of_n,
     compare_with_baseline,
     kendall_tau,
     mean_interval,
+    same_method,
     variance_split,
 )
+from randprune.bench.stats.same import LEAST
+from randprune.bench.summaries import Length, Pool, RankAgreement, RowSummary
 from randprune.store import PROXY, SEARCH_TOP1, Accuracy
 
 COMPUTE_SLACK = 1.05
@@ -44,90 +47,6 @@ PROPOSAL_SCORES: Mapping[str, Callable[[Proposal], float | None]] = {
     "test_before": lambda p: None if p.test is None else p.test.share,
 }
 """What is known of a proposed network before training, by name; higher is better."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowSummary:
-    """One row of the table at one fine-tuning length.
-
-    Attributes:
-        row: of the table.
-        results: that have a test accuracy. failed: how many have none, with an error.
-        by_draw: test accuracy at each draw, mean over the trainings.
-        accuracy: mean on the test set over draws; None without results. before: the same networks
-            before training, or from scratch on the search images with shared weights.
-        macs, params, ratio, candidates: means over the draws of its networks.
-        spent: mean total of one result. spent_by_draw: its multiply-adds at each draw.
-        together: variance of the results from draw to draw; None below two draws.
-        variance: the same by source; None without results. Draws at which the row proposes the
-            very same network, as uniform widths do, are one configuration, trained several times.
-    """
-
-    row: Row
-    results: tuple[Result, ...]
-    failed: int
-    by_draw: Mapping[int, float]
-    accuracy: Estimate | None
-    before: Estimate | None
-    macs: float | None
-    params: float | None
-    ratio: float | None
-    candidates: float
-    spent: Spent
-    spent_by_draw: Mapping[int, float]
-    together: Estimate | None
-    variance: VarianceSplit | None
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """All rows at one length of training.
-
-    Attributes:
-        epochs: the length.
-        rows: the best first; rows without results last.
-        comparisons: rows within the budget against the reference, corrected over all of them, in
-            the order of the protocol; () where the reference has no results.
-        dense: the dense network against the reference, where it is a row of its own.
-    """
-
-    epochs: int
-    rows: tuple[RowSummary, ...]
-    comparisons: tuple[Comparison[Row], ...]
-    dense: Comparison[Row] | None
-
-    def of(self, row: Row) -> RowSummary:
-        """The summary of a row."""
-        return next(summary for summary in self.rows if summary.row == row)
-
-
-@dataclass(frozen=True, slots=True)
-class RankAgreement:
-    """How well one score orders networks as another does.
-
-    `estimate` is None where tau is undefined; `among` says in words what was ordered.
-    """
-
-    first: str
-    second: str
-    among: str
-    estimate: Estimate | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """All candidates that a row evaluated, over all draws, in the order drawn.
-
-    Attributes:
-        row: of the table.
-        values: their search accuracy. labels: which draw and candidate each was.
-        curve: how good the best of n of them is.
-    """
-
-    row: Row
-    values: tuple[float, ...]
-    labels: tuple[str, ...]
-    curve: BestOfN
 
 
 @dataclass(frozen=True)
@@ -246,19 +165,48 @@ class Analysis:
 
     def _compared(self, epochs: int, rows: Sequence[Row]) -> tuple[Comparison[Row], ...]:
         protocol = self.run.protocol
-        scores: dict[Row, dict[Pair, float]] = {
-            row: {
-                (r.draw, r.training): r.test.share
-                for r in self._done.get((row, epochs), ())
-                if r.test is not None
-            }
-            for row in dict.fromkeys((protocol.reference, *rows))
-        }
+        every = dict.fromkeys((protocol.reference, *rows))
+        scores = {row: self._scores(row, epochs) for row in every}
         if not scores[protocol.reference]:
             return ()
         return compare_with_baseline(
             scores,
             protocol.reference,
+            margin=protocol.margin,
+            alpha=1 - protocol.confidence,
+            resolution=self.resolution,
+        )
+
+    def _scores(self, row: Row, epochs: int) -> dict[Pair, float]:
+        """Test accuracies of a row by draw and training."""
+        return {
+            (r.draw, r.training): r.test.share
+            for r in self._done.get((row, epochs), ())
+            if r.test is not None
+        }
+
+    @cached_property
+    def same(self) -> SameMethod | None:
+        """Tables of the rows that are the reference's method again; None where there are too few.
+
+        They have its method, criterion and options, but for the stream of random numbers.
+        """
+        protocol, main = self.run.protocol, self.main
+        kinds = {row: (m, row.criterion) for m in protocol.methods for row in m.rows}
+        reference, criterion = kinds[protocol.reference]
+        rows = [
+            row
+            for row, (m, ranked_by) in kinds.items()
+            if (m.method, ranked_by) == (reference.method, criterion)
+            and _without_stream(m.options) == _without_stream(reference.options)
+        ]
+        if main is None or len(rows) < LEAST:
+            return None
+        scores = {row: self._scores(row, main.epochs) for row in rows}
+        if not set.intersection(*(set(found) for found in scores.values())):
+            return None
+        return same_method(
+            scores,
             margin=protocol.margin,
             alpha=1 - protocol.confidence,
             resolution=self.resolution,
@@ -439,6 +387,10 @@ def _by_draw(results: Sequence[Result], accuracy: str) -> dict[int, float]:
         if known is not None:
             found.setdefault(result.draw, []).append(known.share)
     return {draw: float(np.mean(values)) for draw, values in found.items()}
+
+
+def _without_stream(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "stream"}
 
 
 def mean_spent(results: Sequence[Result]) -> Spent:

@@ -28,7 +28,8 @@ def bench(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A TOML recipe, or a shipped study: smoke, f1, f2, f4, n_curve, spread, scratch.",
+            help="A TOML recipe, or a shipped study: smoke, aa, f1, f2, f2_field, f4, n_curve, "
+            "spread, scratch.",
             show_default=False,
         ),
     ],

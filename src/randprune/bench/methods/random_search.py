@@ -14,7 +14,7 @@ Known shortcomings. Candidates are compared after a quick repair, not after trai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from randprune.bench.methods.base import Task, check_count, methods
@@ -29,13 +29,17 @@ class RandomSearchMethod:
 
     Args:
         candidates: how many are evaluated.
+        stream: 0: the configurations that all rows of a draw share; k: its own ones, the k-th. Rows
+            that differ in this alone are the same method, as an A/A check wants them.
     """
 
     candidates: int = 50
+    stream: int = 0
     uses_criterion: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("random_search", "candidates", self.candidates)
+        check_count("random_search", "stream", self.stream, 0)
 
     @property
     def words(self) -> str:
@@ -50,4 +54,6 @@ class RandomSearchMethod:
     def propose(self, task: Task) -> Selection:
         """Evaluate all, propose the best; of equally good ones the first."""
         strategy = RandomSearch(task.limits.min_keep, task.limits.round_to)
+        if self.stream:
+            task = replace(task, rng=task.rng.spawn(self.stream)[-1])
         return task.select(task.best_of(strategy, self.candidates))

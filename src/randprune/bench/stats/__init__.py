@@ -30,6 +30,10 @@ from randprune.bench.stats.estimate import (
 from randprune.bench.stats.ranks import (
     kendall_tau as kendall_tau,
 )
+from randprune.bench.stats.same import (
+    SameMethod as SameMethod,
+    same_method as same_method,
+)
 from randprune.bench.stats.variance import (
     VarianceSplit as VarianceSplit,
     variance_split as variance_split,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.analysis import Analysis
 from randprune.bench.keys import Row
 from randprune.bench.stats import Estimate
+from randprune.bench.summaries import RowSummary
 from randprune.report.chart import Axis, Chart, Line, Mark, Points, Rule, Zone
 from randprune.report.estimates import accuracy_text, difference_text, epochs_text, p_text
 from randprune.report.format import points

@@ -11,14 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randprune.bench.analysis import Analysis, Length
+from randprune.bench.analysis import Analysis
 from randprune.bench.keys import Row
 from randprune.bench.stats import (
     Comparison,
     Estimate,
-    Verdict,
     detectable_difference,
     largest_difference,
+)
+from randprune.bench.summaries import Length
+from randprune.report.bench.wording import (
+    family_of,
+    margin_text,
+    numbered,
+    numbers_text,
+    only_criteria,
+    rows_text,
+    verdict_counts,
+    verdicts_text,
 )
 from randprune.report.estimates import (
     deviation,
@@ -26,7 +36,6 @@ from randprune.report.estimates import (
     epochs_text,
     listed,
     magnitude,
-    p_text,
     percent_span,
     signed,
     span_of_points,
@@ -34,8 +43,6 @@ from randprune.report.estimates import (
 )
 from randprune.report.format import number, percent, points
 from randprune.report.names import VERDICT_COLORS, Names
-
-_MOST_IN_DETAIL = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,18 @@ class Finding:
 
 def findings(analysis: Analysis, names: Names) -> tuple[Finding, ...]:
     """All that the run can speak about, in the order of the paper's findings."""
-    makers = (worth, criteria, methods, published, length, candidates, spread, proxies, chance)
+    makers = (
+        same,
+        worth,
+        criteria,
+        methods,
+        published,
+        length,
+        candidates,
+        spread,
+        proxies,
+        chance,
+    )
     found = (make(analysis, names) for make in makers)
     return tuple(finding for finding in found if finding is not None)
 
@@ -65,17 +83,17 @@ def headline(analysis: Analysis, names: Names) -> str:
     if not family:
         return f"{title}: the reference {reference} has no results yet, so nothing is compared"
     counts = verdict_counts(family)
-    margin = _margin(analysis)
+    margin = margin_text(analysis)
     when = epochs_text(analysis.main.epochs)
     if counts["equivalent"] == len(family):
         return (
-            f"No clear winner: {len(family)} of {_rows(len(family))} equivalent to {reference} "
+            f"No clear winner: {len(family)} of {rows_text(len(family))} equivalent to {reference} "
             f"within {margin} {when}"
         )
     if not counts["better"] and not counts["worse"] and not counts["equivalent"]:
         return (
-            f"Undecided {when}: none of {_rows(len(family))} could be told from {reference}, or "
-            f"shown to be equivalent to it within {margin}"
+            f"Undecided {when}: none of {rows_text(len(family))} could be told from {reference}, "
+            f"or shown to be equivalent to it within {margin}"
         )
     said = listed(
         [
@@ -89,7 +107,31 @@ def headline(analysis: Analysis, names: Names) -> str:
         # While rows are undecided, one of them may well be better.
         opening = "No row was shown to beat" if counts["undecided"] else "No row beats"
         joint = ": of"
-    return f"{opening} {reference} {when}{joint} {_rows(len(family))} {said} (margin {margin})"
+    return f"{opening} {reference} {when}{joint} {rows_text(len(family))} {said} (margin {margin})"
+
+
+def same(analysis: Analysis, names: Names) -> Finding | None:
+    """A/A: rows that are one method under several names."""
+    check = analysis.same
+    if check is None or analysis.main is None:
+        return None
+    low, _ = check.interval
+    if check.share <= check.alpha:
+        most = "no more than may be"
+    elif low <= check.alpha:
+        most = "which chance explains"
+    else:
+        most = "more than may be"
+    return Finding(
+        "A/A: how often are rows told apart that are the same method?",
+        f"{number(check.rows)} rows are {names.reference_name} with other random numbers. Their "
+        f"names exchanged at random at each of {number(check.draws)} draws give "
+        f"{number(check.tables)} tables {epochs_text(analysis.main.epochs)}. Of these "
+        f"{number(check.told)} ({percent(check.share, 1)}, {percent_span(check.interval)}) call a "
+        f"row better or worse than the reference, {most} at a level of {percent(check.alpha)}. Of "
+        f"all comparisons {percent(check.equivalent)} were shown to be equivalent within "
+        f"{margin_text(analysis)}.",
+    )
 
 
 # -- the paper's findings ----------------------------------------------------------------------
@@ -97,11 +139,11 @@ def headline(analysis: Analysis, names: Names) -> str:
 
 def criteria(analysis: Analysis, names: Names) -> Finding | None:
     """F1: criteria under the same random configurations."""
-    family = _criteria(_family(analysis), names)
+    family = only_criteria(family_of(analysis), names)
     if not family or analysis.main is None:
         return None
     reference = names.of(names.reference)
-    answer = _verdicts(
+    answer = verdicts_text(
         family,
         names,
         f"other {'criterion' if len(family) == 1 else 'criteria'} under the same draws, against "
@@ -112,13 +154,13 @@ def criteria(analysis: Analysis, names: Names) -> Finding | None:
         answer += (
             f" Jointly, with 95\u00a0% confidence, none of them differs from {reference} by more "
             f"than {magnitude(most)} {epochs_text(analysis.main.epochs)}"
-            f" (two one-sided tests, margin {_margin(analysis)})."
+            f" (two one-sided tests, margin {margin_text(analysis)})."
         )
-    answer += " " + _clear_winner(family, names) + _told(_family(analysis), analysis)
-    control = next((c for c in _family(analysis) if names.is_random_control(c.name)), None)
+    answer += " " + _clear_winner(family, names) + _told(family_of(analysis), analysis)
+    control = next((c for c in family_of(analysis) if names.is_random_control(c.name)), None)
     if control is not None:
         answer += (
-            f" Control: ranking channels at random is {control.verdict} ({_numbers(control)})."
+            f" Control: ranking channels at random is {control.verdict} ({numbers_text(control)})."
         )
     return Finding("F1: does the criterion matter under random configurations?", answer)
 
@@ -159,11 +201,11 @@ def _told(family: Sequence[Comparison[Row]], analysis: Analysis) -> str:
 
 def worth(analysis: Analysis, names: Names) -> Finding | None:
     """From scratch: what the search brings, and what it costs."""
-    family = _family(analysis)
+    family = family_of(analysis)
     if names.ranked or not family or analysis.main is None:
         return None
     reference = names.reference_name
-    answer = _verdicts(
+    answer = verdicts_text(
         family, names, f"other {'row' if len(family) == 1 else 'rows'}, against {reference}"
     )
     spent = {s.row: s.spent.macs for s in analysis.main.rows if s.results}
@@ -204,15 +246,15 @@ def methods(analysis: Analysis, names: Names) -> Finding | None:
     if not names.ranked:
         return None
     own = analysis.method(names.reference)
-    family = [c for c in _family(analysis) if analysis.method(c.name) != own]
+    family = [c for c in family_of(analysis) if analysis.method(c.name) != own]
     if not family:
         return None
     reference = names.reference_name
-    answer = _verdicts(
+    answer = verdicts_text(
         family, names, f"other {'row' if len(family) == 1 else 'rows'}, against {reference}"
     )
-    if not _criteria(_family(analysis), names):  # F1 says it otherwise
-        answer += _told(_family(analysis), analysis)
+    if not only_criteria(family_of(analysis), names):  # F1 says it otherwise
+        answer += _told(family_of(analysis), analysis)
     return Finding(f"F2: how does {reference} compare with the other methods?", answer)
 
 
@@ -228,7 +270,7 @@ def published(analysis: Analysis, names: Names) -> Finding | None:
     span = "" if mean.interval is None else f" ({percent_span(mean.interval)})"
     ratio = analysis.run.budget.ratio
     return Finding(
-        _numbered("F2", "and beside published numbers?", names),
+        numbered("F2", "and beside published numbers?", names),
         f"{names.reference_name} reaches {percent(mean.value, 2)}{span} "
         f"{epochs_text(analysis.main.epochs)} with {percent(ratio, 0)} of the "
         f"{'MACs' if analysis.run.budget.metric == 'macs' else analysis.run.budget.metric}. "
@@ -254,10 +296,10 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
         f"(95\u00a0% interval {span_of_points(gain)}). "
     )
     tests = {epochs: analysis.at[epochs].comparisons for epochs in (first, last)}
-    several = any(_criteria(found, names) for found in tests.values())
+    several = any(only_criteria(found, names) for found in tests.values())
     spreads = []
     for found in tests.values():
-        means = [c.difference.value for c in (_criteria(found, names) if several else found)]
+        means = [c.difference.value for c in (only_criteria(found, names) if several else found)]
         spreads.append(max([0.0, *means]) - min([0.0, *means]))
     if any(tests.values()):
         widest, what = max(spreads), "criterion" if several else "method"
@@ -282,7 +324,7 @@ def length(analysis: Analysis, names: Names) -> Finding | None:
     if changed:
         answer += f" The verdict changes with the length for {listed(changed)}."
     question = f"how much does the {names.words.training} length matter?"
-    return Finding(_numbered("F4", question, names), answer.strip())
+    return Finding(numbered("F4", question, names), answer.strip())
 
 
 def _against(gain: Estimate, other: float) -> str:
@@ -328,14 +370,14 @@ def _after_training(analysis: Analysis, names: Names) -> str:
     found = sorted(
         (
             c
-            for c in _family(analysis)
+            for c in family_of(analysis)
             if analysis.method(c.name) == own
             and c.name.criterion == reference.criterion
             and counts[c.name] != counts[reference]
         ),
         key=lambda c: counts[c.name],
     )
-    said = [f"{number(counts[c.name])}: {c.verdict} ({_numbers(c)})" for c in found]
+    said = [f"{number(counts[c.name])}: {c.verdict} ({numbers_text(c)})" for c in found]
     if not said:
         return ""
     own_count = f"{number(counts[reference])} candidate{'' if counts[reference] == 1 else 's'}"
@@ -420,62 +462,3 @@ def _together(analysis: Analysis, main: Length, names: Names) -> str:
             said += f"; {name}, the same network at every draw, has {alone} from training alone"
             break
     return f"{said}."
-
-
-# -- words -------------------------------------------------------------------------------------
-
-
-def _family(analysis: Analysis) -> tuple[Comparison[Row], ...]:
-    return () if analysis.main is None else analysis.main.comparisons
-
-
-def _criteria(family: Sequence[Comparison[Row]], names: Names) -> list[Comparison[Row]]:
-    """Rows that differ from the reference by their criterion only, but for the random control."""
-    return [
-        c for c in family if names.is_same_method(c.name) and not names.is_random_control(c.name)
-    ]
-
-
-def _verdicts(family: Sequence[Comparison[Row]], names: Names, what: str) -> str:
-    parts = []
-    for verdict in ("better", "equivalent", "undecided", "worse"):
-        group = [c for c in family if c.verdict == verdict]
-        if not group:
-            continue
-        if len(family) <= _MOST_IN_DETAIL:
-            rows = [f"{names.of(c.name)} ({_numbers(c)})" for c in group]
-        else:
-            rows = [names.of(c.name) for c in group]
-        parts.append(f"{len(group)} {verdict}: {listed(rows)}")
-    return f"Of {len(family)} {what}: {'; '.join(parts)}."
-
-
-def _numbers(comparison: Comparison[Row]) -> str:
-    """The difference, its interval, and the p-value behind the verdict."""
-    value, span = difference_text(comparison.difference)
-    p = {
-        "better": comparison.p_difference_holm,
-        "worse": comparison.p_difference_holm,
-        "equivalent": comparison.p_equivalence_holm,
-        "undecided": None,
-    }[comparison.verdict]
-    test = "" if p is None else f", {p_text(p)}"
-    return f"{value}, {span}{test}"
-
-
-def _numbered(number: str, question: str, names: Names) -> str:
-    """The question under the number of the paper's finding, which are about trained networks."""
-    return f"{number}: {question}" if names.ranked else question[:1].upper() + question[1:]
-
-
-def _margin(analysis: Analysis) -> str:
-    return f"{100 * analysis.run.protocol.margin:g} points"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def verdict_counts(comparisons: Sequence[Comparison[Row]]) -> dict[Verdict, int]:
-    """How many comparisons came to each verdict, in the order better to worse."""
-    return {verdict: sum(c.verdict == verdict for c in comparisons) for verdict in VERDICT_COLORS}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from randprune.bench.analysis import Analysis
 from randprune.bench.records import BenchRun
 from randprune.report.bench import figures, records, tables
-from randprune.report.bench.findings import Finding, findings, headline, verdict_counts
+from randprune.report.bench.findings import Finding, findings, headline
 from randprune.report.bench.protocol import protocol_blocks
+from randprune.report.bench.wording import verdict_counts
 from randprune.report.document import Facts, Folded, Page, Report, Section, Text, Tile, present
 from randprune.report.format import moment, number, percent, seconds, si
 from randprune.report.ledger import Ledger, ledger_chart, ledger_entries, ledger_table

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from randprune.bench.analysis import Analysis, RowSummary
+from randprune.bench.analysis import Analysis
 from randprune.bench.keys import Row
 from randprune.bench.stats import Comparison, Estimate
+from randprune.bench.summaries import RowSummary
 from randprune.report.bench.records import records_link
 from randprune.report.estimates import (
     accuracy_text,

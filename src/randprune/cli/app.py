@@ -20,6 +20,7 @@ from randprune.cli.export import export
 from randprune.cli.inspect import inspect
 from randprune.cli.interrupt import kept_interrupts
 from randprune.cli.listing import listing, presets
+from randprune.cli.place import place
 from randprune.cli.prune import prune, scratch
 from randprune.cli.report import report
 from randprune.cli.streams import lenient_streams
@@ -67,6 +68,7 @@ app.command()(presets)
 app.command()(scratch)
 app.command()(report)
 app.command()(bench)
+app.command()(place)
 app.command()(export)
 app.command("list")(listing)
 app.command()(check)
@@ -109,7 +111,7 @@ def _run(argv: Sequence[str]) -> int:
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:
-        resumable = argv[:1] in (["prune"], ["scratch"], ["demo"], ["bench"])
+        resumable = argv[:1] in (["prune"], ["scratch"], ["demo"], ["bench"], ["place"])
         messages().print(f"Interrupted.{_RESUME if resumable else ''}", soft_wrap=True)
     return code
 

@@ -244,6 +244,14 @@ SCRATCH = (
     _of_prune("output.folder"),
 )
 
+_PLACED = ("model", "task", "data", "criterion", "search", "recovery", "seed", "output")
+PLACE = tuple(
+    flag
+    for flag in PRUNE
+    if flag.key.partition(".")[0] in _PLACED
+    and flag.key not in ("search.strategy", "search.race")
+)
+
 BENCH = (
     _of_prune("model.spec", names=("--model",), metavar="MODEL", default="the recipe's",
               panel=NETWORK),

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from randprune.cli.bench import bench
+from randprune.cli.card import card
 from randprune.cli.check import check
 from randprune.cli.console import messages, print_error
 from randprune.cli.demo import demo
@@ -69,6 +70,7 @@ app.command()(scratch)
 app.command()(report)
 app.command()(bench)
 app.command()(place)
+app.command()(card)
 app.command()(export)
 app.command("list")(listing)
 app.command()(check)
@@ -111,7 +113,7 @@ def _run(argv: Sequence[str]) -> int:
     except Exception as error:
         code = _report(error, argv)
     if code == INTERRUPTED:
-        resumable = argv[:1] in (["prune"], ["scratch"], ["demo"], ["bench"], ["place"])
+        resumable = argv[:1] in (["prune"], ["scratch"], ["demo"], ["bench"], ["place"], ["card"])
         messages().print(f"Interrupted.{_RESUME if resumable else ''}", soft_wrap=True)
     return code
 

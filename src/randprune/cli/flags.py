@@ -248,9 +248,10 @@ _PLACED = ("model", "task", "data", "criterion", "search", "recovery", "seed", "
 PLACE = tuple(
     flag
     for flag in PRUNE
-    if flag.key.partition(".")[0] in _PLACED
+    if (flag.key.partition(".")[0] in _PLACED or flag.key in ("budget.metric", "budget.tolerance"))
     and flag.key not in ("search.strategy", "search.race")
 )
+CARD = (*PLACE, *(flag for flag in PRUNE if flag.key == "budget.ratio"))
 
 BENCH = (
     _of_prune("model.spec", names=("--model",), metavar="MODEL", default="the recipe's",

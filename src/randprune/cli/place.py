@@ -61,18 +61,17 @@ def place(
         print_json({"configurations": rows, "table": str(path)})
         return
     cost = ">MACs" if recipe.budget.metric == "macs" else ">Cost"
-    head = ("Configuration", cost, ">Beats", ">95 %", ">Accuracy", ">Random: median", ">best")
+    metric = found[0].pool.metric.name.capitalize()
+    head = ("Configuration", cost, ">Beats", ">95 %", f">{metric}", ">Random: median", ">best")
     lines = [
         (
-            row["name"],
-            percent(row["ratio"], 1),
-            f"{number(row['beaten'])} of {number(row['random'])}",
-            f"{100 * row['share_low']:.1f} - {percent(row['share_high'], 1)}",
-            percent(row["accuracy"], 2),
-            percent(row["random_accuracy_median"], 2),
-            percent(row["random_accuracy_best"], 2),
+            placed.configuration.name,
+            percent(placed.pool.ratio, 1),
+            f"{number(placed.beaten)} of {number(len(placed.pool.values))}",
+            "{:.1f} - {:.1f} %".format(*(100 * end for end in placed.interval)),
+            *map(placed.pool.shown, (row["score"], row["random_median"], row["random_best"])),
         )
-        for row in rows
+        for placed, row in zip(found, rows, strict=True)
     ]
     output().print(table(head, lines))
     print_lines(
@@ -118,31 +117,31 @@ def _chosen(names: Sequence[str], model: str) -> tuple[Configuration, ...]:
 
 
 def _row(placed: Placed, rank_by: str) -> dict[str, Any]:
-    """One configuration as plain data."""
+    """One configuration as plain data; scores are of the task's metric, higher = better."""
     import numpy as np
 
     low, high = placed.interval
-    configuration = placed.configuration
+    configuration, pool = placed.configuration, placed.pool
     return {
         "name": configuration.name,
         "chosen": configuration.chosen,
         "source": configuration.source,
         "published_macs": configuration.macs,
         "published_top1": configuration.top1,
-        "ratio": placed.ratio,
-        "ranked_by": rank_by,
-        "value": placed.value,
+        "ratio": pool.ratio,
         "beaten": placed.beaten,
-        "random": len(placed.random),
+        "random": len(pool.values),
         "share": placed.share,
         "share_low": low,
         "share_high": high,
-        "random_median": float(np.median(placed.random)),
-        "random_best": float(placed.random.max()),
-        "uniform": placed.uniform,
-        "accuracy": placed.accuracy,
-        "random_accuracy_median": float(np.median(placed.random_accuracy)),
-        "random_accuracy_best": float(placed.random_accuracy.max()),
+        "score": placed.worth.score,
+        "random_median": float(np.median(pool.scores)),
+        "random_best": float(pool.scores.max()),
+        "uniform": None if pool.uniform is None else pool.uniform.score,
+        f"{rank_by}": placed.worth.value,
+        f"{rank_by}_random_median": float(np.median(pool.values)),
+        f"{rank_by}_random_best": float(pool.values.max()),
+        f"{rank_by}_uniform": None if pool.uniform is None else pool.uniform.value,
     }
 
 

@@ -27,6 +27,10 @@ from randprune.bench.stats.estimate import (
     Estimate as Estimate,
     mean_interval as mean_interval,
 )
+from randprune.bench.stats.prediction import (
+    below as below,
+    predicted_best as predicted_best,
+)
 from randprune.bench.stats.ranks import (
     kendall_tau as kendall_tau,
 )

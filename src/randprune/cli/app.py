@@ -24,6 +24,7 @@ from randprune.cli.listing import listing, presets
 from randprune.cli.place import place
 from randprune.cli.prune import prune, scratch
 from randprune.cli.report import report
+from randprune.cli.status import status
 from randprune.cli.streams import lenient_streams
 from randprune.errors import RandpruneError, StorageError
 
@@ -68,6 +69,7 @@ app.command()(prune)
 app.command()(presets)
 app.command()(scratch)
 app.command()(report)
+app.command()(status)
 app.command()(bench)
 app.command()(place)
 app.command()(card)

@@ -6,8 +6,8 @@
 # make coverage  trace, cut and verify sixty architectures, and write docs/coverage.md (half an hour)
 #                MODELS="tv:resnet18 timm:dla34" instead of the list
 #
-# make integrations  install ultralytics (AGPL-3.0), lightning, transformers, tensorboard (220 MB with what
-#                they need) and run their tests
+# make integrations  install ultralytics (AGPL-3.0), lightning, transformers, tensorboard, ray (460 MB with
+#                what they need) and run their tests
 # make matrix    networks of other packages, installed first (600 MB), checked: docs/matrix.md
 #
 # Each of them sets up .venv the first time, which takes some minutes.
@@ -60,8 +60,12 @@ coverage: setup
 	  lightning transformers tensorboard
 	@touch $@
 
-integrations: .venv/.ultralytics .venv/.trainers
-	@$(BIN)/python -m pytest -n 0 tests/integrations
+.venv/.ray: .venv/.installed
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $@
+
+integrations: .venv/.ultralytics .venv/.trainers .venv/.ray
+	@$(BIN)/python -m pytest -n 0 tests/integrations tests/executors/test_on_ray.py
 
 matrix: .venv/.ultralytics
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import randprune.executors.on_ray as on_ray
 import randprune.report.write as report_write
 import randprune.zoo.vision as vision
 from randprune.bench.keys import Row
@@ -47,3 +48,12 @@ def test_a_report_without_matplotlib_has_no_figures_and_says_so(
     code, out, _ = run("report", str(tmp_path), "--json")
     assert code == 0
     assert json.loads(out)["figures"] == []
+
+
+def test_a_benchmark_on_ray_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, run: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    code, _, err = run("bench", "smoke", "--executor", "ray", "--quiet", "--out", str(tmp_path))
+    assert code == InvalidInputError.exit_code
+    assert "pip install 'randprune[ray]'" in err

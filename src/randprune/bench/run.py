@@ -44,7 +44,7 @@ from randprune.bench.units import (
 )
 from randprune.errors import DataError
 from randprune.evaluate.threads import decide, using
-from randprune.executors import Executor, Failure, InProcess, Processes
+from randprune.executors import Executor, Failure, InProcess, OnRay, Processes
 from randprune.jobs.identity import describe, numbered, run_key
 from randprune.jobs.progress import Progress, Silent, phase
 from randprune.jobs.work_folder import WorkFolder
@@ -304,10 +304,13 @@ def _protocol_of(job: BenchJob, hash_of_weights: str) -> Protocol:
 
 def _executor(job: BenchJob, device: str | None) -> Executor[Unit, Outcome]:
     """Who does the units, as the recipe asks."""
+    output, document = job.recipe.output, opening(job, device)
+    if output.executor == "ray":
+        return OnRay(WORK, document, output.workers, output.address, job.session.work.folder)
     count = workers_of(job.recipe, job.device)
     if count == 0:
         return InProcess(partial(execute, job))
-    return Processes(WORK, opening(job, device), count, job.session.work.folder)
+    return Processes(WORK, document, count, job.session.work.folder)
 
 
 def workers_of(recipe: BenchRecipe, device: str) -> int:

@@ -138,6 +138,17 @@ class OutputSection(Section):
         description="processes that work side by side, one thread each; default: one per core; "
         "0: everything in this process.",
     )
+    executor: Literal["processes", "ray"] = Field(
+        default="processes",
+        exclude_if=lambda name: name == "processes",
+        description="who does the work: processes of this machine, or a Ray cluster.",
+    )
+    address: str = Field(
+        default="",
+        exclude_if=lambda address: not address,
+        description="of the Ray cluster: auto, host:port or ray://host:port; unset: one of this "
+        "machine alone.",
+    )
 
 
 class BenchKeys(JobRecipe):

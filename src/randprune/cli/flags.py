@@ -267,6 +267,10 @@ BENCH = (
     Flag("output.workers", ("--workers",), int, "N",
          "Number of processes that work side by side; 0 does everything in this one.",
          "one per core", RUN),
+    Flag("output.executor", ("--executor",), str, "NAME",
+         "Who does the work: processes of this machine, or ray.", "processes", RUN),
+    Flag("output.address", ("--address",), str, "ADDRESS",
+         "Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.", "one of this machine", RUN),
     _of_prune("output.folder", text="Where the records, the recipe and the tables go."),
 )
 # fmt: on

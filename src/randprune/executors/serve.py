@@ -18,7 +18,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from randprune.executors.base import FATAL, Failure, Wire, Work
+from randprune.executors.base import FATAL, Do, Failure, Tell, Wire, Work
 from randprune.store.codec import Json, encode
 
 
@@ -72,6 +72,30 @@ QUESTIONS: Wire[Any] = Wire(Opening, Asked)
 ANSWERS: Wire[Any] = Wire(Share, Found, Failure, Fatal)
 
 
+def answered(
+    work: Work[Any, Any], do: Do[Any, Any], asked: Asked, tell: Tell
+) -> Found | Failure | Fatal:
+    """Do a unit with the threads asked for; what came of it, or why nothing did."""
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    try:
+        outcome = do(work.units.value(asked.unit), tell)
+        return Found(work.outcomes.document(outcome))
+    except FATAL as error:
+        kind = next(n for n, known in enumerate(FATAL) if isinstance(error, known))
+        return Fatal(kind, str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+def opened(opening: Opening) -> tuple[Work[Any, Any], Do[Any, Any]]:
+    """The work that an opening names, ready to be done here."""
+    work: Work[Any, Any] = getattr(importlib.import_module(opening.module), opening.name)
+    return work, work.open(opening.document)
+
+
 def main() -> None:
     """Serve until the input ends."""
     # Ctrl-C reaches the whole group of processes; the one that started this one decides.
@@ -80,27 +104,13 @@ def main() -> None:
     os.dup2(2, 1)  # what plug-ins print must not mix with the answers
     asked: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    opening: Opening = asked.get()
-    work: Work[Any, Any] = getattr(importlib.import_module(opening.module), opening.name)
-    do = work.open(opening.document)
+    work, do = opened(asked.get())
 
     def answer(message: Answer) -> None:
         answers.write(encode(ANSWERS.document(message)) + "\n")
 
-    import torch
-
     while True:
-        question: Asked = asked.get()
-        torch.set_num_threads(question.threads)
-        try:
-            outcome = do(work.units.value(question.unit), lambda share: answer(Share(share)))
-            answer(Found(work.outcomes.document(outcome)))
-        except FATAL as error:
-            kind = next(n for n, known in enumerate(FATAL) if isinstance(error, known))
-            answer(Fatal(kind, str(error)))
-        except Exception as error:
-            traceback.print_exc()
-            answer(Failure(f"{type(error).__name__}: {error}"))
+        answer(answered(work, do, asked.get(), lambda share: answer(Share(share))))
 
 
 def _listen(asked: queue.Queue[Any]) -> None:

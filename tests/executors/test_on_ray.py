@@ -17,6 +17,7 @@ from on_nodes import SLOW, Here, Sleep
 
 from randprune.errors import InvalidInputError, StorageError
 from randprune.executors import Failure, OnRay, on_ray
+from randprune.store import Store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 # Ray leaves files and processes to the collector.
@@ -182,6 +183,24 @@ def test_a_benchmark_has_the_same_records(cluster: Any, tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     subprocess.run(command(killed, *on_cluster), env=environment, check=True)
     assert results(killed) == expected
+
+
+def test_a_search_has_the_same_candidates(cluster: Any, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "randprune", "prune", "randprune:digits_cnn", "--data", "digits",
+        "-n", "10", "--quiet", "--set", "output.latency_seconds=0.0",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = []
+    for name, options in (
+        ("here", ("--workers", "1")),
+        ("there", ("--executor", "ray", "--address", cluster.address)),
+    ):
+        out = str(tmp_path / name)
+        subprocess.run([*command, *options, "--out", out], env=environment, check=True)
+        with Store.open(out, read_only=True) as store:
+            found.append([(c.widths, c.scores) for c in store.latest().candidates()])
+    assert found[0] == found[1]
 
 
 def results(folder: Path) -> list[tuple[Any, ...]]:

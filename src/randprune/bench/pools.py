@@ -24,9 +24,10 @@ from randprune.jobs.identity import run_key
 from randprune.jobs.job import NOT_DECISIVE, Given, as_decided
 from randprune.jobs.opening import images_of_recipe, network_of, task_of_recipe
 from randprune.jobs.progress import Progress, Renamed, phase
-from randprune.jobs.pruning import prepared_scores, repairing, traced_session
+from randprune.jobs.pruning import prepared_scores, repairing
 from randprune.jobs.ranking import value_of
 from randprune.jobs.session import Session
+from randprune.jobs.traced import traced_session
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import PruneRecipe
 from randprune.recovery.chain import quick_form

@@ -193,6 +193,13 @@ PRUNE = (
          "Weight in the loss of being close to the dense network's outputs, in [0, 1].", "0",
          TRAINING),
     Flag("seed", ("--seed",), int, "N", "Random seed.", "0", RUN),
+    Flag("output.workers", ("--workers",), int, "N",
+         "Number of processes that make and judge candidates side by side; 0: this one, with "
+         "several threads.", "0", RUN),
+    Flag("output.executor", ("--executor",), str, "NAME",
+         "Whose processes: of this machine, or of a ray cluster.", "processes", RUN),
+    Flag("output.address", ("--address",), str, "ADDRESS",
+         "Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.", "one of this machine", RUN),
     Flag("output.folder", ("--out", "-o"), str, "FOLDER",
          "Where the network, the records, the recipe and the report go.", "runs/...", RUN),
 )
@@ -250,6 +257,7 @@ PLACE = tuple(
     for flag in PRUNE
     if (flag.key.partition(".")[0] in _PLACED or flag.key in ("budget.metric", "budget.tolerance"))
     and flag.key not in ("search.strategy", "search.race")
+    and flag.key not in ("output.workers", "output.executor", "output.address")
 )
 CARD = (*PLACE, *(flag for flag in PRUNE if flag.key == "budget.ratio"))
 
@@ -264,13 +272,10 @@ BENCH = (
     Flag("design.trainings", ("--trainings",), int, "N",
          "How many times each proposed network is trained.", "the recipe's", RUN),
     _of_prune("seed"),
-    Flag("output.workers", ("--workers",), int, "N",
-         "Number of processes that work side by side; 0 does everything in this one.",
-         "one per core", RUN),
-    Flag("output.executor", ("--executor",), str, "NAME",
-         "Who does the work: processes of this machine, or ray.", "processes", RUN),
-    Flag("output.address", ("--address",), str, "ADDRESS",
-         "Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.", "one of this machine", RUN),
+    _of_prune("output.workers", default="one per core",
+              text="Number of processes that work side by side; 0 does everything in this one."),
+    _of_prune("output.executor"),
+    _of_prune("output.address"),
     _of_prune("output.folder", text="Where the records, the recipe and the tables go."),
 )
 # fmt: on

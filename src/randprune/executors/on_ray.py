@@ -160,12 +160,17 @@ class OnRay(Generic[U, O]):
         self._token = self.folder / f"ray-{secrets.token_hex(8)}"
         self._token.touch()
 
+    @property
+    def most(self) -> int:
+        """How many workers there are, at most."""
+        return self.count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
     def run(
         self, units: Sequence[U], advance: Advance[U], *, total: int | None = None
     ) -> Iterator[tuple[U, O | Failure]]:
         """See `Executor`."""
         waiting, attempts = deque(units), dict.fromkeys(units, 0)
-        count = self.count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        count = self.most
         single = (len(units) if total is None else total) == 1
         threads = min(count, torch.get_num_threads()) if single else 1
         last = time.monotonic()

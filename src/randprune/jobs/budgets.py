@@ -19,9 +19,10 @@ from randprune.jobs.curve import PruneCurve
 from randprune.jobs.identity import numbered, run_key
 from randprune.jobs.job import NOT_DECISIVE, Given, as_decided, at_work, finished_network, result_of
 from randprune.jobs.progress import Renamed, phase
-from randprune.jobs.pruning import Found, finish, found_network, traced_session
+from randprune.jobs.pruning import Found, finish, found_network
 from randprune.jobs.result import PruneResult
 from randprune.jobs.session import Session
+from randprune.jobs.traced import traced_session
 from randprune.jobs.work_folder import WorkFolder
 from randprune.recipe import PruneRecipe
 from randprune.store import BudgetSeries, Run, Store

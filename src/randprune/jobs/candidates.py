@@ -8,10 +8,11 @@ judges and records the candidates of one method, whoever proposes them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from randprune.recovery import Passes, passes
 from randprune.recovery.batch_norm import recalibrate
 from randprune.recovery.swaps import swap_channels
 from randprune.space import IntArray, Selection
-from randprune.store import PROXY, Candidate, content_hash
+from randprune.store import PROXY, Candidate, CostEntry, content_hash
 from randprune.supernet import first_channels
 from randprune.surgery import cut, select
 
@@ -139,6 +140,16 @@ class Slices:
         return MadeNetwork(selection, network, seconds)
 
 
+class Others(Protocol):
+    """Whoever makes and judges candidates beside this process."""
+
+    def judged(
+        self, method: str, phase: str, rows: Sequence[tuple[int, tuple[int, ...]]]
+    ) -> Iterator[tuple[Candidate, tuple[CostEntry, ...]]]:
+        """The candidates of these indices and widths, with what each cost, as they are done."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Evaluations:
     """Makes, judges and records the candidates of one method, in the order of proposal.
@@ -158,6 +169,7 @@ class Evaluations:
             None where nothing predicts.
         running: the phase of the job's progress that new candidates advance.
         race: stops candidates that are clearly behind; None: all see all images.
+        others: make and judge candidates in place of this process; None: nobody.
         found: the candidates so far.
     """
 
@@ -169,9 +181,11 @@ class Evaluations:
     predict: Callable[[IntArray], FloatArray] | None = None
     running: Phase | None = None
     race: Race | None = None
+    others: Others | None = None
     found: list[Candidate] = field(init=False, default_factory=list)
-    known: Mapping[int, Candidate] = field(init=False)
+    known: dict[int, Candidate] = field(init=False)
     _by_widths: dict[tuple[int, ...], Candidate] = field(init=False, default_factory=dict)
+    _best: float = field(init=False, default=-np.inf)
 
     def __post_init__(self) -> None:
         recorded = self.session.ledger.candidates(self.proposer.method)
@@ -179,8 +193,30 @@ class Evaluations:
 
     def values(self, rows: IntArray) -> list[float]:
         """What the next candidates (N, G) are worth, higher = better; -inf for failed ones."""
+        if self.others is not None:
+            self._have_made(self.others, rows)
         rank_by = self.session.rules.rank_by
         return [value_of(self.next(widths), rank_by) for widths in rows]
+
+    def _have_made(self, others: Others, rows: IntArray) -> None:
+        """Record what others make of the next candidates, but for what is known of them."""
+        asked: dict[tuple[int, ...], int] = {}
+        for index, widths in enumerate(rows, len(self.found)):
+            row = tuple(widths.tolist())
+            if index not in self.known and row not in self._by_widths:
+                asked.setdefault(row, index)
+        for made, cost in others.judged(
+            self.proposer.method, self.phase, [(index, row) for row, index in asked.items()]
+        ):
+            candidate = made if made.costs else replace(made, costs=self._costs(made.widths))
+            if self.predict is not None and made.status == "ok":
+                proxy = float(self.predict(np.array([made.widths]))[0])
+                candidate = replace(candidate, scores={**made.scores, PROXY: proxy})
+            self.session.ledger.record_candidate(candidate, cost)
+            self.known[candidate.index] = candidate
+            self._best = max(self._best, value_of(candidate, "accuracy"))
+            if self.running is not None:
+                self.running.at(self.running.done + 1, best_top1=self._best)
 
     def next(self, widths: IntArray) -> Candidate:
         """The next candidate; one that cannot be made or evaluated is recorded as failed.
@@ -191,7 +227,7 @@ class Evaluations:
         index, row = len(self.found), tuple(widths.tolist())
         candidate = self.known.get(index)
         if candidate is None:
-            candidate = self._twin(index, row) or self._made(index, widths)
+            candidate = self._twin(index, row) or self.made(index, widths)
         elif candidate.widths != row:
             raise StorageError(
                 f"Candidate {index} of {self.proposer.method!r} in the records has other widths "
@@ -201,9 +237,9 @@ class Evaluations:
             self.race.enter(candidate.scores)
         self.found.append(candidate)
         self._by_widths.setdefault(row, candidate)
+        self._best = max(self._best, value_of(candidate, "accuracy"))
         if self.running is not None and index not in self.known:
-            best = max(value_of(c, "accuracy") for c in self.found)
-            self.running.at(max(self.running.done, index + 1), best_top1=best)
+            self.running.at(max(self.running.done, index + 1), best_top1=self._best)
         return candidate
 
     def _twin(self, index: int, row: tuple[int, ...]) -> Candidate | None:
@@ -214,10 +250,14 @@ class Evaluations:
             self.session.ledger.record_candidate(twin)
         return twin
 
-    def _made(self, index: int, widths: IntArray) -> Candidate:
-        """Make, judge and record one candidate."""
+    def _costs(self, widths: Sequence[int] | IntArray) -> dict[str, float]:
+        row = np.asarray(widths)
+        return {name: float(cost(row)) for name, cost in self.session.space.costs.items()}
+
+    def made(self, index: int, widths: IntArray) -> Candidate:
+        """Make, judge and record the candidate of this index."""
         session = self.session
-        costs = {name: float(cost(widths)) for name, cost in session.space.costs.items()}
+        costs = self._costs(widths)
         blank = replace(self.proposer, index=index, widths=tuple(widths), costs=costs)
         runner = self.race.runner() if self.race is not None else None
         goes_on = runner.goes_on if runner is not None else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from randprune.errors import InfeasibleBudgetError
-from randprune.jobs.candidates import Evaluations, Maker, Slices
+from randprune.jobs.candidates import Evaluations, Maker, Others, Slices
 from randprune.jobs.race import Race
 from randprune.jobs.ranking import best_first
 from randprune.jobs.session import Session
@@ -66,7 +66,11 @@ def uniform_controls(
 
 
 def random_control(
-    session: Session, count: int, maker: Maker, race: Race | None = None
+    session: Session,
+    count: int,
+    maker: Maker,
+    race: Race | None = None,
+    others: Others | None = None,
 ) -> Candidate:
     """The best of `count` random configurations, made and judged as those of the search.
 
@@ -76,7 +80,13 @@ def random_control(
         DataError: all of them failed.
     """
     made = Evaluations(
-        session, maker, session.quick_judge, Candidate(0, (), RANDOM_SEARCH), "controls", race=race
+        session,
+        maker,
+        session.quick_judge,
+        Candidate(0, (), RANDOM_SEARCH),
+        "controls",
+        race=race,
+        others=others,
     )
     text, done = f"Searching {count} random configurations, as a control", len(made.known)
     with session.phase(RANDOM_SEARCH, text, total=count, done=done) as made.running:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from randprune.criteria import Criterion, criteria
-from randprune.graph.program import in_mode, private_copy
+from randprune.graph.program import in_mode
+from randprune.jobs.blocks import side_by_side
 from randprune.jobs.candidates import Repaired
 from randprune.jobs.controls import random_control, uniform_controls
 from randprune.jobs.doubts import beaten, chance, near_chance
@@ -28,13 +29,12 @@ from randprune.jobs.job import (
     save_network,
 )
 from randprune.jobs.measure import Entrant, entrant, measure
-from randprune.jobs.opening import check_outputs, example_of, on_cpu, open_trained
 from randprune.jobs.progress import phase
 from randprune.jobs.race import Race
 from randprune.jobs.result import PruneResult
 from randprune.jobs.search_loop import create_strategy, search_candidates
-from randprune.jobs.seeds import Seeds
 from randprune.jobs.session import Session
+from randprune.jobs.traced import traced_session
 from randprune.jobs.trainer import Trainer
 from randprune.provenance import portable
 from randprune.recipe import PruneRecipe
@@ -126,15 +126,18 @@ def found_network(
     quick = repairing(session, scores, quick_form(recipe.recovery))
     strategy = strategy or create_strategy(recipe.search, session.tables)
     info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
-    candidates = search_candidates(
-        session, run, info, strategy, quick[SEARCHED], racing(session, recipe)
-    )
-    controls = uniform_controls(session, run, quick)
-    if recipe.controls.random_search and recipe.search.strategy != "random":
-        count = recipe.search.candidates
-        controls[RANDOM_SEARCH] = random_control(
-            session, count, quick[RANDOM_SEARCH], racing(session, recipe)
+    ranked_by = (criterion or criteria.create(recipe.criterion)).name
+    repaired_by = quick_form(recipe.recovery)
+    with side_by_side(session, recipe, ranked_by, repaired_by) as others:
+        candidates = search_candidates(
+            session, run, info, strategy, quick[SEARCHED], racing(session, recipe), others
         )
+        controls = uniform_controls(session, run, quick)
+        if recipe.controls.random_search and recipe.search.strategy != "random":
+            count, maker = recipe.search.candidates, quick[RANDOM_SEARCH]
+            controls[RANDOM_SEARCH] = random_control(
+                session, count, maker, racing(session, recipe), others
+            )
 
     # Finalists are repaired as well as can be; the best one wins, and is proved exact.
     finalists = recipe.finalists
@@ -165,24 +168,6 @@ def finish(session: Session, run: Run, recipe: PruneRecipe, found: Found) -> Non
     if notes := [*found.notes, *beaten(run.networks(), session.task.metric)]:
         run.write(Notes(tuple(map(portable, notes))))
     save_network(recipe, session, run, found.network)
-
-
-def traced_session(recipe: PruneRecipe, given: Given) -> Session:
-    """The session of the trained network, on the CPU, which candidates are cut from."""
-    dense = given.model if given.place.type == "cpu" else private_copy(given.model).cpu()
-    example = example_of(given.data, dense) if given.example is None else on_cpu(given.example)
-    session = open_trained(
-        recipe,
-        dense,
-        given.data,
-        rules=recipe.search,
-        seeds=Seeds(str(recipe.seed)),
-        work=given.folder / "work",
-        example=example,
-        task=given.task,
-    )
-    check_outputs(dense, given.data, example)
-    return session
 
 
 NO_TARGETS = (

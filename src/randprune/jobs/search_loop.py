@@ -17,7 +17,7 @@ import numpy as np
 
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InfeasibleBudgetError
-from randprune.jobs.candidates import Evaluations, Maker
+from randprune.jobs.candidates import Evaluations, Maker, Others
 from randprune.jobs.controls import uniform_widths
 from randprune.jobs.race import Race
 from randprune.jobs.session import Session
@@ -110,6 +110,7 @@ def search_candidates(
     strategy: Strategy,
     maker: Maker,
     race: Race | None = None,
+    others: Others | None = None,
 ) -> tuple[Candidate, ...]:
     """All candidates of a job's search, recorded, in the order in which they were proposed.
 
@@ -123,6 +124,7 @@ def search_candidates(
         strategy: proposes them.
         maker: makes them.
         race: stops those that are clearly behind; None: all see all images that rank.
+        others: make and judge them in place of this process; None: nobody.
     """
     space, budget, total = session.space, session.budget, info.planned
     shown = strategy.resolve(space, budget) if isinstance(strategy, RandomSearch) else strategy
@@ -130,7 +132,13 @@ def search_candidates(
     run.write(info)
     tables = getattr(strategy, "tables", None)
     evaluations = Evaluations(
-        session, maker, session.quick_judge, Candidate(0, (), SEARCHED), "search", race=race
+        session,
+        maker,
+        session.quick_judge,
+        Candidate(0, (), SEARCHED),
+        "search",
+        race=race,
+        others=others,
     )
     if tables is not None:
         evaluations.predict = partial(predicted, check_tables(space, tables))

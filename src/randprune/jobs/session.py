@@ -425,6 +425,11 @@ class Session:
         )
         return [kept[f"{g:05d}"] for g in range(len(self.space))]
 
+    def kept_scores(self, name: str) -> list[Tensor] | None:
+        """What `scores` has kept under a name, here or in another process; None: nothing."""
+        kept = self.work.kept_tensors(name_of("scores", name))
+        return None if kept is None else [kept[f"{g:05d}"] for g in range(len(self.space))]
+
     def random_scores(self, *purpose: str | int) -> list[Tensor]:
         """Scores that say nothing, drawn for one purpose."""
         return score(self.network, self.space, Random(), seed=self.seeds.seed(*purpose))

@@ -35,10 +35,11 @@ from randprune.jobs.job import Given, as_decided, begun
 from randprune.jobs.notebook import html_table
 from randprune.jobs.opening import network_of
 from randprune.jobs.progress import Progress, checked
-from randprune.jobs.pruning import prepared_scores, racing, repairing, traced_session
+from randprune.jobs.pruning import prepared_scores, racing, repairing
 from randprune.jobs.ranking import best_first, value_of
 from randprune.jobs.search_loop import create_strategy, search_candidates
 from randprune.jobs.session import Session
+from randprune.jobs.traced import traced_session
 from randprune.lineage import CutPlan, CutStep, plan_of, tensor_shapes
 from randprune.memory import memory_errors
 from randprune.recipe import FinalistsSection, PruneRecipe

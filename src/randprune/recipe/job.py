@@ -163,6 +163,29 @@ class OutputSection(Section):
     )
 
 
+class SharedOutputSection(OutputSection):
+    """The same, and who does the work."""
+
+    workers: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda workers: not workers,
+        description="processes that make and judge candidates side by side, one thread each; 0: "
+        "this process, with several threads.",
+    )
+    executor: Literal["processes", "ray"] = Field(
+        default="processes",
+        exclude_if=lambda name: name == "processes",
+        description="whose processes: of this machine, or of a Ray cluster.",
+    )
+    address: str = Field(
+        default="",
+        exclude_if=lambda address: not address,
+        description="of the Ray cluster: auto, host:port or ray://host:port; unset: one of this "
+        "machine alone.",
+    )
+
+
 class JobRecipe(RecipeBase):
     """The keys of all jobs."""
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from randprune.cost import Budget
+from randprune.cost import LATENCY, Budget
 from randprune.evaluate.engine import Choice
 from randprune.recipe.base import Section
-from randprune.recipe.job import BudgetSection, JobRecipe, Options, OutputSection
+from randprune.recipe.job import BudgetSection, JobRecipe, Options, SharedOutputSection
 from randprune.recipe.names import (
     CriterionOrObject,
     RecoveryName,
@@ -226,7 +226,7 @@ class PruneRecipe(JobRecipe):
         default=ControlsSection(), exclude_if=lambda controls: controls == ControlsSection()
     )
     finetune: FinetuneSection | None = None
-    output: OutputSection = OutputSection()
+    output: SharedOutputSection = SharedOutputSection()
 
     def for_each_budget(self) -> tuple[PruneRecipe, ...]:
         """The recipes of several budgets, one each, in their order; none where it has one budget.
@@ -240,6 +240,22 @@ class PruneRecipe(JobRecipe):
             )
             for ratio in budget.ratios or ()
         )
+
+    @model_validator(mode="after")
+    def _side_by_side(self) -> PruneRecipe:
+        output = self.output
+        if output.workers or output.executor != "processes":
+            if self.search.race:
+                raise ValueError(
+                    "search.race compares candidates one after the other. Leave it out, or "
+                    "output.workers and output.executor."
+                )
+            if self.budget.metric == LATENCY:
+                raise ValueError(
+                    "A budget of latency is measured by one process. Leave out output.workers and "
+                    "output.executor."
+                )
+        return self
 
     @model_validator(mode="before")
     @classmethod

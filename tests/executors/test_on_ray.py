@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from halving import WORK, Half, Halve, Threads
 from on_nodes import SLOW, Here, Sleep
 
 from randprune.errors import InvalidInputError, StorageError
 from randprune.executors import Failure, OnRay, on_ray
 from randprune.store import Store
+from randprune.zoo import build_model
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 # Ray leaves files and processes to the collector.
@@ -186,9 +188,11 @@ def test_a_benchmark_has_the_same_records(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_search_has_the_same_candidates(cluster: Any, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(build_model("randprune:digits_cnn").state_dict(), weights)
     command = [
         sys.executable, "-m", "randprune", "prune", "randprune:digits_cnn", "--data", "digits",
-        "-n", "10", "--quiet", "--set", "output.latency_seconds=0.0",
+        "--weights", str(weights), "-n", "10", "--quiet", "--set", "output.latency_seconds=0.0",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []

@@ -153,6 +153,13 @@ def test_a_network_without_a_name_stays_here(tmp_path: Path) -> None:
               settings={"output": {"workers": 2}})  # fmt: skip
 
 
+def test_weights_of_chance_stay_here(tmp_path: Path) -> None:
+    """Another process would make another network of the same name."""
+    output = {"folder": str(tmp_path), "latency_seconds": 0.0, "workers": 2}
+    with pytest.raises(InvalidInputError, match="its weights come of chance"):
+        run_recipe(PruneRecipe.parse({**DOCUMENT, "output": output}))
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

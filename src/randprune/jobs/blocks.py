@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
-from randprune.errors import InvalidInputError, StorageError
+from randprune.errors import DataError, InvalidInputError, StorageError
 from randprune.executors import Do, Executor, Failure, OnRay, Processes, Tell, Wire, Work
 from randprune.jobs.candidates import Evaluations, Repaired
-from randprune.jobs.identity import network_name
+from randprune.jobs.identity import data_fingerprint, network_name
 from randprune.jobs.job import Given
 from randprune.jobs.ledger import Gathered
 from randprune.jobs.opening import images_of_recipe, network_of, task_of_recipe
@@ -31,6 +32,7 @@ from randprune.memory import memory_errors
 from randprune.recipe import PruneRecipe
 from randprune.store import Candidate, CostEntry
 from randprune.store.codec import Json
+from randprune.zoo.weights import weights_hash
 
 _BLOCKS = 4
 """Blocks of a generation for each process, so that they end together."""
@@ -106,7 +108,8 @@ def side_by_side(
         recovery: of candidates.
 
     Raises:
-        InvalidInputError: the network was given as an object, which other processes cannot open.
+        InvalidInputError: the network was given as an object, which other processes cannot open,
+            or has no trained weights that they could read.
     """
     output = recipe.output
     if not output.workers and output.executor == "processes":
@@ -117,13 +120,16 @@ def side_by_side(
             "Processes beside this one open the network and the images by their names. Name both "
             "in the recipe, or leave output.workers out."
         )
-    work = session.work.folder
+    work, weights = session.work.folder, weights_hash(session.network)
+    _check_weights(recipe, network_of(recipe.network), weights)
     document = {
         "recipe": recipe.document(),
         "work": str(work.resolve()),
         "criterion": criterion,
         "recovery": recovery,
         "device": session.device,
+        "weights": weights,
+        "data": data_fingerprint(session.data),
     }
     executor: Executor[Block, Judged]
     if output.executor == "ray":
@@ -140,6 +146,16 @@ def side_by_side(
         executor.close()
 
 
+def _check_weights(recipe: PruneRecipe, network: nn.Module, expected: str) -> None:
+    """Raise an InvalidInputError where the named network is not the one that is searched."""
+    if weights_hash(network) != expected:
+        raise InvalidInputError(
+            f"The network {recipe.network.spec} has other weights in another process: its weights "
+            "come of chance, or of a file that differs there. Give a file (--weights) that all "
+            "processes see, or leave output.workers out."
+        )
+
+
 def _open(document: Mapping[str, Json]) -> Do[Block, Judged]:
     recipe = PruneRecipe.parse(document["recipe"], "the recipe of this run").resolved()
     data, work = images_of_recipe(recipe), WorkFolder(Path(document["work"]))
@@ -151,6 +167,12 @@ def _open(document: Mapping[str, Json]) -> Do[Block, Judged]:
         device=document["device"],
         task=task_of_recipe(recipe, data),
     )
+    _check_weights(recipe, given.model, document["weights"])
+    if data_fingerprint(data) != document["data"]:
+        raise DataError(
+            f"The images {data.name} differ from those of the process that began the search. Give "
+            "every node the same copy."
+        )
     session = traced_session(recipe, given)
     session.work, session.device = work, given.device
     scores = session.kept_scores(document["criterion"])

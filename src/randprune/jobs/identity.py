@@ -65,15 +65,20 @@ def run_key(
         traced["example"] = _shapes(session.example)
     left_out = _NOT_DECISIVE | set(not_decisive)
     decisive = {k: v for k, v in document.items() if k not in left_out}
-    described = session.data.describe()
     return RunKey(
         kind=recipe.job,
         recipe={**decisive, "trace": traced},
         seed=recipe.seed,
         fingerprint=session.original.space.fingerprint,
         weights_hash=weights_hash(session.original.network),
-        data_fingerprint=content_hash({p: described[p] for p in _DATA_PARTS if p in described}),
+        data_fingerprint=data_fingerprint(session.data),
     )
+
+
+def data_fingerprint(data: Data) -> str:
+    """Of the images and how they are divided."""
+    described = data.describe()
+    return content_hash({p: described[p] for p in _DATA_PARTS if p in described})
 
 
 def _shapes(example: Inputs) -> list[Any]:

@@ -13,6 +13,7 @@ from randprune.space import IntArray, Space
 from randprune.strategies import (
     EvolutionSearch,
     LagrangianSearch,
+    OptunaSearch,
     ProxySearch,
     RandomSearch,
     SpdySearch,
@@ -34,6 +35,9 @@ MAKERS: dict[str, Callable[[Space], Strategy]] = {
     "evolution": lambda space: EvolutionSearch(),
     "lagrangian": lambda space: LagrangianSearch(tables(space)),
     "spdy": lambda space: SpdySearch(tables(space)),
+    "optuna-tpe": lambda space: OptunaSearch("tpe"),
+    "optuna-cmaes": lambda space: OptunaSearch("cmaes"),
+    "optuna-nsga2": lambda space: OptunaSearch("nsga2"),
     "proxy": lambda space: ProxySearch(tables(space), draws=200),
 }
 

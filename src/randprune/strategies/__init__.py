@@ -4,6 +4,7 @@ from randprune.strategies.base import AdaptiveStrategy, Strategy, strategies
 from randprune.strategies.evolution import EvolutionSearch
 from randprune.strategies.feasible import reachable
 from randprune.strategies.lagrangian import LagrangianSearch
+from randprune.strategies.optuna_search import OptunaSearch
 from randprune.strategies.proxy import ProxySearch, proxy_errors
 from randprune.strategies.random import Draws, RandomSearch
 from randprune.strategies.spdy import SpdySearch
@@ -14,6 +15,7 @@ __all__ = [
     "Draws",
     "EvolutionSearch",
     "LagrangianSearch",
+    "OptunaSearch",
     "ProxySearch",
     "RandomSearch",
     "SpdySearch",

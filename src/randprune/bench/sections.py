@@ -15,7 +15,7 @@ from randprune.recipe import (
     SupernetSection,
     WidenSection,
 )
-from randprune.recipe.job import Options
+from randprune.recipe.job import ExecutorName, Options, RayAddress
 from randprune.recipe.names import CriterionName, RecoveryName
 from randprune.recipe.prune import (
     BatchSize,
@@ -138,17 +138,8 @@ class OutputSection(Section):
         description="processes that work side by side, one thread each; default: one per core; "
         "0: everything in this process.",
     )
-    executor: Literal["processes", "ray"] = Field(
-        default="processes",
-        exclude_if=lambda name: name == "processes",
-        description="who does the work: processes of this machine, or a Ray cluster.",
-    )
-    address: str = Field(
-        default="",
-        exclude_if=lambda address: not address,
-        description="of the Ray cluster: auto, host:port or ray://host:port; unset: one of this "
-        "machine alone.",
-    )
+    executor: ExecutorName = "processes"
+    address: RayAddress = ""
 
 
 class BenchKeys(JobRecipe):

@@ -163,6 +163,23 @@ class OutputSection(Section):
     )
 
 
+ExecutorName = Annotated[
+    Literal["processes", "ray"],
+    Field(
+        exclude_if=lambda name: name == "processes",
+        description="whose processes: of this machine, or of a Ray cluster.",
+    ),
+]
+RayAddress = Annotated[
+    str,
+    Field(
+        exclude_if=lambda address: not address,
+        description="of the Ray cluster: auto, host:port or ray://host:port; unset: one of this "
+        "machine alone.",
+    ),
+]
+
+
 class SharedOutputSection(OutputSection):
     """The same, and who does the work."""
 
@@ -173,17 +190,8 @@ class SharedOutputSection(OutputSection):
         description="processes that make and judge candidates side by side, one thread each; 0: "
         "this process, with several threads.",
     )
-    executor: Literal["processes", "ray"] = Field(
-        default="processes",
-        exclude_if=lambda name: name == "processes",
-        description="whose processes: of this machine, or of a Ray cluster.",
-    )
-    address: str = Field(
-        default="",
-        exclude_if=lambda address: not address,
-        description="of the Ray cluster: auto, host:port or ray://host:port; unset: one of this "
-        "machine alone.",
-    )
+    executor: ExecutorName = "processes"
+    address: RayAddress = ""
 
 
 class JobRecipe(RecipeBase):

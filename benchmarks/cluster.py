@@ -35,6 +35,7 @@ from randprune.report.states import states_of
 RECORD = Path("docs/results/cluster.json")
 PAGE = Path("docs/results/cluster.md")
 KILLS, REMOVALS, DRIVERS = 20, 5, 3
+DRAWS = 8
 WORKERS, PER_WORKER = 64, 15
 MEMORY = 80_000_000
 
@@ -80,7 +81,7 @@ def cluster(nodes: int, cpus: int = 1) -> Any:
 
 
 def command(out: Path, *options: str) -> list[str]:
-    study = ["bench", "smoke", "--draws", "2", "--set", "pretrain.epochs=2", "--quiet"]
+    study = ["bench", "smoke", "--draws", str(DRAWS), "--set", "pretrain.epochs=2", "--quiet"]
     return [sys.executable, "-m", "randprune", *study, *options, "--out", str(out)]
 
 
@@ -216,7 +217,7 @@ python benchmarks/cluster.py page
 ```
 
 Three nodes of one CPU, all on this machine (two cores, other work beside), with a fourth that comes
-and goes. The smoke study with two draws: proposals, trainings and tests of all criteria. Workers
+and goes. The smoke study with eight draws: proposals, trainings and tests of all criteria. Workers
 are killed and nodes removed at random moments, the driver is killed and the same command given
 again; the table is compared row by row with that of two local processes. Below: units that only
 wait for a second, on 64 logical CPUs; the driver's memory before and after.

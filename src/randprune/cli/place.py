@@ -54,9 +54,12 @@ def place(
     chosen = _chosen(configurations or [], spec.rpartition(":")[2])
     folder = Path(recipe.output.folder)
     with progress(asked.quiet) as shown:
-        found = list(place_all(recipe, chosen, folder, progress=shown, device=asked.device))
-    rows = [_row(placed, recipe.search.rank_by) for placed in found]
-    path = write_file(folder / TABLE, _csv(rows).encode())
+        found: list[Placed] = []
+        rows: list[dict[str, Any]] = []
+        for placed in place_all(recipe, chosen, folder, progress=shown, device=asked.device):
+            found.append(placed)
+            rows.append(_row(placed, recipe.search.rank_by))
+            path = write_file(folder / TABLE, _csv(rows).encode())
     if asked.json:
         print_json({"configurations": rows, "table": str(path)})
         return

@@ -34,6 +34,7 @@ BELOW = {
         "finetune-lead",
         "search-speed",
         "int8",
+        "cluster",
     )
 }
 # Files above docs/ that pages may link to without being pages themselves.

@@ -68,7 +68,8 @@ def page_of(made: Card) -> str:
     lines = [
         f"# Random sub-networks of {network}",
         "",
-        f"{metric.name.capitalize()} on {number(made.images)} search images, not on test images; "
+        f"{metric.name.capitalize()} on {number(made.images)} search images, not on test images "
+        "(what a network was trained on reads high); "
         f"the dense network: {shown(made.dense)}. Channels ranked by `{recipe.criterion}`, "
         f"repaired by `{recipe.recovery}`, nothing trained. Expected, and in brackets where it "
         "will lie with 90 % probability for new draws, whatever their distribution; -: too few "

@@ -109,6 +109,11 @@ def test_on_the_command_line(weights: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "card.json").read_text())["levels"] == found["levels"]
 
 
+def test_latency_is_no_exact_cost(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="Use the metric macs or params"):
+        make_card(recipe(weights, budget={"metric": "latency"}), tmp_path)
+
+
 def test_a_budget_out_of_reach_begins_nothing(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

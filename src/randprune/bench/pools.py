@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from randprune.bench.configurations import Configuration
-from randprune.cost import Budget, FloatArray
-from randprune.errors import DataError
+from randprune.cost import LATENCY, Budget, FloatArray
+from randprune.errors import DataError, InvalidInputError
 from randprune.evaluate.threads import decide, using
 from randprune.jobs.candidates import Evaluations, Repaired
 from randprune.jobs.controls import uniform_controls
@@ -191,7 +191,15 @@ def opened(
         folder: for records.
         progress: is told how far it is.
         device: where networks are evaluated.
+
+    Raises:
+        InvalidInputError: a budget of latency.
     """
+    if recipe.budget.metric == LATENCY:
+        raise InvalidInputError(
+            "Random configurations are drawn at one exact cost, and latency is measured. "
+            "Use the metric macs or params."
+        )
     recipe = recipe.resolved()
     data, network = images_of_recipe(recipe), network_of(recipe.network)
     task = task_of_recipe(recipe, data)

@@ -140,8 +140,8 @@ def page() -> str:
         charged = records[0]["table_candidates"]
         lines += [
             f"\n## {ROWS[name].title}, {ROWS[name].budget:.0%} of the MACs\n",
-            f"{len(records)} seeds, {images:,} test images, dense {dense:.2f} %. The tables count "
-            f"as {charged:g} candidates.\n",
+            f"{len(records)} seed{'s' * (len(records) > 1)}, {images:,} test images, "
+            f"dense {dense:.2f} %. The tables count as {charged:g} candidates.\n",
             "| strategy | candidates | KL on the search images | test accuracy | minus random, KL "
             "| minus random, points |",
             "|---|--:|--:|--:|--:|--:|",

@@ -180,7 +180,7 @@ def _open(document: Mapping[str, Json]) -> Do[Block, Judged]:
         raise StorageError(f"The work folder {work.folder} holds no scores any more.")
     maker = Repaired(session, scores, document["recovery"])
 
-    def do(block: Block, tell: Tell) -> Judged:
+    def do(block: Block, share: Tell) -> Judged:
         gathered = Gathered()
         with session.writing(gathered, Silent()), memory_errors("search.batch_size"):
             evaluations = Evaluations(
@@ -188,7 +188,7 @@ def _open(document: Mapping[str, Json]) -> Do[Block, Judged]:
             )
             for done, (index, widths) in enumerate(block.rows, 1):
                 evaluations.made(index, np.array(widths))
-                tell(done / len(block.rows))
+                share(done / len(block.rows))
         return Judged(gathered.candidates(), gathered.costs)
 
     return do

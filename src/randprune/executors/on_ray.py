@@ -49,7 +49,7 @@ from randprune.store.codec import Json
 _ATTEMPTS = 3
 _LOOK = 1.0
 """Seconds after which shares of units are asked for."""
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 """Seconds that a worker may take to come, where none is there."""
 
 
@@ -289,8 +289,8 @@ class OnRay(Generic[U, O]):
         if self._busy or self._idle or time.monotonic() - last < _PATIENCE:
             return
         raise InvalidInputError(
-            "The Ray cluster has had no free CPU for a worker "
-            f"in {_PATIENCE:.0f} s. Look at `ray status`, or add nodes."
+            f"No worker of the Ray cluster has come in {_PATIENCE:.0f} s: it may have no free CPU, "
+            "or open the work slowly. Look at `ray status`, or add nodes."
         )
 
     def _look(self, advance: Advance[U]) -> None:

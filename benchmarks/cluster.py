@@ -36,7 +36,7 @@ RECORD = Path("docs/results/cluster.json")
 PAGE = Path("docs/results/cluster.md")
 KILLS, REMOVALS, DRIVERS = 20, 5, 3
 DRAWS = 8
-WORKERS, PER_WORKER = 64, 15
+WORKERS, PER_WORKER = 64, 60
 MEMORY = 80_000_000
 
 

@@ -160,7 +160,7 @@ def test_nodes_of_other_versions(
     made: Callable[..., OnRay[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Other(on_ray.Serving):
-        def ready(self) -> dict[str, str]:
+        def ready(self) -> dict[str, Any]:
             return {**super().ready(), "torch": "1.0", "node": "old"}
 
     monkeypatch.setattr(on_ray, "Serving", Other)

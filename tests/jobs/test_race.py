@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def judged(race: Race, divergences: np.ndarray) -> tuple[dict[str, float], int]:
     for number in range(1, len(divergences) + 1):
         mean = float(divergences[:number].mean())
         quality = Quality(Seen(0.5, number * BATCH, distance=mean), ACCURACY, 0.0)
-        if not runner.goes_on(quality):
+        if not runner.goes_on(quality.samples, partial(copy.copy, quality)):
             break
     scores = runner.end(quality)
     race.enter(scores)

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from randprune.bench.pools import Pool, opened
 from randprune.bench.stats import best_of_n, predicted_best
 from randprune.jobs.progress import Progress, Silent
@@ -49,11 +47,6 @@ class Level:
     def ratio(self) -> float:
         """The share of the dense cost."""
         return self.pool.ratio
-
-    @property
-    def median(self) -> float:
-        """Of one random network."""
-        return float(np.median(self.pool.scores))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

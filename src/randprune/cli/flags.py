@@ -252,12 +252,14 @@ SCRATCH = (
 )
 
 _PLACED = ("model", "task", "data", "criterion", "search", "recovery", "seed", "output")
+_NOT_PLACED = (
+    "search.strategy", "search.race", "output.workers", "output.executor", "output.address",
+)
 PLACE = tuple(
     flag
     for flag in PRUNE
     if (flag.key.partition(".")[0] in _PLACED or flag.key in ("budget.metric", "budget.tolerance"))
-    and flag.key not in ("search.strategy", "search.race")
-    and flag.key not in ("output.workers", "output.executor", "output.address")
+    and flag.key not in _NOT_PLACED
 )
 CARD = (*PLACE, *(flag for flag in PRUNE if flag.key == "budget.ratio"))
 

@@ -13,6 +13,10 @@ RUN = "Recipe and output"
 RECIPE_FILE = "recipe.toml"
 """What the folder of a run calls its recipe."""
 
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The output folder of a run.", show_default=False)
+]
+
 MODEL_HELP = (
     "The network: randprune:NAME, torchvision:NAME, timm:NAME or package.module:callable, "
     "e.g. randprune:resnet56 or my_project.nets:make_network."

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The output folder of a run.", show_default=False)
-    ],
+    out: options.RunFolder,
     to: Annotated[
         Path | None,
         typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def status(
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The output folder of a run.", show_default=False)
-    ],
+    out: options.RunFolder,
     watch: Annotated[
         float | None,
         typer.Option(

@@ -74,12 +74,12 @@ class Serving:
         self._token = token
         self._share = 0.0
 
-    def ready(self) -> dict[str, str]:
-        """The node, and its versions; opens the work where the folder is seen."""
+    def ready(self) -> dict[str, Any]:
+        """The node, its versions, and whether it sees the work folder; opens the work if so."""
         seen = os.path.exists(self._token)
         if seen:
             self._work, self._do = opened(self._opening)
-        return {"node": platform.node(), "sees the work folder": str(seen), **versions()}
+        return {"node": platform.node(), "sees_folder": seen, **versions()}
 
     def do(self, asked: Json) -> Json:
         """Do one unit."""
@@ -174,7 +174,7 @@ class OnRay(Generic[U, O]):
         single = (len(units) if total is None else total) == 1
         threads = min(count, torch.get_num_threads()) if single else 1
         last = time.monotonic()
-        while waiting or any(w.unit is not None for w in self._workers.values()):
+        while waiting or self._busy:
             while waiting and self._idle:
                 unit = waiting.popleft()
                 attempts[unit] += 1
@@ -223,12 +223,15 @@ class OnRay(Generic[U, O]):
 
     def _hire(self, wanted: int) -> None:
         """Have workers placed until there are so many, or the cluster has no more room."""
+        missing = wanted - len(self._workers) - len(self._idle)
+        if missing <= 0:
+            return
         opening = QUESTIONS.document(Opening(self.work.module, self.work.name, self.document))
-        while len(self._workers) + len(self._idle) < wanted:
+        paths = [p or os.getcwd() for p in sys.path]
+        for _ in range(missing):
             serving = self._ray.remote(Serving).options(
                 num_cpus=1, max_concurrency=2, name=f"randprune {secrets.token_hex(4)}"
             )
-            paths = [p or os.getcwd() for p in sys.path]
             actor = serving.remote(opening, os.getcwd(), paths, str(self._token.resolve()))
             self._workers[actor.ready.remote()] = _Worker(actor)
 
@@ -256,7 +259,7 @@ class OnRay(Generic[U, O]):
             self._refuse(said.error)
             return
         other = {name: said[name] for name, own in versions().items() if said[name] != own}
-        if not other and said["sees the work folder"] == "True":
+        if not other and said["sees_folder"]:
             self._refused.clear()
             self._idle.append(worker)
             return

@@ -123,11 +123,11 @@ def found_network(
     scores = prepared_scores(session, recipe, criterion)
 
     # Search: every candidate is cut by the criterion's scores, and quickly repaired.
-    quick = repairing(session, scores, quick_form(recipe.recovery))
+    repaired_by = quick_form(recipe.recovery)
+    quick = repairing(session, scores, repaired_by)
     strategy = strategy or create_strategy(recipe.search, session.tables)
     info = SearchInfo(recipe.search.candidates, "", recipe.criterion, recipe.recovery)
     ranked_by = (criterion or criteria.create(recipe.criterion)).name
-    repaired_by = quick_form(recipe.recovery)
     with side_by_side(session, recipe, ranked_by, repaired_by) as others:
         candidates = search_candidates(
             session, run, info, strategy, quick[SEARCHED], racing(session, recipe), others

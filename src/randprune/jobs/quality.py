@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from randprune.errors import DataError
 from randprune.evaluate import Evaluator
-from randprune.graph.trees import floating_leaves
+from randprune.graph.trees import count_of, floating_leaves
 from randprune.store import Accuracy, Measured
 from randprune.tasks import Metric, Quality as TaskQuality, Task
 
@@ -107,26 +107,32 @@ class Judge:
         self,
         network: nn.Module,
         name: str = "",
-        goes_on: Callable[[Quality], bool] | None = None,
+        goes_on: Callable[[int, Callable[[], Quality]], bool] | None = None,
     ) -> Quality:
         """How the network does; it is not modified.
 
         Args:
             network: of the task.
             name: what messages call it.
-            goes_on: is told after each batch how it did so far, and says whether to look at more.
+            goes_on: is told after each batch how many samples were seen, may ask how the network
+                did on them, and says whether to look at more.
 
         Raises:
             DataError: its outputs are not finite, or the metric or the loss is not.
             InvalidInputError: its outputs are none for this task, or not like the dense network's.
         """
         start, meter = time.perf_counter(), self.task.meter()
-        dense = self._dense()
+        dense, seen = self._dense(), 0
+
+        def so_far() -> Quality:
+            return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
+
         for outputs, batch in self.evaluator.outputs(network):
             meter.update(outputs, batch, next(dense, None))
-            if goes_on is not None and not goes_on(Quality(meter.result(), self.task.metric, 0.0)):
+            seen += count_of(outputs)
+            if goes_on is not None and not goes_on(seen, so_far):
                 break
-        return Quality(meter.result(), self.task.metric, time.perf_counter() - start)
+        return so_far()
 
     def dense_result(self, network: nn.Module) -> Accuracy | Measured:
         """How the dense network does, by the outputs that are known of it."""

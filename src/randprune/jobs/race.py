@@ -17,7 +17,7 @@ too low, since who looked worse than it is is stopped more readily.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,13 +98,13 @@ class Runner:
     race: Race
     looks: list[float] = field(default_factory=list)
 
-    def goes_on(self, quality: Quality) -> bool:
-        """Told what was seen after each batch; False: stop here."""
-        race, seen = self.race, quality.samples
+    def goes_on(self, seen: int, so_far: Callable[[], Quality]) -> bool:
+        """Told after each batch how many images were seen, and who knows of them; False: stop."""
+        race = self.race
         due = sum(seen >= race.images / part for part in LOOKS)
         if seen >= race.images or len(self.looks) >= due:
             return True
-        value = race.scaled(quality.scores[race.rank_by])
+        value = race.scaled(so_far().scores[race.rank_by])
         # A batch may pass several looks at once.
         self.looks += [value] * (due - len(self.looks))
         return not race.behind(self.looks)

@@ -14,7 +14,16 @@ import numpy as np
 from randprune.bench.records import Protocol
 from randprune.bench.results import Proposal, Training
 from randprune.errors import StorageError
-from randprune.store import FINALIST_TOP1, Candidate, ModelInfo, Run, RunStatus, SearchInfo, Store
+from randprune.store import (
+    FINALIST_TOP1,
+    SEARCHED,
+    Candidate,
+    ModelInfo,
+    Run,
+    RunStatus,
+    SearchInfo,
+    Store,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +83,17 @@ def states_of(folder: str | os.PathLike[str]) -> tuple[RunState, ...]:
     Raises:
         StorageError: no records there, or not readable.
     """
-    with Store.open(folder, read_only=True) as store:
-        live = store.is_live() is not False
-        with store.snapshot():
-            found = tuple(_state(run, live) for run in store.runs())
+    with Store.open(folder, read_only=True) as store, store.snapshot():
+        found = tuple(_state(run) for run in store.runs())
     if not found:
         raise StorageError(f"Nothing has been begun in {os.fspath(folder)} yet.")
     return found
 
 
-def _state(run: Run, live: bool) -> RunState:
+def _state(run: Run) -> RunState:
     info, protocol, model = run.info, run.read(Protocol), run.read(ModelInfo)
     state: RunStatus = info.status
-    if state == "running" and not live:
+    if state == "running" and not run.at_work:
         state = "interrupted"
     title = protocol.title if protocol else model.title if model else ""
     stages = _bench(run, protocol) if protocol else _job(run)
@@ -110,10 +117,10 @@ def _job(run: Run) -> tuple[Stage, ...]:
         by_method.setdefault(candidate.method, []).append(candidate)
     stages = []
     for method, found in by_method.items():
-        total = search.planned if search and method == "searched" else None
+        total = search.planned if search and method == SEARCHED else None
         seconds = [spent for c in found if (spent := sum(c.seconds.values()))]
         failed = sum(c.status == "failed" for c in found)
-        name = "candidates" if method == "searched" else f"candidates, {method.replace('_', ' ')}"
+        name = "candidates" if method == SEARCHED else f"candidates, {method.replace('_', ' ')}"
         stages.append(Stage(name, len(found), total, _median(seconds), failed))
     finalists = sum(FINALIST_TOP1 in c.scores for found in by_method.values() for c in found)
     for name, count in (

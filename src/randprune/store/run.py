@@ -103,6 +103,16 @@ class Run:
         return status == "finished"
 
     @property
+    def at_work(self) -> bool:
+        """Whether a process works on it now: its last session is open, and its folder in use.
+
+        Other runs of the same folder may be at work. Where the lock cannot be asked for (a folder
+        of somebody else's), the records are believed.
+        """
+        sessions = self.sessions()
+        return bool(sessions) and not sessions[-1].ended and self.store.is_live() is not False
+
+    @property
     def threads(self) -> int | None:
         """How many threads the run began with; None where that is not known."""
         cpu = self.info.provenance.get("cpu")

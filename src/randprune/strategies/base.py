@@ -71,6 +71,15 @@ def check_request(n: int, rng: np.random.Generator) -> int:
     return int(n)
 
 
+def check_groups(name: str, known: int, groups: int) -> None:
+    """Raise an InvalidInputError where the strategy `name` has learned on another space."""
+    if groups != known:
+        raise InvalidInputError(
+            f"This {name} has learned on a space of {known} groups. "
+            f"Got one of {groups}: make a new object."
+        )
+
+
 def check_told(
     name: str, widths: npt.ArrayLike, values: npt.ArrayLike
 ) -> tuple[IntArray, FloatArray]:

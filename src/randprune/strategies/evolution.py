@@ -26,7 +26,7 @@ import numpy.typing as npt
 from randprune.cost import Budget, FloatArray
 from randprune.errors import InvalidInputError, quoted
 from randprune.space import IntArray, Space
-from randprune.strategies.base import check_request, check_told, strategies
+from randprune.strategies.base import check_groups, check_request, check_told, strategies
 from randprune.strategies.feasible import WidthGrid, as_widths, check_grid, require_reachable
 from randprune.strategies.random import RandomSearch
 from randprune.strategies.shift import Start, Target, odds, onto_budget, width_odds
@@ -114,11 +114,7 @@ class EvolutionSearch:
     def _check_groups(self, groups: int) -> None:
         if self._groups is None:
             self._groups = groups
-        if self._groups != groups:
-            raise InvalidInputError(
-                f"This EvolutionSearch has learned on a space of {self._groups} groups. "
-                f"Got one of {groups}: make a new object."
-            )
+        check_groups("EvolutionSearch", self._groups, groups)
 
     def _breed_batch(
         self, found: list[IntArray], n: int, space: Space, budget: Budget, rng: np.random.Generator

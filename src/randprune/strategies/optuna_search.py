@@ -23,7 +23,7 @@ import numpy.typing as npt
 from randprune.cost import Budget
 from randprune.errors import InfeasibleBudgetError, InvalidInputError, quoted
 from randprune.space import IntArray, Space
-from randprune.strategies.base import check_request, check_told, strategies
+from randprune.strategies.base import check_groups, check_request, check_told, strategies
 from randprune.strategies.feasible import WidthGrid, as_widths, check_grid, require_reachable
 from randprune.strategies.random import RandomSearch
 from randprune.strategies.shift import Start, Target, onto_budget, width_odds
@@ -113,7 +113,7 @@ class OptunaSearch:
         rows, worth = check_told("OptunaSearch", widths, values)
         if self._study is None or self._grid is None:
             return  # nothing was asked: of which space they are is not known
-        self._check_groups(rows.shape[1])
+        check_groups("OptunaSearch", self._groups, rows.shape[1])
         for row, value in zip(rows, worth.tolist(), strict=True):
             trial = self._trials.get(row.tobytes())
             if trial is not None:
@@ -126,7 +126,7 @@ class OptunaSearch:
 
     def _begin(self, grid: WidthGrid, rng: np.random.Generator) -> None:
         if self._study is not None:
-            self._check_groups(len(grid.full))
+            check_groups("OptunaSearch", self._groups, len(grid.full))
             return
         import optuna
 
@@ -166,13 +166,6 @@ class OptunaSearch:
     @property
     def _groups(self) -> int:
         return 0 if self._grid is None else len(self._grid.full)
-
-    def _check_groups(self, groups: int) -> None:
-        if groups != self._groups:
-            raise InvalidInputError(
-                f"This OptunaSearch has learned on a space of {self._groups} groups. "
-                f"Got one of {groups}: make a new object."
-            )
 
 
 strategies.register("optuna")(OptunaSearch)

@@ -112,12 +112,7 @@ class RunRecord:
                 curve=curve_of(run),
                 openings=openings_of(run),
             )
-        if info.status != "running":
-            return record
-        # Other runs of the same folder may be at work: this one is, if its last session is open.
-        # Where the lock cannot be asked for (a folder of somebody else's), believe the record.
-        working = bool(sessions) and not sessions[-1].ended and run.store.is_live() is not False
-        if working:
+        if info.status != "running" or run.at_work:
             return record
         # It may have ended between the two looks.
         return replace(record, status="interrupted") if run.info == info else cls.of(run)
